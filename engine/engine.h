@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A model that computes: weights from a GGUF file, sequences (timelines of tokens with their keys and values) and the
+ * step, which feeds a ragged batch of tokens of any of them through the model. The only header of the engine that the
+ * worker and the tool need for computing; tensors, graphs and kernels stay behind it.
+ *
+ * What it promises (the rule of sums, docs/decisions.md): the logits of a sequence have the same bits whether it is
+ * alone in the batch or in company, prefilled at once or in chunks of any size, and with any number of threads.
+ *
+ * Threads: an engine belongs to one caller at a time; only engine_cancel() may come from another thread. Different
+ * engines are independent of each other. Nothing here logs, exits or aborts on input; engine_step() allocates nothing.
+ *
+ * Numbers of sequences, tokens and positions that a caller passes are checked (-EINVAL), never trusted.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "engine/gguf/types.h"
+
+struct engine;
+struct fault;
+struct gguf;
+
+/* Expected outcomes, positive so that they can't be mistaken for errors. */
+enum engine_result {
+    ENGINE_FULL = 1,  /* all sequences_max sequences are open */
+    ENGINE_KV_FULL,   /* too few free KV pages; nothing was computed or changed */
+    ENGINE_CANCELLED, /* engine_cancel() came; the batch's tokens count as not fed */
+};
+
+/* Tokens per KV page: the grain in which memory for keys and values is handed out and shared. */
+#define ENGINE_PAGE_TOKENS 32
+
+struct engine_config {
+    const int *fds; /* [n_fds] the file, or the parts of a split one in their order; borrowed for engine_open() only */
+    size_t n_fds;
+    uint32_t context_tokens;   /* longest sequence; 0: the model's own context length. Never more than that */
+    uint32_t sequences_max;    /* open at the same time, >= 1 */
+    uint64_t kv_tokens;        /* room for keys and values over all sequences; 0: context * sequences */
+    enum tensor_type k_type;   /* TENSOR_F32 or TENSOR_F16 */
+    enum tensor_type v_type;
+    uint32_t batch_tokens_max; /* of one step; 0: 512 */
+    uint32_t outputs_max;      /* tokens of one step that may want logits; 0: sequences_max. Costs n_vocab floats each */
+    uint32_t n_threads;        /* including the caller's; 0: one for each core that the process may use */
+    uint32_t isa_mask;         /* ISA_* bits that kernels may use if the machine has them; UINT32_MAX: all, 0: scalar */
+    bool lock;                 /* mlock the weights */
+    bool populate;             /* fault the weights in before engine_open() returns */
+};
+
+/* What a loaded model is and takes. Strings belong to the engine. */
+struct engine_facts {
+    const char *architecture;
+    const char *name;         /* general.name, "" when the file has none */
+    const char *quantization; /* as people call it: "Q4_K_M", "F16", … or the type of most of the weights */
+    const char *isa;          /* the kernels in use: "scalar", "avx2", "avx512_vnni", … */
+    uint64_t n_parameters;
+    uint32_t n_layers, n_vocab, n_embedding;
+    uint32_t context_trained_tokens; /* the model's own */
+    uint32_t context_tokens;         /* of this engine */
+    uint32_t sequences_max, batch_tokens_max, outputs_max, n_threads;
+    uint32_t page_tokens, pages_total;
+    uint64_t bytes_weights;    /* mapped: the whole file(s) */
+    uint64_t bytes_per_token;  /* weights that are read to make one token */
+    uint64_t bytes_kv;         /* reserved for keys and values */
+    uint64_t bytes_kv_page;
+    uint64_t bytes_scratch;    /* reserved for activations, logits and each thread's work space */
+    uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights */
+};
+
+/**
+ * engine_open() - map a model, check it and make everything that computing with it needs
+ * @config: borrowed for the call
+ * @ret:    the engine, owned by the caller: engine_free()
+ * @reterr: may be NULL; why not: FAULT_MODEL_INVALID (offset, reason; the caller fills in the model's name) for a file that
+ *          is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory or RLIMIT_MEMLOCK is too small
+ * Returns 0; -EINVAL (the file, or a config that makes no sense), -ENOMEM, -EPERM (lock), or another errno of mmap,
+ * mlock or thread creation.
+ */
+int engine_open(const struct engine_config *config, struct engine **ret, struct fault *reterr);
+
+/**
+ * engine_free() - end the threads, unmap everything; takes NULL, returns NULL
+ * Not while a step runs. Open sequences end with it.
+ */
+struct engine *engine_free(struct engine *e);
+
+DEFINE_CLEANUP(struct engine *, engine_free)
+#define _cleanup_engine_ _cleanup_(engine_freep)
+
+/**
+ * engine_gguf() - the file's directory (for the tokenizer, templates, `info`); belongs to the engine
+ */
+const struct gguf *engine_gguf(const struct engine *e);
+
+/**
+ * engine_facts() - fill in *ret; the strings live as long as the engine
+ */
+void engine_facts(const struct engine *e, struct engine_facts *ret);
+
+/**
+ * engine_threads_set() - from the next step on compute with @n threads, the caller's included; 0: one for each core
+ * Between steps only. Returns 0, -ENOMEM, -EAGAIN (threads can't be created); on failure the old number stays.
+ * Changes no result, not even a bit.
+ */
+int engine_threads_set(struct engine *e, uint32_t n);
+
+/**
+ * engine_sequence_open() - begin an empty sequence; *ret is its number, < sequences_max
+ * Returns 0 or ENGINE_FULL. Takes no pages before the first step.
+ */
+int engine_sequence_open(struct engine *e, uint32_t *ret);
+
+/**
+ * engine_sequence_close() - end a sequence and give its pages back; the number may be handed out again
+ * Returns 0, -EINVAL when it is not open.
+ */
+int engine_sequence_close(struct engine *e, uint32_t sequence);
+
+/**
+ * engine_sequence_truncate() - keep only the first @n_tokens; pages behind them are given back
+ * Returns 0, -EINVAL when the sequence is not open or shorter than that.
+ */
+int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tokens);
+
+/**
+ * engine_sequence_fork() - a new sequence that begins with the first @n_tokens of @from, without computing them again
+ * Full pages are shared (and never written again), a partly used last one is copied.
+ * Returns 0 and the new number in *ret, ENGINE_FULL, ENGINE_KV_FULL (no page for the copy), -EINVAL.
+ */
+int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uint32_t *ret);
+
+/**
+ * engine_sequence_length() - tokens fed so far; 0 for a number that is not open
+ */
+uint32_t engine_sequence_length(const struct engine *e, uint32_t sequence);
+
+/**
+ * engine_sequence_pages() - KV pages that the sequence holds, shared ones included; 0 for a number that is not open
+ */
+uint32_t engine_sequence_pages(const struct engine *e, uint32_t sequence);
+
+/**
+ * engine_pages_free() - KV pages that nobody holds, of facts.pages_total
+ */
+uint32_t engine_pages_free(const struct engine *e);
+
+/*
+ * One step's work, ragged: decode tokens and prompt chunks of any sequences together, in any order between sequences.
+ * The tokens of one sequence stand in order of position and continue it: the first one's position is its length.
+ * All arrays are [n_tokens] and borrowed for the call.
+ */
+struct engine_batch {
+    uint32_t n_tokens; /* 1 … facts.batch_tokens_max */
+    const int32_t *tokens;
+    const uint32_t *sequences;
+    const uint32_t *positions;
+    const uint8_t *wants_logits; /* non-zero: a row of logits for this token; at most facts.outputs_max of them */
+};
+
+/**
+ * engine_step() - run one batch through the model
+ * @e:          one caller at a time, whose thread computes too; engine_cancel() may come from any thread
+ * @ret_logits: [n_wanted, n_vocab] f32 row-major, in the batch's order; owned by @e, valid until the next step.
+ *              NULL when no token wants any
+ * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
+ * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED; -EINVAL for a batch that breaks the rules above
+ * (a token that is no token, a sequence that is not open, a wrong position, too many). The sequences grow on 0 only.
+ * Allocates nothing; time is O(n_tokens * length).
+ */
+int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr);
+
+/**
+ * engine_cancel() - make the running step, or the next one if none runs, return ENGINE_CANCELLED soon
+ * From any thread.
+ */
+void engine_cancel(struct engine *e);
+
+/* Time spent per kind of operation, summed over layers and steps since engine_profile_start(). */
+struct engine_profile {
+    const char *operation; /* "linear q4_k", "attention", … */
+    uint64_t n_calls;
+    uint64_t time_ns;      /* of thread 0, waiting for the others included */
+};
+
+/**
+ * engine_profile_start() - from now on take times of operations (a few percent slower), beginning at 0
+ */
+void engine_profile_start(struct engine *e);
+
+/**
+ * engine_profile() - the table so far, ordered as the model runs; all times 0 when it was never started
+ * *ret belongs to the engine and is valid until the next step.
+ */
+void engine_profile(const struct engine *e, const struct engine_profile **ret, size_t *ret_n);
