@@ -89,7 +89,7 @@ void fault_init(struct fault *f, enum fault_kind kind, const char *subject)
         copy_text(f->subject, sizeof(f->subject), subject);
 }
 
-static void set_reason(struct fault *f, const char *format, va_list ap)
+__attribute__((format(printf, 2, 0))) static void set_reason(struct fault *f, const char *format, va_list ap)
 {
     char text[2 * sizeof(f->reason)];
 

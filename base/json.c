@@ -69,6 +69,14 @@ struct scan {
     struct json_error *error;
 };
 
+/* Never empty-handed afterwards: pointer arithmetic on NULL is undefined even for a length of 0. */
+static int buffer_init(struct buffer *b)
+{
+    b->allocated = 64;
+    b->data = malloc(b->allocated);
+    return b->data ? 0 : -ENOMEM;
+}
+
 static void buffer_done(struct buffer *b)
 {
     free(b->data);
@@ -362,7 +370,7 @@ static int remember_place(struct scan *s, size_t offset)
     s->counted = offset;
     place->line = s->line;
     place->column = s->column;
-    if (s->path.n_bytes > 0 && buffer_append(&index->arena, s->path.data, s->path.n_bytes) < 0)
+    if (buffer_append(&index->arena, s->path.data, s->path.n_bytes) < 0)
         return -ENOMEM;
     index->n_places++;
     return 0;
@@ -434,10 +442,11 @@ static int compare_keys(const void *a, const void *b, void *arena)
 static int close_object(struct scan *s, const struct frame *frame)
 {
     size_t n = s->n_keys - frame->first_key;
-    struct key *keys = s->keys + frame->first_key;
+    struct key *keys;
 
     if (n == 0)
         return 0;
+    keys = s->keys + frame->first_key;
     s->n_keys = frame->first_key;
     s->arena.n_bytes = keys[0].text; /* the first key in the text has the lowest place; sorting comes after */
     qsort_r(keys, n, sizeof(*keys), compare_keys, s->arena.data);
@@ -626,11 +635,11 @@ int json_parse(const char *text, size_t n, const struct json_limits *limits, jso
     if (n > limits->bytes_max || n > INT32_MAX)
         return refuse(&s, 0, -E2BIG, "the text is too long");
     s.frames = reallocarray(NULL, limits->depth_max + 1u, sizeof(*s.frames));
-    if (!s.frames)
+    if (!s.frames || buffer_init(&s.arena) < 0 || buffer_init(&s.path) < 0)
         return -ENOMEM;
     if (ret_index) {
         s.index = calloc(1, sizeof(*s.index));
-        if (!s.index)
+        if (!s.index || buffer_init(&s.index->arena) < 0)
             return -ENOMEM;
     }
     r = scan_text(&s);
@@ -662,7 +671,7 @@ bool json_index_find(const struct json_index *index, const char *path, uint32_t 
     for (; low < index->n_places && index->places[low].hash == hash; low++) {
         const struct place *place = &index->places[low];
 
-        if (place->n_bytes != n || (n > 0 && memcmp(index->arena.data + place->path, path, n) != 0))
+        if (place->n_bytes != n || memcmp(index->arena.data + place->path, path, n) != 0)
             continue;
         *ret_line = place->line;
         *ret_column = place->column;
