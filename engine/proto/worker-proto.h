@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The packets between residentd and a resident-worker: one SOCK_SEQPACKET connection per worker, one packet
+ * per message. This file is the layout and the rules; channel.h sends and receives.
+ *
+ *   packet = struct packet_head · struct packet_X · blob (JSON or text, the rest of the packet)
+ *
+ * A body (all after the head) of more than PROTO_INLINE_MAX bytes travels as a sealed memfd: the packet is
+ * then the head alone, with PACKET_FLAG_MEMFD and the memfd as its first fd. Both processes run on one
+ * machine, which is little-endian (GGUF weights are used in place, so there is no other), and numbers are
+ * stored as they are in memory. Reserved fields are zero and checked. Times are CLOCK_MONOTONIC in ns. HELLO
+ * and RESET keep their layout in every version; everything else may change with PROTO_VERSION.
+ *
+ * States, and what moves both sides from one to the next:
+ *   NEW --HELLO of the worker--> HELLO --MODEL--> LOADING --READY--> READY;  any but NEW --DRAIN--> DRAINING
+ * Which packet is legal in which state is one table in worker-proto.c, written so that packets that cross
+ * each other on the way are legal. Everything else is a violation, which the receiver answers by ending the
+ * connection.
+ *
+ * Epochs: the daemon names one in HELLO, and every later packet of both sides carries it. A daemon that took
+ * a link over sends RESET with a higher one: the worker forgets all requests and tenants and says HELLO (with
+ * its state), then FACTS if it has them. What the worker sent before that carries the older epoch and is
+ * dropped on receipt.
+ *
+ * Adding a packet: the enum, a struct with its asserts, the union in struct packet, a row in the table.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
+#define PROTO_VERSION UINT32_C(1)
+#define PROTO_INLINE_MAX \
+    (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
+#define PROTO_BUILD_MAX 128
+#define PROTO_FDS_MAX   128 /* split files of one model; the kernel takes 253 a message */
+
+enum proto_side { PROTO_DAEMON, PROTO_WORKER };
+
+enum proto_state {
+    PROTO_STATE_NEW,
+    PROTO_STATE_HELLO,
+    PROTO_STATE_LOADING,
+    PROTO_STATE_READY,
+    PROTO_STATE_DRAINING,
+    PROTO_STATE_MAX,
+};
+
+enum packet_type {
+    PACKET_HELLO = 1, /* both ways: daemon first, the worker answers at once */
+    PACKET_MODEL,     /* daemon → worker from here */
+    PACKET_THREADS,
+    PACKET_TENANT,
+    PACKET_SUBMIT,
+    PACKET_CANCEL,
+    PACKET_PAUSE,
+    PACKET_RESUME,
+    PACKET_TRIM,
+    PACKET_DRAIN,
+    PACKET_RESET,
+    PACKET_PING,
+    PACKET_FACTS, /* worker → daemon from here */
+    PACKET_PROGRESS,
+    PACKET_READY,
+    PACKET_STEP,
+    PACKET_DONE,
+    PACKET_FAILED,
+    PACKET_LOG,
+    PACKET_PONG,
+    PACKET_TYPE_MAX,
+};
+
+#define PACKET_FLAG_MEMFD UINT16_C(1)
+
+struct packet_head {
+    uint16_t type, flags;
+    uint32_t n_bytes; /* of the body, wherever it is */
+    uint64_t epoch;
+};
+
+/* HELLO and RESET; blob: the build id, printable ASCII. */
+struct packet_hello {
+    uint32_t magic, version;
+    uint32_t state; /* from the worker: enum proto_state as of now; from the daemon: 0 */
+    uint32_t reserved;
+};
+
+/* MODEL; fds: the model's files in order; blob: JSON (docs: engine/worker/config.h) */
+struct packet_model {
+    uint64_t reserved;
+};
+
+struct packet_threads {
+    uint32_t n_threads; /* >= 1 */
+    uint32_t reserved;
+};
+
+/* What the daemon knows of a tenant; sent before its first SUBMIT and whenever it changes. */
+struct packet_tenant {
+    uint32_t tenant;
+    uint32_t weight;       /* >= 1; shares are proportional */
+    uint64_t kv_max_bytes; /* 0: no limit of its own */
+    uint32_t tenant_class; /* tenants with the same class > 0 also share as a group; 0: none */
+    uint32_t class_weight; /* of that group; 0 if there is none */
+};
+
+enum submit_kind {
+    SUBMIT_COMPLETE,
+    SUBMIT_CHAT,
+    SUBMIT_EMBED,
+    SUBMIT_TOKENIZE,
+    SUBMIT_DETOKENIZE,
+    SUBMIT_KIND_MAX
+};
+
+/* SUBMIT; blob: the call's parameters as a JSON object, checked by the daemon against the interface. */
+struct packet_submit {
+    uint64_t request; /* > 0, never used before in this epoch */
+    uint32_t tenant;
+    int32_t priority;
+    uint64_t deadline_ns; /* 0: none */
+    uint32_t kind;        /* enum submit_kind */
+    uint32_t reserved;
+};
+
+/* CANCEL (answered by DONE or FAILED, whichever the worker comes to first), PAUSE and RESUME (0: all
+ * requests). A request that the worker does not know any more is no error: its DONE crossed the packet. */
+struct packet_request {
+    uint64_t request;
+};
+
+struct packet_trim {
+    uint64_t bytes; /* give back this much of what is only cached */
+};
+
+struct packet_drain {
+    uint64_t deadline_ns; /* 0: take the time that the running requests need. The worker exits when it has
+                             none left. */
+};
+
+struct packet_ping {
+    uint64_t cookie;
+};
+
+/* FACTS, READY; blob: JSON object (docs: engine/worker/facts.h) */
+struct packet_facts {
+    uint64_t reserved;
+};
+
+struct packet_progress {
+    uint64_t bytes_done, bytes_total;
+};
+
+/* STEP: [n_tenants] struct step_tenant, then n_pieces times struct step_piece · text · extra, without
+ * padding. */
+struct packet_step {
+    uint64_t n_steps; /* counts the worker's steps; the same as before: nothing was computed, only news of the
+                         queue */
+    uint64_t duration_ns; /* of this step, engine only */
+    uint32_t n_pieces, n_tenants;
+    uint32_t n_running, n_waiting;
+    uint32_t pages_used, pages_total;
+};
+
+struct step_tenant {
+    uint32_t tenant;
+    uint32_t n_pages;  /* of the KV cache, held now */
+    uint64_t cost_ns;  /* its part of the time of this step */
+    uint32_t n_prompt; /* prompt tokens computed in this step */
+    uint32_t n_output; /* tokens sampled in this step */
+};
+
+#define STEP_NOT_WAITING (-1)
+#define STEP_ETA_UNKNOWN INT64_C(-1)
+
+struct step_piece {
+    uint64_t request;
+    uint32_t n_text;        /* whole UTF-8, may be 0 */
+    uint32_t n_extra;       /* JSON object ({"logprobs": […]}), 0: none */
+    uint32_t n_tokens;      /* output tokens so far in all */
+    int32_t queue_position; /* from 1; STEP_NOT_WAITING once it runs */
+    int64_t eta_ms;         /* until its first token, STEP_ETA_UNKNOWN */
+};
+
+enum done_finish { DONE_STOP, DONE_LENGTH, DONE_TOOL_CALLS, DONE_CANCELLED, DONE_DEADLINE, DONE_FINISH_MAX };
+
+/* DONE; blob: JSON object or nothing ({"tokens": […]} for SUBMIT_TOKENIZE, {"text", "bytes"} for
+ * SUBMIT_DETOKENIZE) */
+struct packet_done {
+    uint64_t request;
+    uint32_t finish; /* enum done_finish */
+    uint32_t reserved;
+    uint64_t prompt_tokens, cached_tokens, output_tokens;
+    uint64_t queue_ns, prefill_ns, decode_ns;
+};
+
+/* FAILED; blob: {"error": name, "parameters": {…}} as fault_to_json() has them. request 0: the model itself,
+ * after which the worker ends. */
+struct packet_failed {
+    uint64_t request;
+};
+
+/* LOG; blob: text, never of a prompt or an answer */
+struct packet_log {
+    uint32_t level; /* as syslog's, LOG_ERR … LOG_DEBUG */
+    uint32_t tenant;
+    uint64_t request; /* 0: none */
+};
+
+struct packet_pong {
+    uint64_t cookie;
+    uint64_t n_steps; /* done so far … */
+    uint64_t busy_ns; /* … and for how long the present one runs, 0: idle. The link thread answers even if it
+                         hangs. */
+};
+
+/* A received packet: checked, so the member of the union that its type names may be used. */
+struct packet {
+    enum packet_type type;
+    uint64_t epoch;
+    union {
+        const void *fixed;
+        const struct packet_hello *hello; /* HELLO, RESET */
+        const struct packet_model *model;
+        const struct packet_threads *threads;
+        const struct packet_tenant *tenant;
+        const struct packet_submit *submit;
+        const struct packet_request *request; /* CANCEL, PAUSE, RESUME */
+        const struct packet_trim *trim;
+        const struct packet_drain *drain;
+        const struct packet_ping *ping;
+        const struct packet_facts *facts; /* FACTS, READY */
+        const struct packet_progress *progress;
+        const struct packet_step *step;
+        const struct packet_done *done;
+        const struct packet_failed *failed;
+        const struct packet_log *log;
+        const struct packet_pong *pong;
+    };
+    const char *blob; /* not terminated */
+    size_t n_blob;
+};
+
+/* What a side knows of the connection when a packet arrives or is about to be sent. */
+struct proto_context {
+    enum proto_side side; /* whose knowledge this is */
+    enum proto_state state;
+    uint64_t epoch;        /* 0: not greeted yet */
+    bool reset;            /* RESET was the last greeting and is not answered yet: HELLO may name any state */
+    uint32_t peer_version; /* 0: not greeted yet */
+};
+
+enum { PROTO_STALE = 1 };
+
+/**
+ * proto_head_check() - may a packet of @from with this head come now, with @n_fds fds (the memfd not
+ * counted)? Compares the length with the type's limit, so that the caller can allocate after it.
+ * @reterr_why: on -EBADMSG what is wrong, a static string
+ * Returns 0, PROTO_STALE (from before the present epoch: drop it), -EBADMSG (violation).
+ */
+int proto_head_check(const struct proto_context *c, enum proto_side from, const struct packet_head *head,
+                     size_t n_fds, const char **reterr_why);
+
+/**
+ * proto_body_check() - is the body what its head says?
+ * @body: head->n_bytes bytes, aligned to 8
+ * @ret:  borrows @body
+ * Returns 0 or -EBADMSG.
+ */
+int proto_body_check(const struct proto_context *c, enum proto_side from, const struct packet_head *head,
+                     const void *body, struct packet *ret, const char **reterr_why);
+
+/**
+ * proto_advance() - what the context is after a checked packet of @from was sent or received
+ */
+void proto_advance(struct proto_context *c, enum proto_side from, const struct packet *p);
+
+/**
+ * proto_type_to_string(), proto_state_to_string() - for logs; "?" for numbers out of range
+ */
+const char *proto_type_to_string(unsigned type);
+const char *proto_state_to_string(unsigned state);
+
+/* Walks over the tenants and pieces of a checked STEP packet. */
+struct step_iterator {
+    const char *at;
+    uint32_t n_tenants, n_pieces; /* not handed out yet */
+};
+
+/**
+ * step_iterator_init() - start at the beginning of @p, a checked PACKET_STEP, whose body must outlive the
+ * iterator
+ */
+void step_iterator_init(struct step_iterator *it, const struct packet *p);
+
+/**
+ * step_next_tenant() - the next tenant's share; call it until it returns false, before the pieces
+ */
+bool step_next_tenant(struct step_iterator *it, struct step_tenant *ret);
+
+/**
+ * step_next_piece() - the next request's part; *ret_text (n_text bytes) and *ret_extra (n_extra) point into
+ * the packet
+ */
+bool step_next_piece(struct step_iterator *it, struct step_piece *ret, const char **ret_text,
+                     const char **ret_extra);
