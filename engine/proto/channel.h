@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
-#include "engine/proto/worker-proto.h"
+#include "engine/proto/proto.h"
 
 /* Bytes of packets that wait for the peer to read. Twice the largest packet, so that one always fits while
  * the rest of the traffic goes on; a peer that is further behind is stuck. */

@@ -4,7 +4,7 @@
  * they bring; and the checks that need nothing but bytes. Used by channel.c on both sides, for what is sent
  * and for what is received, and by the fuzzer.
  */
-#include "engine/proto/worker-proto.h"
+#include "engine/proto/proto.h"
 
 #include <errno.h>
 #include <string.h>
@@ -112,6 +112,7 @@ enum {
     ANY = N | H | L | R | D,
     BY_DAEMON = 1 << PROTO_DAEMON,
     BY_WORKER = 1 << PROTO_WORKER,
+    BOTH = BY_DAEMON | BY_WORKER,
 };
 
 enum {
@@ -129,7 +130,7 @@ enum {
  * loading is legal for a daemon that drains. The daemon never has to guess the worker's state: it only sends
  * what is legal in its own, and the worker can only be as far or further on.
  */
-/* clang-format off: one line a packet */
+/* clang-format off */
 #define F(type) sizeof(struct packet_##type)
 static const struct row {
     const char *name;
@@ -137,29 +138,28 @@ static const struct row {
     uint16_t fixed_bytes;
     uint32_t blob_max;
     uint16_t fds_min, fds_max;
-} rows[PACKET_TYPE_MAX] =
-    {
-        /*                    name        from                   states         fixed        blob fds */
-        [PACKET_HELLO] = {"HELLO", BY_DAEMON | BY_WORKER, ANY, F(hello), PROTO_BUILD_MAX, 0, 0},
-        [PACKET_MODEL] = {"MODEL", BY_DAEMON, H, F(model), JSON_SMALL, 1, PROTO_FDS_MAX},
-        [PACKET_THREADS] = {"THREADS", BY_DAEMON, H | L | R | D, F(threads), 0, 0, 0},
-        [PACKET_TENANT] = {"TENANT", BY_DAEMON, L | R | D, F(tenant), 0, 0, 0},
-        [PACKET_SUBMIT] = {"SUBMIT", BY_DAEMON, R, F(submit), JSON_CALL, 0, 0},
-        [PACKET_CANCEL] = {"CANCEL", BY_DAEMON, R | D, F(request), 0, 0, 0},
-        [PACKET_PAUSE] = {"PAUSE", BY_DAEMON, R | D, F(request), 0, 0, 0},
-        [PACKET_RESUME] = {"RESUME", BY_DAEMON, R | D, F(request), 0, 0, 0},
-        [PACKET_TRIM] = {"TRIM", BY_DAEMON, L | R | D, F(trim), 0, 0, 0},
-        [PACKET_DRAIN] = {"DRAIN", BY_DAEMON, H | L | R | D, F(drain), 0, 0, 0},
-        [PACKET_RESET] = {"RESET", BY_DAEMON, ANY, F(hello), PROTO_BUILD_MAX, 0, 0},
-        [PACKET_PING] = {"PING", BY_DAEMON, ANY, F(ping), 0, 0, 0},
-        [PACKET_FACTS] = {"FACTS", BY_WORKER, L | R | D, F(facts), JSON_SMALL, 0, 0},
-        [PACKET_PROGRESS] = {"PROGRESS", BY_WORKER, L | D, F(progress), 0, 0, 0},
-        [PACKET_READY] = {"READY", BY_WORKER, L | D, F(facts), JSON_SMALL, 0, 0},
-        [PACKET_STEP] = {"STEP", BY_WORKER, R | D, F(step), STEP_BYTES, 0, 0},
-        [PACKET_DONE] = {"DONE", BY_WORKER, R | D, F(done), JSON_REPLY, 0, 0},
-        [PACKET_FAILED] = {"FAILED", BY_WORKER, L | R | D, F(failed), JSON_SMALL, 0, 0},
-        [PACKET_LOG] = {"LOG", BY_WORKER, ANY, F(log), LOG_BYTES, 0, 0},
-        [PACKET_PONG] = {"PONG", BY_WORKER, ANY, F(pong), 0, 0, 0},
+} rows[PACKET_TYPE_MAX] = {
+    /* name, sender, states, fixed part, longest blob, fewest and most fds */
+    [PACKET_HELLO]    = {"HELLO",    BOTH,      ANY,           F(hello),    PROTO_BUILD_MAX, 0, 0},
+    [PACKET_MODEL]    = {"MODEL",    BY_DAEMON, H,             F(model),    JSON_SMALL,      1, PROTO_FDS_MAX},
+    [PACKET_THREADS]  = {"THREADS",  BY_DAEMON, H | L | R | D, F(threads),  0,               0, 0},
+    [PACKET_TENANT]   = {"TENANT",   BY_DAEMON, L | R | D,     F(tenant),   0,               0, 0},
+    [PACKET_SUBMIT]   = {"SUBMIT",   BY_DAEMON, R,             F(submit),   JSON_CALL,       0, 0},
+    [PACKET_CANCEL]   = {"CANCEL",   BY_DAEMON, R | D,         F(request),  0,               0, 0},
+    [PACKET_PAUSE]    = {"PAUSE",    BY_DAEMON, R | D,         F(request),  0,               0, 0},
+    [PACKET_RESUME]   = {"RESUME",   BY_DAEMON, R | D,         F(request),  0,               0, 0},
+    [PACKET_TRIM]     = {"TRIM",     BY_DAEMON, L | R | D,     F(trim),     0,               0, 0},
+    [PACKET_DRAIN]    = {"DRAIN",    BY_DAEMON, H | L | R | D, F(drain),    0,               0, 0},
+    [PACKET_RESET]    = {"RESET",    BY_DAEMON, ANY,           F(hello),    PROTO_BUILD_MAX, 0, 0},
+    [PACKET_PING]     = {"PING",     BY_DAEMON, ANY,           F(ping),     0,               0, 0},
+    [PACKET_FACTS]    = {"FACTS",    BY_WORKER, L | R | D,     F(facts),    JSON_SMALL,      0, 0},
+    [PACKET_PROGRESS] = {"PROGRESS", BY_WORKER, L | D,         F(progress), 0,               0, 0},
+    [PACKET_READY]    = {"READY",    BY_WORKER, L | D,         F(facts),    JSON_SMALL,      0, 0},
+    [PACKET_STEP]     = {"STEP",     BY_WORKER, R | D,         F(step),     STEP_BYTES,      0, 0},
+    [PACKET_DONE]     = {"DONE",     BY_WORKER, R | D,         F(done),     JSON_REPLY,      0, 0},
+    [PACKET_FAILED]   = {"FAILED",   BY_WORKER, L | R | D,     F(failed),   JSON_SMALL,      0, 0},
+    [PACKET_LOG]      = {"LOG",      BY_WORKER, ANY,           F(log),      LOG_BYTES,       0, 0},
+    [PACKET_PONG]     = {"PONG",     BY_WORKER, ANY,           F(pong),     0,               0, 0},
 };
 #undef F
 /* clang-format on */
