@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The blocks that rows of quantised tensors are made of, as they lie in a GGUF file: little-endian, without padding and
+ * without alignment (rows of 18, 34 or 210 bytes put blocks at any even or odd address), so every member is a byte or
+ * a uint16_t inside a packed struct and blocks are only ever read through these types or by unaligned loads.
+ * Half floats are kept as their bits (gguf/half.h). What the bits mean: engine/kernels/decode.c.
+ * Source: the GGUF type list and the type descriptions of the GGML project's documentation.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BLOCK_PACKED __attribute__((packed))
+
+#define BLOCK_32  32  /* values in a block of the simple types */
+#define BLOCK_256 256 /* values in a block of the K and IQ4_XS types */
+
+/* d * (q - 8), q of 4 bits: low nibbles are values 0..15, high ones 16..31 */
+struct block_q4_0 {
+    uint16_t d;
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
+/* d * q + m */
+struct block_q4_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
+/* d * (q - 16); bit i of qh is the fifth bit of value i */
+struct block_q5_0 {
+    uint16_t d;
+    uint8_t qh[4];
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
+/* d * q + m */
+struct block_q5_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t qh[4];
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
+/* d * q */
+struct block_q8_0 {
+    uint16_t d;
+    int8_t qs[32];
+} BLOCK_PACKED;
+
+/* d * table[q]; nibbles as in Q4_0 */
+struct block_iq4_nl {
+    uint16_t d;
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
+/* 16 sub-blocks of 16: d * (scale & 15) * q - dmin * (scale >> 4), q of 2 bits */
+struct block_q2_k {
+    uint8_t scales[16];
+    uint8_t qs[64];
+    uint16_t d;
+    uint16_t dmin;
+} BLOCK_PACKED;
+
+/* 16 sub-blocks of 16: d * (scale - 32) * q, q of 3 bits minus 4; the third bits are in hmask, the 6-bit scales packed */
+struct block_q3_k {
+    uint8_t hmask[32];
+    uint8_t qs[64];
+    uint8_t scales[12];
+    uint16_t d;
+} BLOCK_PACKED;
+
+/* 8 sub-blocks of 32: d * scale * q - dmin * min, scales and mins of 6 bits packed into 12 bytes */
+struct block_q4_k {
+    uint16_t d;
+    uint16_t dmin;
+    uint8_t scales[12];
+    uint8_t qs[128];
+} BLOCK_PACKED;
+
+/* as Q4_K with a fifth bit in qh: bit j of qh[i] belongs to value i of sub-block j */
+struct block_q5_k {
+    uint16_t d;
+    uint16_t dmin;
+    uint8_t scales[12];
+    uint8_t qh[32];
+    uint8_t qs[128];
+} BLOCK_PACKED;
+
+/* 16 sub-blocks of 16: d * scale * (q - 32), q of 6 bits */
+struct block_q6_k {
+    uint8_t ql[128];
+    uint8_t qh[64];
+    int8_t scales[16];
+    uint16_t d;
+} BLOCK_PACKED;
+
+/* 8 sub-blocks of 32: d * (scale - 32) * table[q] */
+struct block_iq4_xs {
+    uint16_t d;
+    uint16_t scales_h;
+    uint8_t scales_l[4];
+    uint8_t qs[128];
+} BLOCK_PACKED;
+
+_Static_assert(sizeof(struct block_q4_0) == 18 && offsetof(struct block_q4_0, qs) == 2, "GGUF layout");
+_Static_assert(sizeof(struct block_q4_1) == 20 && offsetof(struct block_q4_1, qs) == 4, "GGUF layout");
+_Static_assert(sizeof(struct block_q5_0) == 22 && offsetof(struct block_q5_0, qs) == 6, "GGUF layout");
+_Static_assert(sizeof(struct block_q5_1) == 24 && offsetof(struct block_q5_1, qs) == 8, "GGUF layout");
+_Static_assert(sizeof(struct block_q8_0) == 34 && offsetof(struct block_q8_0, qs) == 2, "GGUF layout");
+_Static_assert(sizeof(struct block_iq4_nl) == 18 && offsetof(struct block_iq4_nl, qs) == 2, "GGUF layout");
+_Static_assert(sizeof(struct block_q2_k) == 84 && offsetof(struct block_q2_k, d) == 80, "GGUF layout");
+_Static_assert(sizeof(struct block_q3_k) == 110 && offsetof(struct block_q3_k, d) == 108, "GGUF layout");
+_Static_assert(sizeof(struct block_q4_k) == 144 && offsetof(struct block_q4_k, qs) == 16, "GGUF layout");
+_Static_assert(sizeof(struct block_q5_k) == 176 && offsetof(struct block_q5_k, qs) == 48, "GGUF layout");
+_Static_assert(sizeof(struct block_q6_k) == 210 && offsetof(struct block_q6_k, d) == 208, "GGUF layout");
+_Static_assert(sizeof(struct block_iq4_xs) == 136 && offsetof(struct block_iq4_xs, qs) == 8, "GGUF layout");
+
+/* The values of IQ4_NL and IQ4_XS: 16 levels, closer together around zero. */
+static const int8_t block_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

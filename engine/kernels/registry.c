@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The list of all groups of matrix kernels, slowest first.
+ */
+#include "engine/kernels/registry.h"
+
+#include "engine/kernels/scalar/linear-scalar.h"
+
+const struct kernel_rows *kernel_registry(uint32_t *ret_n)
+{
+    static const struct kernel_rows groups[] = {
+        {linear_scalar_rows, LINEAR_SCALAR_N_ROWS},
+    };
+
+    *ret_n = sizeof(groups) / sizeof(*groups);
+    return groups;
+}
