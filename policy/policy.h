@@ -28,8 +28,9 @@ struct json_object;
 
 /* "8G" or "80%" of a whole that only the reader knows (RAM, a device). */
 struct policy_size {
-    uint64_t bytes;    /* when percent < 0 */
-    double percent;    /* < 0: bytes hold */
+    bool is_share;
+    uint32_t share_ppm; /* millionths of the whole, of a share */
+    uint64_t bytes;     /* otherwise */
 };
 
 /* A set of users and groups. Names were resolved when the policy was loaded; those that NSS does not know are left
