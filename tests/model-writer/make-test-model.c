@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * make-test-model OUT [--dim N] …: a random model as a file, for end-to-end tests and for benchmarks that need a shape
+ * rather than an answer. With --split N, OUT is a prefix and the files are OUT-00001-of-0000N.gguf ….
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "tests/model-writer/model_writer.h"
+
+enum option_id {
+    OPTION_DIM = 256,
+    OPTION_LAYERS,
+    OPTION_FF,
+    OPTION_HEADS,
+    OPTION_KV_HEADS,
+    OPTION_HEAD_DIM,
+    OPTION_VOCAB,
+    OPTION_CONTEXT,
+    OPTION_SEED,
+    OPTION_SPLIT,
+    OPTION_TYPE,
+    OPTION_EMBEDDING_TYPE,
+    OPTION_OUTPUT_TYPE,
+    OPTION_V_TYPE,
+    OPTION_DOWN_TYPE,
+    OPTION_TIED,
+    OPTION_ARCHITECTURE,
+    OPTION_NAME,
+    OPTION_TOKENIZER,
+    OPTION_ROPE_SCALING,
+    OPTION_ROPE_BASE,
+    OPTION_ROPE_FACTOR,
+};
+
+static const struct option options[] = {
+    {"dim", required_argument, NULL, OPTION_DIM},
+    {"layers", required_argument, NULL, OPTION_LAYERS},
+    {"ff", required_argument, NULL, OPTION_FF},
+    {"heads", required_argument, NULL, OPTION_HEADS},
+    {"kv-heads", required_argument, NULL, OPTION_KV_HEADS},
+    {"head-dim", required_argument, NULL, OPTION_HEAD_DIM},
+    {"vocab", required_argument, NULL, OPTION_VOCAB},
+    {"context", required_argument, NULL, OPTION_CONTEXT},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"split", required_argument, NULL, OPTION_SPLIT},
+    {"type", required_argument, NULL, OPTION_TYPE},
+    {"embedding-type", required_argument, NULL, OPTION_EMBEDDING_TYPE},
+    {"output-type", required_argument, NULL, OPTION_OUTPUT_TYPE},
+    {"v-type", required_argument, NULL, OPTION_V_TYPE},
+    {"down-type", required_argument, NULL, OPTION_DOWN_TYPE},
+    {"tied", no_argument, NULL, OPTION_TIED},
+    {"architecture", required_argument, NULL, OPTION_ARCHITECTURE},
+    {"name", required_argument, NULL, OPTION_NAME},
+    {"tokenizer", required_argument, NULL, OPTION_TOKENIZER},
+    {"rope-scaling", required_argument, NULL, OPTION_ROPE_SCALING},
+    {"rope-base", required_argument, NULL, OPTION_ROPE_BASE},
+    {"rope-factor", required_argument, NULL, OPTION_ROPE_FACTOR},
+    {0},
+};
+
+static _Noreturn void usage(void)
+{
+    fprintf(stderr, "usage: make-test-model OUT [--OPTION VALUE]...\noptions:");
+    for (const struct option *o = options; o->name; o++)
+        fprintf(stderr, " --%s", o->name);
+    fprintf(stderr, "\n");
+    exit(2);
+}
+
+static uint32_t number(const char *text)
+{
+    char *end;
+    unsigned long value;
+
+    errno = 0;
+    value = strtoul(text, &end, 10);
+    if (errno || *end || end == text || value > UINT32_MAX)
+        usage();
+    return (uint32_t)value;
+}
+
+static enum tensor_type type(const char *name)
+{
+    enum tensor_type value;
+
+    if (tensor_type_from_name(name, &value) < 0)
+        usage();
+    return value;
+}
+
+static void set(struct model_shape *s, uint32_t *n_parts, int option, const char *value)
+{
+    switch (option) {
+    case OPTION_DIM:
+        s->dim = number(value);
+        break;
+    case OPTION_LAYERS:
+        s->n_layers = number(value);
+        break;
+    case OPTION_FF:
+        s->ff = number(value);
+        break;
+    case OPTION_HEADS:
+        s->n_heads = number(value);
+        break;
+    case OPTION_KV_HEADS:
+        s->n_kv_heads = number(value);
+        break;
+    case OPTION_HEAD_DIM:
+        s->head_dim = number(value);
+        break;
+    case OPTION_VOCAB:
+        s->n_vocab = number(value);
+        break;
+    case OPTION_CONTEXT:
+        s->context = number(value);
+        break;
+    case OPTION_SEED:
+        s->seed = number(value);
+        break;
+    case OPTION_SPLIT:
+        *n_parts = number(value);
+        break;
+    case OPTION_TYPE:
+        s->type = type(value);
+        break;
+    case OPTION_EMBEDDING_TYPE:
+        s->embedding_type = type(value);
+        break;
+    case OPTION_OUTPUT_TYPE:
+        s->output_type = type(value);
+        break;
+    case OPTION_V_TYPE:
+        s->v_type = type(value);
+        break;
+    case OPTION_DOWN_TYPE:
+        s->down_type = type(value);
+        break;
+    case OPTION_TIED:
+        s->tied = true;
+        break;
+    case OPTION_ARCHITECTURE:
+        s->architecture = value;
+        break;
+    case OPTION_NAME:
+        s->name = value;
+        break;
+    case OPTION_TOKENIZER:
+        s->tokenizer = strcmp(value, "none") == 0 ? NULL : value;
+        break;
+    case OPTION_ROPE_SCALING:
+        s->rope_scaling = value;
+        break;
+    case OPTION_ROPE_BASE:
+        s->rope_base = strtof(value, NULL);
+        break;
+    case OPTION_ROPE_FACTOR:
+        s->rope_factor = strtof(value, NULL);
+        break;
+    default:
+        usage();
+    }
+}
+
+static void write_file(const struct model_writer *w, const char *path)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0) {
+        fprintf(stderr, "make-test-model: %s: %s\n", path, strerror(errno));
+        exit(1);
+    }
+    model_writer_write(w, fd);
+}
+
+int main(int argc, char **argv)
+{
+    struct model_shape shape = model_shape_default();
+    struct model_writer *w;
+    uint32_t n_parts = 0;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        set(&shape, &n_parts, option, optarg);
+    if (optind + 1 != argc || n_parts > 65535 || shape.n_heads == 0 ||
+        (shape.tokenizer && shape.n_vocab < MODEL_VOCABULARY_MIN))
+        usage();
+    w = model_writer_new();
+    model_writer_llama(w, &shape);
+    if (n_parts == 0)
+        write_file(w, argv[optind]);
+    for (uint32_t i = 0; i < n_parts; i++) {
+        struct model_writer *part = model_writer_split(w, i, n_parts);
+        char path[4096];
+
+        snprintf(path, sizeof(path), "%s-%05u-of-%05u.gguf", argv[optind], i + 1, n_parts);
+        write_file(part, path);
+        model_writer_free(part);
+    }
+    model_writer_free(w);
+    return 0;
+}
