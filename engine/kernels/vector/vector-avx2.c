@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The vector kernels for avx2. 16 registers of 8 floats: 6 rows x 16 keys are 12 accumulators, 2 for keys, 1 for the value of q.
+ * Nothing in this file may run before the instruction set was checked; only the rows are visible outside.
+ */
+#include "engine/kernels/kernels.h"
+#include "engine/kernels/vector/rows-list.h"
+
+/* clang-format off */
+#include "engine/kernels/vector/lanes-avx2.h"
+#include "engine/kernels/vector/unroll.h"
+#include "engine/kernels/vector/polynomials.h"
+#include "engine/kernels/vector/elementwise.h"
+#include "engine/kernels/vector/norm.h"
+#include "engine/kernels/vector/attention-state.h"
+/* clang-format on */
+
+enum {
+    BLOCK_ROWS = 6,
+    KEY_LANES = 1,
+    VALUE_LANES_MAX = 2,
+};
+#define VALUE_LANES(n) ((n) <= 3 ? 2 : 1)
+#define EACH_BLOCK_ABOVE_4(M) M(5) M(6)
+
+#include "engine/kernels/vector/attention-body.h"
+
+#define ROWS vector_rows_avx2
+#define ROWS_ISA ISA_AVX2
+#define ROWS_ISA_NAME "avx2"
+#include "engine/kernels/vector/rows.h"

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Where the keys and values of one layer lie in a page of 32 tokens. Whoever allocates pages needs the size only; the
+ * inside is known to the kernels that write and read it (engine/kernels/attention.h).
+ *
+ *   page:      KV head 0: K, V;  KV head 1: K, V;  ...      so that one head's page is read in one go
+ *   K, float:  [k_dim][32 tokens]    tokens are lanes: a dot product of a query with 32 keys needs no horizontal sum
+ *   V, float:  [32 tokens][v_stride] token by token; rows are padded to 16 values, and the padding is written as zero
+ *
+ * Token t of a sequence lies in slot t % 32 of its page t / 32, always: tiles of attention are anchored at absolute
+ * positions, which is what makes a result independent of how a prompt was cut into batches.
+ * A new type of cache is one row in layout.c's table, a writer and a reader; K and V may differ.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/gguf/types.h"
+
+#define KV_PAGE_TOKENS 32
+#define KV_DIM_MAX 1024 /* of one head; the largest in any published model is 576 */
+#define KV_ALIGN 64     /* of a page's address and of every part in it */
+
+struct kv_layout {
+    enum tensor_type k_type, v_type;
+    uint32_t n_kv_heads;
+    uint32_t k_dim, v_dim; /* of one head */
+    uint32_t v_stride;     /* values between two tokens' V: v_dim rounded up to 16 */
+    size_t k_bytes;        /* one head's K of one page, a multiple of KV_ALIGN */
+    size_t v_bytes;        /* the same for V */
+    size_t page_bytes;     /* n_kv_heads * (k_bytes + v_bytes) */
+};
+
+/**
+ * kv_layout_init() - the layout of one layer's pages
+ * @k_type, @v_type: TENSOR_F32 or TENSOR_F16
+ * @n_kv_heads, @k_dim, @v_dim: of one layer; from a model file, so anything
+ * Returns 0; -ENOTSUP for a type that the cache can't have, -EINVAL for a shape that no model has.
+ */
+int kv_layout_init(struct kv_layout *ret, enum tensor_type k_type, enum tensor_type v_type, uint32_t n_kv_heads,
+                   uint32_t k_dim, uint32_t v_dim);
+
+/* Where a head's keys begin in a page, in bytes. */
+static inline size_t kv_layout_k_offset(const struct kv_layout *l, uint32_t kv_head)
+{
+    return kv_head * (l->k_bytes + l->v_bytes);
+}
+
+/* Where a head's values begin in a page, in bytes. */
+static inline size_t kv_layout_v_offset(const struct kv_layout *l, uint32_t kv_head)
+{
+    return kv_layout_k_offset(l, kv_head) + l->k_bytes;
+}
