@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One step of a model as data: a flat array of typed operations over values and weights. engine/arch writes it once
+ * per model, graph_plan() finds where each value lives in the scratch memory, and an executor (engine/cpu) runs it
+ * for every step. Nothing in a graph depends on the step: the number of rows of a value is symbolic.
+ *
+ * Invariants
+ * 1. Operations run in the order of the array, each after the one before it is complete.
+ * 2. A value is written by the operation that is its first user; what an operation reads was written before it.
+ * 3. What one thread can do without waiting for the others is one operation (norm + pack; gate, up and their product;
+ *    bias and residual behind a product; rotation and the write to the KV pages): a barrier costs more than the work.
+ * 4. Weights are not copied: tensors point into the mapped file.
+ *
+ * How to add an operation: a type and its parameters here, its reads and writes in graph_op_values() (plan.c), its
+ * name in graph_op_name(), its code in each executor.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/gguf/types.h"
+
+#define GRAPH_NONE       UINT32_MAX /* no value */
+#define GRAPH_LINEAR_MAX 3          /* products of one input that run as one operation (q, k, v) */
+#define GRAPH_PACKS_MAX  4          /* packed formats that one operation makes of its result */
+
+/* How many rows a value has, decided by each step's batch. */
+enum graph_rows {
+    GRAPH_ROWS_TOKENS,  /* one for each token of the batch */
+    GRAPH_ROWS_OUTPUTS, /* one for each token that wants logits */
+};
+
+enum graph_value_kind {
+    GRAPH_F32,    /* [n_rows, n_cols] f32, row-major */
+    GRAPH_PACKED, /* n_rows rows of n_cols values in a kernel's activation format; the layout is the kernels' own */
+};
+
+struct graph_value {
+    enum graph_value_kind kind;
+    enum graph_rows rows;
+    uint32_t n_cols;
+    uint32_t format; /* of a packed value: the kernels' number for it */
+
+    /* Filled in by graph_plan(). */
+    uint32_t first_op, last_op; /* the operations between which the value is alive */
+    uint64_t offset;            /* into the scratch memory */
+    uint64_t n_bytes;           /* at the largest batch */
+};
+
+/* A matrix of the file. Matmul is y[m, n_rows] = x[m, n_cols] · Wᵀ. */
+struct graph_tensor {
+    const char *name;
+    enum tensor_type type;
+    uint32_t n_rows, n_cols;
+    uint64_t row_bytes;
+    const void *data; /* borrowed from the mapping */
+};
+
+struct graph_linear {
+    struct graph_tensor weight;
+    const float *bias; /* [n_rows] or NULL */
+    uint32_t in;       /* packed value */
+    uint32_t out;      /* f32 value, [rows, n_rows] */
+};
+
+enum graph_op_type {
+    GRAPH_EMBED,      /* out[t] = row tokens[t] of weight */
+    GRAPH_ROPE_TABLE, /* out[t] = cos and sin of position t by each frequency */
+    GRAPH_NORM,       /* out[r] = rms_norm(in[row r]) * weight, and packed forms of it */
+    GRAPH_PACK,       /* packed forms of in */
+    GRAPH_LINEAR,     /* up to GRAPH_LINEAR_MAX products, bias added, and the sum with a residual */
+    GRAPH_GLU,        /* out = silu(gate · in) * (up · in) */
+    GRAPH_ROPE_WRITE, /* rotate q and k, write k and v to the KV pages */
+    GRAPH_ATTENTION,  /* out = attention of q over the sequence's pages */
+    GRAPH_OP_TYPE_MAX,
+};
+
+struct graph_op {
+    enum graph_op_type type;
+    union {
+        struct {
+            struct graph_tensor weight; /* [n_vocab, n_embedding] */
+            uint32_t out;
+        } embed;
+        struct {
+            const double *frequency; /* [n_rot / 2] radians per position */
+            uint32_t n_rot;
+            float magnitude; /* cos and sin are multiplied by it (YaRN) */
+            uint32_t out;    /* [tokens, n_rot]: cos, sin of pair 0, cos, sin of pair 1, … */
+        } rope_table;
+        struct {
+            uint32_t in;         /* f32; GRAPH_ROWS_TOKENS while out has OUTPUTS: the rows that want logits are picked */
+            const float *weight; /* [n_cols] */
+            float epsilon;
+            uint32_t out; /* f32 */
+            uint32_t n_packs;
+            uint32_t packs[GRAPH_PACKS_MAX];
+        } norm;
+        struct {
+            uint32_t in; /* f32 */
+            uint32_t n_packs;
+            uint32_t packs[GRAPH_PACKS_MAX];
+        } pack;
+        struct {
+            uint32_t n_parts;
+            struct graph_linear parts[GRAPH_LINEAR_MAX];
+            uint32_t residual; /* f32 or GRAPH_NONE: the (only) product is added to it in place */
+        } linear;
+        struct {
+            struct graph_linear gate, up; /* their out values are work space */
+            uint32_t out;
+        } glu;
+        struct {
+            uint32_t q, k, v;    /* f32 [tokens, n_heads * head_dim], [tokens, n_kv_heads * …]; q and k change in place */
+            uint32_t rope_table; /* value of a GRAPH_ROPE_TABLE */
+            uint32_t n_heads, n_kv_heads, k_dim, v_dim, n_rot;
+            uint32_t group, group_layer; /* which pages, and which layer within their group */
+            uint32_t interleaved;        /* pairs are (0,1)(2,3)… rather than (0,n/2)(1,n/2+1)… */
+        } rope_write;
+        struct {
+            uint32_t q, out; /* f32 [tokens, n_heads * k_dim], [tokens, n_heads * v_dim] */
+            uint32_t n_heads, n_kv_heads, k_dim, v_dim;
+            uint32_t group, group_layer;
+            float scale;
+            float softcap;   /* 0: none */
+            uint32_t window; /* 0: all earlier positions */
+        } attention;
+    };
+};
+
+/* A set of layers that share page numbers: those with full attention, and those of each window size. */
+struct graph_group {
+    uint32_t n_layers;
+    uint32_t n_kv_heads, k_dim, v_dim;
+    uint32_t window; /* 0: full attention */
+};
+
+#define GRAPH_GROUPS_MAX 2
+
+struct graph {
+    struct graph_op *ops;
+    size_t n_ops, n_ops_room;
+    struct graph_value *values;
+    size_t n_values, n_values_room;
+    struct graph_group groups[GRAPH_GROUPS_MAX];
+    uint32_t n_groups;
+    double *constants; /* frequencies, and whatever else does not lie in the file; ops point into it */
+    uint32_t logits;  /* the value that is the step's result, [outputs, n_vocab] */
+    uint64_t scratch_bytes; /* filled in by graph_plan() */
+};
+
+/**
+ * graph_init() - an empty graph, to be released with graph_done()
+ */
+void graph_init(struct graph *g);
+
+/**
+ * graph_done() - release; works on a half-made graph
+ */
+void graph_done(struct graph *g);
+
+/**
+ * graph_value_f32() - declare a value of @n_cols floats a row; its number in *ret
+ * Returns 0 or -ENOMEM.
+ */
+int graph_value_f32(struct graph *g, enum graph_rows rows, uint32_t n_cols, uint32_t *ret);
+
+/**
+ * graph_value_packed() - declare a packed value of @n_cols values a row in the kernels' @format
+ * Returns 0 or -ENOMEM.
+ */
+int graph_value_packed(struct graph *g, enum graph_rows rows, uint32_t n_cols, uint32_t format, uint32_t *ret);
+
+/**
+ * graph_add() - append a copy of @op; 0 or -ENOMEM
+ */
+int graph_add(struct graph *g, const struct graph_op *op);
+
+/* What graph_plan() has to know about the kernels and the largest batch. */
+struct graph_limits {
+    uint32_t tokens_max;  /* rows of GRAPH_ROWS_TOKENS */
+    uint32_t outputs_max; /* rows of GRAPH_ROWS_OUTPUTS */
+    /* Bytes of @n_rows packed rows; called for the number of rows at which it is largest to be found. */
+    size_t (*packed_bytes)(const void *userdata, uint32_t format, uint32_t n_cols, uint32_t n_rows);
+    const void *userdata;
+};
+
+/**
+ * graph_plan() - find where each value lives: values that are never alive together share memory
+ * Sets offset and n_bytes of each value and g->scratch_bytes.
+ * Returns 0, -EOVERFLOW when the sizes leave uint64_t, -EINVAL when a value is read that nothing wrote, -ENOMEM.
+ */
+int graph_plan(struct graph *g, const struct graph_limits *limits);
+
+/**
+ * graph_op_name() - what the operation is called in profiles and messages; a static string
+ */
+const char *graph_op_name(enum graph_op_type type);
