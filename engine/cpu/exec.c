@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The walk of all threads through a graph, and the memory it needs. What each operation does is in exec-ops.c.
+ *
+ * After each operation stands a barrier, whose last thread resets the counter from which pieces of work were drawn and
+ * decides, for all, whether the step goes on. Two counters take turns: the next operation's must be at 0 before its
+ * first thread comes, and the last operation's may be reset only when all threads have seen that it is drawn empty.
+ */
+
+#include "engine/cpu/exec.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/checked.h"
+#include "engine/cpu/exec-ops.h"
+#include "engine/cpu/threads.h"
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Memory that is only taken as it is touched: a step smaller than the largest uses less. */
+static int scratch_map(uint64_t n_bytes, uint8_t **ret)
+{
+    void *p = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -ENOMEM;
+    (void)madvise(p, n_bytes, MADV_HUGEPAGE);
+    *ret = p;
+    return 0;
+}
+
+/* What one thread needs for itself, over all operations: they run one after the other, so they share it. */
+static int thread_scratch_size(const struct exec *x, uint64_t *ret)
+{
+    uint64_t n_bytes = 0, attention = 0, pages;
+
+    for (size_t i = 0; i < x->graph->n_ops; i++) {
+        const struct graph_op *op = &x->graph->ops[i];
+        uint32_t n_cols = 0;
+
+        if (op->type == GRAPH_LINEAR)
+            for (uint32_t k = 0; k < op->linear.n_parts; k++)
+                n_cols = op->linear.parts[k].weight.n_cols > n_cols ? op->linear.parts[k].weight.n_cols : n_cols;
+        else if (op->type == GRAPH_GLU)
+            n_cols = op->glu.gate.weight.n_cols;
+        if (n_cols) {
+            uint32_t m = x->tokens_max > x->outputs_max ? x->tokens_max : x->outputs_max;
+            uint64_t need = linear_scratch_bytes(x->kernels, n_cols, m);
+
+            n_bytes = need > n_bytes ? need : n_bytes;
+        }
+    }
+    for (uint32_t i = 0; i < x->graph->n_groups; i++) {
+        uint64_t need = attention_scratch_bytes(&x->layouts[i]);
+
+        attention = need > attention ? need : attention;
+    }
+    if (!checked_mul(x->pages_max, sizeof(void *), &pages) || !checked_align(pages, SCRATCH_ALIGN, &pages) ||
+        !checked_align(attention, SCRATCH_ALIGN, &attention) || !checked_add(attention, pages, &attention))
+        return -EOVERFLOW;
+    n_bytes = attention > n_bytes ? attention : n_bytes;
+    return checked_align(n_bytes + 1, SCRATCH_ALIGN, ret) ? 0 : -EOVERFLOW;
+}
+
+int exec_threads_set(struct exec *x, struct threads *threads)
+{
+    uint64_t n_bytes;
+    uint8_t *scratch;
+    int r;
+
+    if (!checked_mul(x->thread_scratch_bytes, threads_count(threads), &n_bytes))
+        return -EOVERFLOW;
+    r = scratch_map(n_bytes, &scratch);
+    if (r < 0)
+        return r;
+    if (x->thread_scratch)
+        munmap(x->thread_scratch, x->thread_scratch_total);
+    x->thread_scratch = scratch;
+    x->thread_scratch_total = n_bytes;
+    x->threads = threads;
+    return 0;
+}
+
+int exec_new(const struct exec_config *config, struct threads *threads, struct exec **ret)
+{
+    _cleanup_(exec_freep) struct exec *x = NULL;
+    int r;
+
+    x = aligned_alloc(_Alignof(struct exec), sizeof(*x));
+    if (!x)
+        return -ENOMEM;
+    *x = (struct exec){
+        .graph = config->graph,
+        .kernels = config->kernels,
+        .layouts = config->layouts,
+        .pages = config->pages,
+        .tokens_max = config->tokens_max,
+        .outputs_max = config->outputs_max,
+        .pages_max = config->pages_max,
+    };
+    x->blocks = calloc(config->tokens_max, sizeof(*x->blocks));
+    x->op_calls = calloc(config->graph->n_ops, sizeof(*x->op_calls));
+    x->op_ns = calloc(config->graph->n_ops, sizeof(*x->op_ns));
+    if (!x->blocks || !x->op_calls || !x->op_ns)
+        return -ENOMEM;
+
+    r = scratch_map(config->graph->scratch_bytes, &x->scratch);
+    if (r < 0)
+        return r;
+    r = thread_scratch_size(x, &x->thread_scratch_bytes);
+    if (r < 0)
+        return r;
+    r = exec_threads_set(x, threads);
+    if (r < 0)
+        return r;
+
+    *ret = TAKE_PTR(x);
+    return 0;
+}
+
+struct exec *exec_free(struct exec *x)
+{
+    if (!x)
+        return NULL;
+    if (x->scratch)
+        munmap(x->scratch, x->graph->scratch_bytes);
+    if (x->thread_scratch)
+        munmap(x->thread_scratch, x->thread_scratch_total);
+    free(x->blocks);
+    free(x->op_calls);
+    free(x->op_ns);
+    free(x);
+    return NULL;
+}
+
+/* Cuts the runs into blocks of queries. Late positions have the most keys, so they are handed out first. */
+static void cut_blocks(struct exec *x, const struct exec_batch *batch)
+{
+    x->n_blocks = 0;
+    for (uint32_t i = batch->n_runs; i-- > 0;) {
+        const struct exec_run *run = &batch->runs[i];
+        uint32_t n_blocks = (run->n_tokens + EXEC_BLOCK_QUERIES - 1) / EXEC_BLOCK_QUERIES;
+
+        for (uint32_t k = n_blocks; k-- > 0;) {
+            uint32_t first = k * EXEC_BLOCK_QUERIES, n = run->n_tokens - first;
+
+            x->blocks[x->n_blocks++] = (struct exec_block){
+                .run = i,
+                .first = first,
+                .n_queries = n < EXEC_BLOCK_QUERIES ? n : EXEC_BLOCK_QUERIES,
+            };
+        }
+    }
+}
+
+/* Run by the last thread that ends an operation, while the others wait. */
+static void end_operation(void *userdata)
+{
+    struct exec *x = userdata;
+
+    atomic_store_explicit(&x->drawn[x->turn].n, 0, memory_order_relaxed);
+    x->turn ^= 1;
+    /* Only a flag: nothing that the cancelling thread wrote is read. */
+    x->stopped = atomic_load_explicit(&x->cancelled, memory_order_relaxed);
+}
+
+static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
+{
+    struct exec *x = userdata;
+    struct exec_thread t = {
+        .x = x,
+        .thread = thread,
+        .n_threads = n_threads,
+        .scratch = x->thread_scratch + thread * x->thread_scratch_bytes,
+    };
+    bool timed = x->profiling && thread == 0;
+
+    for (size_t i = 0; i < x->graph->n_ops; i++) {
+        uint64_t start = timed ? now_ns() : 0;
+
+        t.drawn = &x->drawn[i & 1];
+        exec_op(&t, &x->graph->ops[i]);
+        threads_barrier(x->threads, end_operation, x);
+        if (timed) {
+            x->op_ns[i] += now_ns() - start;
+            x->op_calls[i]++;
+        }
+        if (x->stopped)
+            return;
+    }
+}
+
+bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret_logits)
+{
+    x->batch = batch;
+    x->stopped = false;
+    x->turn = 0;
+    cut_blocks(x, batch);
+
+    threads_run(x->threads, walk, x);
+
+    x->batch = NULL;
+    /* Taken whether it came in time or not: a cancellation is meant for one step. */
+    if (atomic_exchange_explicit(&x->cancelled, false, memory_order_relaxed) || x->stopped)
+        return false;
+    *ret_logits = batch->n_outputs ? (const float *)(x->scratch + x->graph->values[x->graph->logits].offset) : NULL;
+    return true;
+}
+
+void exec_cancel(struct exec *x)
+{
+    atomic_store_explicit(&x->cancelled, true, memory_order_relaxed);
+}
+
+uint64_t exec_scratch_bytes(const struct exec *x)
+{
+    return x->graph->scratch_bytes + x->thread_scratch_total;
+}
+
+void exec_profile_start(struct exec *x)
+{
+    memset(x->op_calls, 0, x->graph->n_ops * sizeof(*x->op_calls));
+    memset(x->op_ns, 0, x->graph->n_ops * sizeof(*x->op_ns));
+    x->profiling = true;
+}
+
+void exec_profile(const struct exec *x, size_t i_op, uint64_t *ret_calls, uint64_t *ret_ns)
+{
+    *ret_calls = x->op_calls[i_op];
+    *ret_ns = x->op_ns[i_op];
+}
