@@ -196,4 +196,12 @@ void engine_profile_start(struct engine *e);
  * engine_profile() - the table so far, ordered as the model runs; all times 0 when it was never started
  * *ret belongs to the engine and is valid until the next step.
  */
-void engine_profile(const struct engine *e, const struct engine_profile **ret, size_t *ret_n);
+void engine_profile(struct engine *e, const struct engine_profile **ret, size_t *ret_n);
+
+/**
+ * engine_stream() - read the weights with all threads, as fast as they can and without computing anything
+ * What the memory gives is the bound of decoding; `bench` puts the two beside each other.
+ * @bytes_max: at most so many; a model may be larger than what is worth reading
+ * @ret_bytes, @ret_ns: what was read and how long it took
+ */
+void engine_stream(struct engine *e, uint64_t bytes_max, uint64_t *ret_bytes, uint64_t *ret_ns);

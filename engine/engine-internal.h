@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the engine's own files share: engine.c (opening, closing, facts), engine-sequence.c, engine-step.c,
+ * engine-profile.c. Nobody else includes it.
+ */
+
+#include "engine/arch/arch.h"
+#include "engine/cpu/exec.h"
+#include "engine/cpu/threads.h"
+#include "engine/engine.h"
+#include "engine/gguf/map.h"
+#include "engine/gguf/read.h"
+#include "engine/graph/ops.h"
+#include "engine/kernels/kernels.h"
+#include "engine/kv/layout.h"
+#include "engine/kv/pages.h"
+
+_Static_assert(ENGINE_PAGE_TOKENS == KV_PAGE_TOKENS && PAGES_TOKENS == KV_PAGE_TOKENS, "one size of page");
+
+struct engine_sequence {
+    bool open;
+    uint32_t length;  /* tokens fed */
+    uint32_t pending; /* tokens of the batch that is being checked or computed */
+    struct page_table tables[GRAPH_GROUPS_MAX];
+};
+
+struct engine {
+    struct gguf_map *map;
+    struct gguf *gguf;
+    struct arch_config arch;
+    struct graph graph; /* points into gguf and map */
+    struct kernels kernels;
+    struct kv_layout layouts[GRAPH_GROUPS_MAX]; /* [graph.n_groups] of one layer */
+    struct pages *pages[GRAPH_GROUPS_MAX];
+    struct threads *threads;
+    struct exec *exec;
+
+    uint32_t context_tokens, sequences_max, batch_tokens_max, outputs_max;
+    uint32_t n_open;
+    struct engine_sequence *sequences; /* [sequences_max] */
+
+    /* Of the step that is being prepared, [batch_tokens_max] each. */
+    uint32_t *active;     /* sequences that have tokens in the batch */
+    uint32_t *token_runs; /* the run of each token */
+    uint32_t *outputs;    /* rows that want logits; [outputs_max] */
+    struct exec_run *runs;
+
+    struct engine_facts facts; /* fixed when the engine is opened, but for n_threads */
+    char *name, *quantization;
+
+    struct engine_profile *profile; /* [n_profile], distinct names */
+    size_t n_profile;
+    uint32_t *profile_rows; /* [graph.n_ops] the row of each operation */
+};
+
+/**
+ * engine_profile_init() - name the operations; 0 or -ENOMEM
+ */
+int engine_profile_init(struct engine *e);
+
+/**
+ * engine_profile_done() - release the names
+ */
+void engine_profile_done(struct engine *e);

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One step: the batch is checked, pages are reserved, the graph runs, the sequences grow. Until the graph runs nothing
+ * has changed that a refusal would have to undo, and after a cancelled run only pages have to be given back.
+ */
+
+#include <errno.h>
+
+#include "base/fault.h"
+#include "engine/engine-internal.h"
+
+static int bad_batch(struct fault *reterr, const char *what, const char *expected)
+{
+    fault_set(reterr, FAULT_INVALID_PARAMETER, what, "%s", expected);
+    return -EINVAL;
+}
+
+/* Checks the batch, counts each sequence's tokens (pending) and lists the sequences and the rows that want logits. */
+static int batch_check(struct engine *e, const struct engine_batch *b, uint32_t *ret_n_active, uint32_t *ret_n_outputs,
+                       struct fault *reterr)
+{
+    uint32_t n_active = 0, n_outputs = 0;
+
+    if (b->n_tokens == 0 || b->n_tokens > e->batch_tokens_max)
+        return bad_batch(reterr, "n_tokens", "1 to batch_tokens_max");
+    for (uint32_t i = 0; i < b->n_tokens; i++) {
+        if (b->sequences[i] >= e->sequences_max || !e->sequences[b->sequences[i]].open)
+            return bad_batch(reterr, "sequences", "an open sequence");
+        e->sequences[b->sequences[i]].pending = 0;
+    }
+    for (uint32_t i = 0; i < b->n_tokens; i++) {
+        struct engine_sequence *s = &e->sequences[b->sequences[i]];
+
+        if (b->tokens[i] < 0 || (uint32_t)b->tokens[i] >= e->arch.n_vocab)
+            return bad_batch(reterr, "tokens", "a token of the vocabulary");
+        if (b->positions[i] != s->length + s->pending)
+            return bad_batch(reterr, "positions", "the position after the sequence's last");
+        if (b->positions[i] >= e->context_tokens) {
+            fault_init(reterr, FAULT_CONTEXT_TOO_LONG, NULL);
+            if (reterr) {
+                reterr->limit = e->context_tokens;
+                reterr->used = (int64_t)b->positions[i] + 1;
+            }
+            return -EINVAL;
+        }
+        if (b->wants_logits[i]) {
+            if (n_outputs == e->outputs_max)
+                return bad_batch(reterr, "wants_logits", "at most outputs_max tokens");
+            e->outputs[n_outputs++] = i;
+        }
+        if (s->pending++ == 0)
+            e->active[n_active++] = b->sequences[i];
+    }
+    *ret_n_active = n_active;
+    *ret_n_outputs = n_outputs;
+    return 0;
+}
+
+static int pages_reserve(struct engine *e, uint32_t n_active)
+{
+    for (uint32_t g = 0; g < e->graph.n_groups; g++) {
+        uint64_t need = 0;
+
+        for (uint32_t i = 0; i < n_active; i++) {
+            const struct engine_sequence *s = &e->sequences[e->active[i]];
+
+            need += page_table_need(&s->tables[g], e->pages[g], s->length, s->pending);
+        }
+        if (need > pages_left(e->pages[g]))
+            return ENGINE_KV_FULL;
+    }
+    for (uint32_t g = 0; g < e->graph.n_groups; g++) {
+        for (uint32_t i = 0; i < n_active; i++) {
+            struct engine_sequence *s = &e->sequences[e->active[i]];
+
+            page_table_reserve(&s->tables[g], e->pages[g], s->length, s->pending);
+        }
+    }
+    return 0;
+}
+
+static uint32_t cut_runs(struct engine *e, const struct engine_batch *b)
+{
+    uint32_t n_runs = 0;
+
+    for (uint32_t i = 0; i < b->n_tokens; i++) {
+        if (i == 0 || b->sequences[i] != b->sequences[i - 1])
+            e->runs[n_runs++] = (struct exec_run){
+                .token0 = i, .position0 = b->positions[i], .tables = e->sequences[b->sequences[i]].tables};
+        e->runs[n_runs - 1].n_tokens++;
+        e->token_runs[i] = n_runs - 1;
+    }
+    return n_runs;
+}
+
+int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr)
+{
+    uint32_t n_active, n_outputs;
+    struct exec_batch x;
+    int r;
+
+    r = batch_check(e, batch, &n_active, &n_outputs, reterr);
+    if (r < 0)
+        return r;
+    r = pages_reserve(e, n_active);
+    if (r != 0)
+        return r;
+
+    x = (struct exec_batch){
+        .n_tokens = batch->n_tokens,
+        .n_outputs = n_outputs,
+        .n_runs = cut_runs(e, batch),
+        .tokens = batch->tokens,
+        .positions = batch->positions,
+        .token_runs = e->token_runs,
+        .outputs = e->outputs,
+        .runs = e->runs,
+    };
+    if (!exec_step(e->exec, &x, ret_logits)) {
+        for (uint32_t i = 0; i < n_active; i++)
+            for (uint32_t g = 0; g < e->graph.n_groups; g++)
+                page_table_truncate(&e->sequences[e->active[i]].tables[g], e->pages[g],
+                                    e->sequences[e->active[i]].length);
+        return ENGINE_CANCELLED;
+    }
+    for (uint32_t i = 0; i < n_active; i++)
+        e->sequences[e->active[i]].length += e->sequences[e->active[i]].pending;
+    return 0;
+}
+
+void engine_cancel(struct engine *e)
+{
+    exec_cancel(e->exec);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The built-in stream test: each thread adds up its share of the mapped weights, word by word, front to back.
+ */
+
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/engine-internal.h"
+
+struct stream {
+    const struct gguf_part *parts;
+    size_t n_parts;
+    uint64_t n_bytes;         /* to read, over all parts */
+    _Atomic uint64_t checksum; /* so that nobody can leave the reading out */
+};
+
+static uint64_t add_up(const uint8_t *p, uint64_t n)
+{
+    uint64_t sum[16] = {0};
+
+    for (uint64_t i = 0; i + sizeof(sum) <= n; i += sizeof(sum)) {
+        uint64_t word[16];
+
+        memcpy(word, p + i, sizeof(word));
+        for (size_t k = 0; k < 16; k++)
+            sum[k] += word[k];
+    }
+    for (size_t k = 1; k < 16; k++)
+        sum[0] += sum[k];
+    return sum[0];
+}
+
+static void stream_share(void *userdata, uint32_t thread, uint32_t n_threads)
+{
+    struct stream *s = userdata;
+    uint64_t share = s->n_bytes / n_threads / 4096 * 4096, from = thread * share;
+    uint64_t to = thread + 1 == n_threads ? s->n_bytes : from + share, part0 = 0, sum = 0;
+
+    for (size_t i = 0; i < s->n_parts && part0 < to; part0 += s->parts[i++].n_bytes) {
+        uint64_t past = part0 + s->parts[i].n_bytes;
+        uint64_t first = from > part0 ? from : part0, end = to < past ? to : past;
+
+        if (first < end)
+            sum += add_up((const uint8_t *)s->parts[i].data + (first - part0), end - first);
+    }
+    atomic_fetch_add_explicit(&s->checksum, sum, memory_order_relaxed);
+}
+
+void engine_stream(struct engine *e, uint64_t bytes_max, uint64_t *ret_bytes, uint64_t *ret_ns)
+{
+    struct stream s = {.n_bytes = gguf_map_bytes(e->map)};
+    struct timespec start, end;
+
+    if (s.n_bytes > bytes_max)
+        s.n_bytes = bytes_max;
+    s.parts = gguf_map_parts(e->map, &s.n_parts);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    threads_run(e->threads, stream_share, &s);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    *ret_bytes = s.n_bytes;
+    *ret_ns = (uint64_t)(end.tv_sec - start.tv_sec) * 1000000000u + (uint64_t)end.tv_nsec - (uint64_t)start.tv_nsec;
+}

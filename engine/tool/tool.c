@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the verbs share: numbers from the command line, files, messages.
+ */
+
+#include "engine/tool/tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/gguf/limits.h"
+#include "engine/kernels/kernels.h"
+
+int tool_usage(const char *verb, const char *format, ...)
+{
+    va_list args;
+
+    fprintf(stderr, "resident-engine %s: ", verb);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, " (resident-engine --help lists the options)\n");
+    return TOOL_USAGE;
+}
+
+int tool_fail(const char *path, const struct fault *f, int error)
+{
+    char text[1024];
+
+    if (f && f->kind != FAULT_NONE)
+        fprintf(stderr, "resident-engine: %s: %s\n", path, fault_describe(f, text, sizeof(text)));
+    else
+        fprintf(stderr, "resident-engine: %s: %s\n", path, strerror(error < 0 ? -error : error));
+    return TOOL_FAILED;
+}
+
+int tool_parse_u32(const char *verb, const char *what, const char *text, uint32_t min, uint32_t max, uint32_t *ret)
+{
+    unsigned long long value;
+    char *end;
+
+    errno = 0;
+    value = strtoull(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || value < min || value > max)
+        return tool_usage(verb, "%s is \"%s\", expected a number from %u to %u", what, text, min, max);
+    *ret = (uint32_t)value;
+    return 0;
+}
+
+int tool_parse_ids(const char *verb, const char *text, int32_t **ret, size_t *ret_n)
+{
+    _cleanup_free_ int32_t *ids = NULL;
+    size_t n = 0;
+    const char *p = text;
+
+    ids = calloc(strlen(text) / 2 + 1, sizeof(*ids));
+    if (!ids)
+        return tool_fail("--ids", NULL, -ENOMEM);
+    while (*(p += strspn(p, " ,\t\n"))) {
+        char *end;
+        long value;
+
+        errno = 0;
+        value = strtol(p, &end, 10);
+        if (errno || end == p || value < 0 || value > INT32_MAX)
+            return tool_usage(verb, "--ids: \"%.20s\" is no token id", p);
+        ids[n++] = (int32_t)value;
+        p = end;
+    }
+    if (n == 0)
+        return tool_usage(verb, "--ids: no token ids");
+    *ret = TAKE_PTR(ids);
+    *ret_n = n;
+    return 0;
+}
+
+static int parse_isa(const char *what, const char *text, uint32_t *ret)
+{
+    if (kernels_isa_parse(text, ret) == 0)
+        return 0;
+    fprintf(stderr, "resident-engine: %s: \"%s\" is no instruction set (scalar, avx2, avx512, …)\n", what, text);
+    return TOOL_USAGE;
+}
+
+int tool_config_init(struct tool_config *c)
+{
+    const char *isa = getenv("RESIDENT_ISA");
+
+    *c = (struct tool_config){.isa_mask = UINT32_MAX, .k_type = TENSOR_F16, .v_type = TENSOR_F16};
+    return isa && *isa ? parse_isa("RESIDENT_ISA", isa, &c->isa_mask) : 0;
+}
+
+static int parse_type(const char *what, const char *text, enum tensor_type *ret)
+{
+    if (tensor_type_from_name(text, ret) == 0)
+        return 0;
+    fprintf(stderr, "resident-engine: %s: \"%s\" is no type (f32, f16, …)\n", what, text);
+    return TOOL_USAGE;
+}
+
+int tool_config_option(struct tool_config *c, int option, const char *text)
+{
+    switch (option) {
+    case TOOL_OPT_THREADS:
+        return tool_parse_u32("--threads", "the number of threads", text, 1, 1024, &c->n_threads);
+    case TOOL_OPT_ISA:
+        return parse_isa("--isa", text, &c->isa_mask);
+    case TOOL_OPT_K_TYPE:
+        return parse_type("--k-type", text, &c->k_type);
+    case TOOL_OPT_V_TYPE:
+        return parse_type("--v-type", text, &c->v_type);
+    case TOOL_OPT_FLASH:
+        /* There is one attention, which computes what both words ask for. */
+        if (strcmp(text, "on") == 0 || strcmp(text, "off") == 0)
+            return 0;
+        fprintf(stderr, "resident-engine: --flash is \"%s\", expected on or off\n", text);
+        return TOOL_USAGE;
+    case TOOL_OPT_GPU_LAYERS:
+        if (strcmp(text, "0") == 0)
+            return 0;
+        fprintf(stderr, "resident-engine: --gpu-layers: this build computes on the CPU only, expected 0\n");
+        return TOOL_FAILED;
+    default:
+        return TOOL_USAGE;
+    }
+}
+
+/* Whether @path ends in "-00001-of-0000N.gguf"; then N in *ret_n and the length of what stands before it. */
+static bool split_name(const char *path, uint32_t *ret_n, size_t *ret_prefix)
+{
+    static const char sample[] = "-00001-of-00001.gguf";
+    size_t n = strlen(path);
+    const char *tail;
+    uint32_t count = 0;
+
+    if (n < sizeof(sample) - 1)
+        return false;
+    tail = path + n - (sizeof(sample) - 1);
+    if (strncmp(tail, "-00001-of-", 10) != 0 || strcmp(tail + 15, ".gguf") != 0)
+        return false;
+    for (int i = 10; i < 15; i++) {
+        if (tail[i] < '0' || tail[i] > '9')
+            return false;
+        count = count * 10 + (uint32_t)(tail[i] - '0');
+    }
+    *ret_n = count;
+    *ret_prefix = n - (sizeof(sample) - 1);
+    return count >= 1 && count <= GGUF_PARTS_MAX;
+}
+
+void tool_files_done(struct tool_files *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        closep(&f->fds[i]);
+    free(f->fds);
+    *f = (struct tool_files){};
+}
+
+int tool_files_open(const char *path, struct tool_files *ret)
+{
+    _cleanup_tool_files_ struct tool_files files = {};
+    uint32_t n = 1;
+    size_t prefix = 0;
+    bool split = split_name(path, &n, &prefix);
+
+    files.fds = calloc(n, sizeof(*files.fds));
+    if (!files.fds)
+        return tool_fail(path, NULL, -ENOMEM);
+    for (uint32_t i = 0; i < n; i++) {
+        _cleanup_free_ char *name = NULL;
+
+        if (split ? asprintf(&name, "%.*s-%05u-of-%05u.gguf", (int)prefix, path, i + 1, n) < 0
+                  : !(name = strdup(path))) {
+            name = NULL;
+            return tool_fail(path, NULL, -ENOMEM);
+        }
+        files.fds[i] = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (files.fds[i] < 0)
+            return tool_fail(name, NULL, -errno);
+        files.n++;
+    }
+    *ret = files;
+    files = (struct tool_files){};
+    return 0;
+}
+
+int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret)
+{
+    _cleanup_tool_files_ struct tool_files files = {};
+    struct fault fault = {.kind = FAULT_NONE};
+    int r;
+
+    r = tool_files_open(c->path, &files);
+    if (r != 0)
+        return r;
+    config->fds = files.fds;
+    config->n_fds = files.n;
+    config->n_threads = c->n_threads;
+    config->isa_mask = c->isa_mask;
+    config->k_type = c->k_type;
+    config->v_type = c->v_type;
+    r = engine_open(config, ret, &fault);
+    config->fds = NULL;
+    if (r < 0) {
+        /* The engine does not know what the file is called. */
+        if (fault.kind == FAULT_MODEL_INVALID || fault.kind == FAULT_MODEL_UNAVAILABLE)
+            fault_subject(&fault, c->path);
+        return tool_fail(c->path, &fault, r);
+    }
+    return 0;
+}
