@@ -1,0 +1,709 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Planning, once per step and in this order:
+ *  1. free places go to whoever fair_next() names, as long as there are pages for it;
+ *  2. a tenant that waits takes a place from the tenant that is furthest ahead (preemption);
+ *  3. those in a place are sorted, decode tokens are taken, then prompt slices until the step is long enough;
+ *  4. pages are found for each, in that order: free ones, then those of parked requests, then those of the
+ * last active.
+ *
+ * When preemption happens (2): at once when the one that waits has nothing running and the other has more
+ * than one place, for then a light user never waits for a heavy one's answer; otherwise only when the lead
+ * exceeds the quantum, and by four times what it would cost to compute lost pages again, so that at most a
+ * fifth of the time is lost to it.
+ *
+ * Invariants:
+ *  1. @actives holds exactly the ACTIVE, @keepers exactly those not active with n_pages > 0; n_keepers <=
+ * parked_max.
+ *  2. pages_used is the sum of n_pages, and that of a tenant its part of it; never above pages_total.
+ *  3. n_pages = ceil(n_fed / page_tokens), but between batch_plan() and batch_step_done() it is that after
+ * the step.
+ */
+#include "engine/sched/batch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Below this a step reads all weights for too little work. */
+#define SLICE_TOKENS_MIN 32
+/* Before anything was measured. */
+#define SLICE_TOKENS_FIRST 64
+/* Times of steps with fewer prompt tokens say more about the weights than about the tokens. */
+#define SLICE_TOKENS_MEASURED 16
+
+struct batch {
+    struct batch_config config;
+    struct fair *fair;
+
+    struct batch_request **actives; /* [sequences_max] */
+    uint32_t n_actives;
+    struct batch_request **keepers; /* [parked_max] */
+    uint32_t n_keepers;
+    uint32_t pages_used;
+    size_t n_requests, n_new;
+    struct batch_request *first_new;
+
+    struct batch_slice *slices; /* [sequences_max] */
+    struct batch_request *
+        *dropped; /* [sequences_max + parked_max]: each request loses its pages once in a plan */
+    struct fair_tenant **blocked; /* [sequences_max] of choose_actives(): each has something active */
+    struct batch_plan plan;
+
+    double ns_per_prompt_token; /* measured, 0: unknown */
+    double decode_step_ns;      /* a step without prompts, 0: unknown */
+    double residence_ns;        /* from start to end of a request, 0: unknown */
+    double cost_per_request_ns;
+};
+
+static double average(double old, double now)
+{
+    return old > 0 ? old + (now - old) / 8 : now;
+}
+
+static uint32_t pages_for(const struct batch *b, uint32_t n_tokens)
+{
+    return (uint32_t)(((uint64_t)n_tokens + b->config.page_tokens - 1) / b->config.page_tokens);
+}
+
+int batch_new(const struct batch_config *config, struct batch **ret)
+{
+    _cleanup_(batch_freep) struct batch *b = NULL;
+    int r;
+
+    if (config->sequences_max == 0 || config->step_tokens_max < config->sequences_max ||
+        config->page_tokens == 0 || config->pages_total == 0 || config->sequences_max > UINT16_MAX ||
+        config->parked_max > UINT16_MAX)
+        return -EINVAL;
+    b = calloc(1, sizeof(*b));
+    if (!b)
+        return -ENOMEM;
+    b->config = *config;
+    b->actives = calloc(config->sequences_max, sizeof(*b->actives));
+    b->keepers = calloc((size_t)config->parked_max + 1, sizeof(*b->keepers));
+    b->slices = calloc(config->sequences_max, sizeof(*b->slices));
+    b->dropped = calloc((size_t)config->sequences_max + config->parked_max, sizeof(*b->dropped));
+    b->blocked = calloc(config->sequences_max, sizeof(*b->blocked));
+    if (!b->actives || !b->keepers || !b->slices || !b->dropped || !b->blocked)
+        return -ENOMEM;
+    r = fair_new(&b->fair);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(b);
+    return 0;
+}
+
+struct batch *batch_free(struct batch *b)
+{
+    if (!b)
+        return NULL;
+    assert(b->n_requests == 0 && b->pages_used == 0);
+    fair_free(b->fair);
+    free(b->actives);
+    free(b->keepers);
+    free(b->slices);
+    free(b->dropped);
+    free(b->blocked);
+    free(b);
+    return NULL;
+}
+
+struct fair *batch_fair(struct batch *b)
+{
+    return b->fair;
+}
+
+/* ---- places and pages ---- */
+
+static struct batch_request *of_item(struct fair_item *item)
+{
+    return (struct batch_request *)(void *)((char *)item - offsetof(struct batch_request, item));
+}
+
+/* Whether @a is served before @b, whoever they belong to. */
+static bool before(const struct batch_request *a, const struct batch_request *b)
+{
+    const struct fair_tenant *s = a->item.tenant, *t = b->item.tenant;
+
+    if (s != t && s->virtual_time != t->virtual_time)
+        return s->virtual_time < t->virtual_time;
+    /* One that comes back is level with the last of those present: it must not have to wait for their long
+     * prompts. */
+    if (s->n_active != t->n_active)
+        return s->n_active < t->n_active;
+    return fair_item_before(&a->item, &b->item);
+}
+
+static void set_pages(struct batch *b, struct batch_request *r, uint32_t n_pages)
+{
+    b->pages_used = b->pages_used - r->n_pages + n_pages;
+    r->item.tenant->n_pages = r->item.tenant->n_pages - r->n_pages + n_pages;
+    r->n_pages = n_pages;
+}
+
+/* Keeps the order of the others: cut_slices() removes some while it walks. */
+static void out_of_actives(struct batch *b, struct batch_request *r)
+{
+    assert(b->actives[r->i_place] == r);
+    b->n_actives--;
+    for (size_t i = r->i_place; i < b->n_actives; i++) {
+        b->actives[i] = b->actives[i + 1];
+        b->actives[i]->i_place = i;
+    }
+}
+
+static void out_of_keepers(struct batch *b, struct batch_request *r)
+{
+    struct batch_request *last = b->keepers[--b->n_keepers];
+
+    assert(b->keepers[r->i_place] == r);
+    b->keepers[r->i_place] = last;
+    last->i_place = r->i_place;
+}
+
+static bool is_keeper(const struct batch_request *r)
+{
+    return r->n_pages > 0 && (r->state == BATCH_PARKED || r->state == BATCH_PAUSED);
+}
+
+/* The request that is last in order among those that keep pages without running; NULL: none does. */
+static struct batch_request *worst_keeper(const struct batch *b)
+{
+    struct batch_request *worst = NULL;
+
+    for (uint32_t i = 0; i < b->n_keepers; i++) {
+        struct batch_request *r = b->keepers[i];
+
+        /* Paused ones first: they do not even want to run. */
+        if (!worst || (r->state == BATCH_PAUSED && worst->state != BATCH_PAUSED) ||
+            ((r->state == BATCH_PAUSED) == (worst->state == BATCH_PAUSED) && before(worst, r)))
+            worst = r;
+    }
+    return worst;
+}
+
+static void drop_keeper(struct batch *b, struct batch_request *r)
+{
+    out_of_keepers(b, r);
+    set_pages(b, r, 0);
+    r->n_fed = 0;
+    if (r->state == BATCH_PARKED)
+        r->state = BATCH_WAITING;
+}
+
+static void drop_in_plan(struct batch *b, struct batch_request *r)
+{
+    drop_keeper(b, r);
+    b->dropped[b->plan.n_dropped++] = r;
+}
+
+/* Out of its place, keeping its pages if there is room among the keepers. Returns the one that loses its
+ * pages then. */
+static struct batch_request *give_up_place(struct batch *b, struct batch_request *r, enum batch_state state)
+{
+    out_of_actives(b, r);
+    r->state = state;
+    if (r->n_pages == 0) {
+        if (state == BATCH_PARKED)
+            r->state = BATCH_WAITING;
+        return NULL;
+    }
+    /* One more than fits for a moment: there is room for it, and then the worst of all goes. */
+    r->i_place = b->n_keepers;
+    b->keepers[b->n_keepers++] = r;
+    if (b->n_keepers <= b->config.parked_max)
+        return NULL;
+    return worst_keeper(b);
+}
+
+static void park(struct batch *b, struct batch_request *r)
+{
+    struct batch_request *loser = give_up_place(b, r, BATCH_PARKED);
+
+    fair_wait(b->fair, &r->item);
+    if (loser)
+        drop_in_plan(b, loser);
+}
+
+static void start(struct batch *b, struct batch_request *r, uint64_t now_ns)
+{
+    if (is_keeper(r))
+        out_of_keepers(b, r);
+    fair_activate(b->fair, &r->item);
+    r->state = BATCH_ACTIVE;
+    r->i_place = b->n_actives;
+    b->actives[b->n_actives++] = r;
+    if (!r->started) {
+        r->started = true;
+        r->started_ns = now_ns;
+        b->n_new--;
+        if (r->prev_new)
+            r->prev_new->next_new = r->next_new;
+        else
+            b->first_new = r->next_new;
+        if (r->next_new)
+            r->next_new->prev_new = r->prev_new;
+    }
+}
+
+/* ---- coming and going ---- */
+
+int batch_submit(struct batch *b, struct batch_request *r, uint32_t tenant, int32_t priority,
+                 uint32_t n_tokens, uint64_t now_ns)
+{
+    struct fair_item item;
+
+    assert(n_tokens > 0);
+    *r = (struct batch_request){.state = BATCH_GONE};
+    if (fair_join(b->fair, &item, tenant, priority) < 0)
+        return -ENOMEM;
+    *r = (struct batch_request){.item = item,
+                                .state = BATCH_WAITING,
+                                .n_tokens = n_tokens,
+                                .submitted_ns = now_ns,
+                                .next_new = b->first_new};
+    if (b->first_new)
+        b->first_new->prev_new = r;
+    b->first_new = r;
+    b->n_new++;
+    b->n_requests++;
+    fair_wait(b->fair, &r->item);
+    return 0;
+}
+
+void batch_remove(struct batch *b, struct batch_request *r, uint64_t now_ns)
+{
+    if (r->state == BATCH_GONE)
+        return;
+    if (r->state == BATCH_ACTIVE)
+        out_of_actives(b, r);
+    else if (is_keeper(r))
+        out_of_keepers(b, r);
+    set_pages(b, r, 0);
+    if (r->started) {
+        b->residence_ns = average(b->residence_ns, (double)(now_ns - r->started_ns));
+        b->cost_per_request_ns = average(b->cost_per_request_ns, (double)r->cost_ns);
+    } else {
+        b->n_new--;
+        if (r->prev_new)
+            r->prev_new->next_new = r->next_new;
+        else
+            b->first_new = r->next_new;
+        if (r->next_new)
+            r->next_new->prev_new = r->prev_new;
+    }
+    fair_leave(b->fair, &r->item);
+    b->n_requests--;
+    r->state = BATCH_GONE;
+}
+
+void batch_pause(struct batch *b, struct batch_request *r)
+{
+    if (r->paused || r->state == BATCH_GONE)
+        return;
+    r->paused = true;
+    /* One that is active leaves its place in the next plan, where others can make room for its pages. */
+    if (r->state == BATCH_ACTIVE)
+        return;
+    r->state = BATCH_PAUSED;
+    fair_set_aside(b->fair, &r->item);
+}
+
+void batch_resume(struct batch *b, struct batch_request *r)
+{
+    if (!r->paused)
+        return;
+    r->paused = false;
+    if (r->state != BATCH_PAUSED)
+        return;
+    r->state = r->n_pages > 0 ? BATCH_PARKED : BATCH_WAITING;
+    fair_wait(b->fair, &r->item);
+}
+
+void batch_append(struct batch_request *r)
+{
+    r->n_tokens++;
+}
+
+/* ---- planning ---- */
+
+static uint32_t pages_free(const struct batch *b)
+{
+    return b->config.pages_total - b->pages_used;
+}
+
+/* Pages for all that is known of @r and one more token, beyond those that it has. */
+static uint64_t pages_to_go(const struct batch *b, const struct batch_request *r)
+{
+    return (uint64_t)pages_for(b, r->n_tokens + 1) - r->n_pages;
+}
+
+/* Whether @r could run to its next token with what nobody has and what the keepers could give. */
+static bool fits(const struct batch *b, const struct batch_request *r)
+{
+    uint64_t n = pages_free(b), promised = 0;
+
+    for (uint32_t i = 0; i < b->n_keepers; i++)
+        if (b->keepers[i] != r)
+            n += b->keepers[i]->n_pages;
+    for (uint32_t i = 0; i < b->n_actives; i++)
+        promised += pages_to_go(b, b->actives[i]);
+    return promised + pages_to_go(b, r) <= n;
+}
+
+/* Whether its own tenant's limit keeps @r from running as long as the tenant's other requests hold what they
+ * hold. */
+static bool over_own_limit(const struct batch *b, const struct batch_request *r)
+{
+    const struct fair_tenant *t = r->item.tenant;
+
+    return t->n_pages > r->n_pages && t->n_pages + pages_to_go(b, r) > t->pages_max;
+}
+
+static struct batch_request *worst_active_of(const struct batch *b, const struct fair_tenant *t)
+{
+    struct batch_request *worst = NULL;
+
+    for (uint32_t i = 0; i < b->n_actives; i++)
+        if (b->actives[i]->item.tenant == t && (!worst || before(worst, b->actives[i])))
+            worst = b->actives[i];
+    return worst;
+}
+
+/* Who has to give its place to @r, which is first of those that wait; NULL: nobody. */
+static struct batch_request *to_preempt(const struct batch *b, const struct batch_request *r)
+{
+    const struct fair_tenant *t = r->item.tenant, *far = fair_furthest(b->fair);
+    struct batch_request *victim;
+    double threshold_ns = (double)b->config.quantum_ns;
+    int64_t lead_ns;
+
+    if (!far || far == t)
+        return NULL;
+    lead_ns = fair_lead_ns(far, t);
+    victim = worst_active_of(b, far);
+    if (t->n_active == 0 && far->n_active >= 2 && lead_ns >= 0)
+        return victim;
+    if (b->n_keepers == b->config.parked_max || pages_to_go(b, r) > pages_free(b))
+        threshold_ns += 4.0 * victim->n_fed * b->ns_per_prompt_token;
+    return (double)lead_ns > threshold_ns ? victim : NULL;
+}
+
+/* Whether @r can't start for want of a place or of pages. */
+static bool lacks_room(const struct batch *b, const struct batch_request *r)
+{
+    return b->n_actives == b->config.sequences_max || (b->n_actives > 0 && !fits(b, r));
+}
+
+/* @r has to wait for its tenant's other requests, or for the pages of those that do not run. */
+static void make_own_room(struct batch *b, const struct batch_request *r, size_t *n_blocked)
+{
+    struct fair_tenant *t = r->item.tenant;
+    struct batch_request *worst = NULL;
+
+    for (uint32_t i = 0; i < b->n_keepers; i++)
+        if (b->keepers[i] != r && b->keepers[i]->item.tenant == t && (!worst || before(worst, b->keepers[i])))
+            worst = b->keepers[i];
+    if (worst) {
+        drop_in_plan(b, worst);
+        return;
+    }
+    fair_block(b->fair, t);
+    b->blocked[(*n_blocked)++] = t;
+}
+
+static void choose_actives(struct batch *b, uint64_t now_ns)
+{
+    struct fair_item *item;
+    size_t n_blocked = 0;
+
+    for (uint32_t i = b->n_actives; i-- > 0;)
+        if (b->actives[i]->paused) {
+            struct batch_request *r = b->actives[i], *loser = give_up_place(b, r, BATCH_PAUSED);
+
+            fair_set_aside(b->fair, &r->item);
+            if (loser)
+                drop_in_plan(b, loser);
+        }
+
+    while ((item = fair_next(b->fair))) {
+        struct batch_request *r = of_item(item), *victim;
+
+        if (over_own_limit(b, r)) {
+            make_own_room(b, r, &n_blocked);
+            continue;
+        }
+        while ((victim = lacks_room(b, r) ? to_preempt(b, r) : NULL))
+            park(b, victim);
+        /* Whoever starts at another's cost is behind it, so that one can't come back at its cost: this ends.
+         */
+        if (lacks_room(b, r))
+            break;
+        start(b, r, now_ns);
+    }
+    while (n_blocked > 0)
+        fair_unblock(b->fair, b->blocked[--n_blocked]);
+}
+
+static void sort_actives(struct batch *b)
+{
+    /* Nearly sorted from the last step, and few. */
+    for (uint32_t i = 1; i < b->n_actives; i++) {
+        struct batch_request *r = b->actives[i];
+        uint32_t j = i;
+
+        for (; j > 0 && before(r, b->actives[j - 1]); j--)
+            b->actives[j] = b->actives[j - 1];
+        b->actives[j] = r;
+    }
+    for (uint32_t i = 0; i < b->n_actives; i++)
+        b->actives[i]->i_place = i;
+}
+
+/* Prompt tokens that this step may take beside @n_decoding others. */
+static uint32_t slice_tokens(const struct batch *b, uint32_t n_decoding)
+{
+    uint32_t n_max = b->config.step_tokens_max - n_decoding;
+    bool alone = b->n_actives == 1 && !fair_next(b->fair);
+    double target_ns = (double)(alone ? b->config.step_alone_ns_max : b->config.step_ns_max), n;
+
+    if (b->ns_per_prompt_token <= 0) {
+        n = SLICE_TOKENS_FIRST;
+    } else {
+        if (n_decoding > 0)
+            target_ns -= b->decode_step_ns;
+        n = target_ns / b->ns_per_prompt_token;
+    }
+    if (n < SLICE_TOKENS_MIN)
+        n = SLICE_TOKENS_MIN;
+    if (n >= n_max)
+        return n_max;
+    /* Kernels and pages like multiples. */
+    return (uint32_t)n / SLICE_TOKENS_MIN * SLICE_TOKENS_MIN;
+}
+
+/* Somebody whose pages the i-th active may have: a keeper, else one behind it. Of the same tenant, if @t is
+ * given. */
+static struct batch_request *page_victim(const struct batch *b, uint32_t i, const struct fair_tenant *t)
+{
+    struct batch_request *worst = NULL;
+
+    if (!t) {
+        worst = worst_keeper(b);
+    } else {
+        for (uint32_t k = 0; k < b->n_keepers; k++)
+            if (b->keepers[k]->item.tenant == t && (!worst || before(worst, b->keepers[k])))
+                worst = b->keepers[k];
+    }
+    for (uint32_t k = b->n_actives; !worst && k-- > i + 1;)
+        if (b->actives[k]->n_pages > 0 && (!t || b->actives[k]->item.tenant == t))
+            worst = b->actives[k];
+    return worst;
+}
+
+/* Gives the i-th active up to @n_pages more, at the cost of those behind it. Returns how many it got. */
+static uint32_t find_pages(struct batch *b, uint32_t i, uint32_t n_pages)
+{
+    struct batch_request *r = b->actives[i];
+    const struct fair_tenant *t = r->item.tenant;
+
+    for (;;) {
+        uint64_t own_left = t->pages_max > t->n_pages ? t->pages_max - t->n_pages : 0;
+        struct batch_request *victim;
+
+        if (n_pages <= pages_free(b) && n_pages <= own_left)
+            return n_pages;
+        victim = page_victim(b, i, n_pages > own_left ? t : NULL);
+        if (!victim) {
+            n_pages = n_pages < pages_free(b) ? n_pages : pages_free(b);
+            return n_pages < own_left ? n_pages : (uint32_t)own_left;
+        }
+        if (victim->state == BATCH_ACTIVE) {
+            out_of_actives(b, victim);
+            victim->state = BATCH_WAITING;
+            fair_wait(b->fair, &victim->item);
+            set_pages(b, victim, 0);
+            victim->n_fed = 0;
+            b->dropped[b->plan.n_dropped++] = victim;
+        } else {
+            drop_in_plan(b, victim);
+        }
+    }
+}
+
+static void cut_slices(struct batch *b)
+{
+    uint32_t n_decoding = 0, prompt_left;
+
+    for (uint32_t i = 0; i < b->n_actives; i++)
+        if (b->actives[i]->n_tokens - b->actives[i]->n_fed == 1)
+            n_decoding++;
+    prompt_left = n_decoding < b->n_actives ? slice_tokens(b, n_decoding) : 0;
+
+    for (uint32_t i = 0; i < b->n_actives; i++) {
+        struct batch_request *r = b->actives[i];
+        uint32_t n_to_go = r->n_tokens - r->n_fed, n = n_to_go, n_pages;
+        bool decoding = n_to_go == 1;
+
+        if (!decoding && n > prompt_left)
+            n = prompt_left;
+        if (n == 0)
+            continue;
+        n_pages = pages_for(b, r->n_fed + n) - r->n_pages;
+        n_pages = find_pages(b, i, n_pages);
+        if ((uint64_t)(r->n_pages + n_pages) * b->config.page_tokens < (uint64_t)r->n_fed + n)
+            n = (r->n_pages + n_pages) * b->config.page_tokens - r->n_fed;
+        if (n == 0) {
+            /* The first in order takes from all others; if that is not enough, nothing ever will be. */
+            if (i == 0)
+                b->plan.stuck = r;
+            continue;
+        }
+        set_pages(b, r, r->n_pages + n_pages);
+        if (!decoding)
+            prompt_left -= n;
+        b->slices[b->plan.n_slices++] =
+            (struct batch_slice){.request = r, .n_tokens = n, .wants_logits = n == n_to_go};
+        b->plan.n_tokens += n;
+    }
+}
+
+const struct batch_plan *batch_plan(struct batch *b, uint64_t now_ns)
+{
+    b->plan = (struct batch_plan){.slices = b->slices, .dropped = b->dropped};
+    choose_actives(b, now_ns);
+    sort_actives(b);
+    cut_slices(b);
+    return &b->plan;
+}
+
+void batch_step_done(struct batch *b, uint64_t duration_ns)
+{
+    uint32_t n_prompt = 0, n_decode = 0;
+    double prompt_ns = (double)duration_ns;
+
+    for (size_t i = 0; i < b->plan.n_slices; i++) {
+        struct batch_request *r = b->slices[i].request;
+        uint64_t cost_ns = (uint64_t)((double)duration_ns * b->slices[i].n_tokens / b->plan.n_tokens);
+
+        if (r->n_tokens - r->n_fed == 1)
+            n_decode++;
+        else
+            n_prompt += b->slices[i].n_tokens;
+        r->n_fed += b->slices[i].n_tokens;
+        r->cost_ns += cost_ns;
+        fair_charge(b->fair, r->item.tenant, cost_ns);
+    }
+    if (n_prompt == 0 && n_decode > 0)
+        b->decode_step_ns = average(b->decode_step_ns, (double)duration_ns);
+    if (n_decode > 0)
+        prompt_ns -= b->decode_step_ns;
+    if (n_prompt >= SLICE_TOKENS_MEASURED && prompt_ns > 0)
+        b->ns_per_prompt_token = average(b->ns_per_prompt_token, prompt_ns / n_prompt);
+    b->plan.n_slices = 0;
+}
+
+void batch_step_failed(struct batch *b)
+{
+    for (size_t i = 0; i < b->plan.n_slices; i++)
+        set_pages(b, b->slices[i].request, pages_for(b, b->slices[i].request->n_fed));
+    b->plan.n_slices = 0;
+}
+
+struct batch_request *batch_drop_one(struct batch *b)
+{
+    struct batch_request *r = worst_keeper(b);
+
+    if (r) {
+        drop_keeper(b, r);
+        return r;
+    }
+    for (uint32_t i = b->n_actives; i-- > 1;)
+        if (b->actives[i]->n_pages > 0) {
+            r = b->actives[i];
+            out_of_actives(b, r);
+            r->state = BATCH_WAITING;
+            fair_wait(b->fair, &r->item);
+            set_pages(b, r, 0);
+            r->n_fed = 0;
+            return r;
+        }
+    return NULL;
+}
+
+struct batch_request *batch_trim(struct batch *b, uint32_t n_pages)
+{
+    struct batch_request *r = pages_free(b) < n_pages ? worst_keeper(b) : NULL;
+
+    if (r)
+        drop_keeper(b, r);
+    return r;
+}
+
+/* ---- telling ---- */
+
+static int by_virtual_start(const void *x, const void *y)
+{
+    const struct batch_position *a = x, *b = y;
+
+    if (a->virtual_start != b->virtual_start)
+        return a->virtual_start < b->virtual_start ? -1 : 1;
+    return a->request->item.arrival < b->request->item.arrival ? -1 : 1;
+}
+
+static int by_tenant(const void *x, const void *y)
+{
+    const struct batch_request *a = ((const struct batch_position *)x)->request;
+    const struct batch_request *b = ((const struct batch_position *)y)->request;
+
+    if (a->item.tenant != b->item.tenant)
+        return a->item.tenant->id < b->item.tenant->id ? -1 : 1;
+    return fair_item_before(&a->item, &b->item) ? -1 : 1;
+}
+
+size_t batch_positions(const struct batch *b, struct batch_position *ret)
+{
+    double cost_ns = b->cost_per_request_ns > 0 ? b->cost_per_request_ns : 1e9;
+    uint64_t behind = 0;
+    size_t n = 0;
+
+    for (struct batch_request *r = b->first_new; r; r = r->next_new)
+        ret[n++] = (struct batch_position){.request = r};
+    /* The k-th of a tenant starts when the tenant's k-1 before it have been paid for. */
+    qsort(ret, n, sizeof(*ret), by_tenant);
+    for (size_t i = 0; i < n; i++) {
+        const struct fair_tenant *t = ret[i].request->item.tenant;
+
+        behind = i > 0 && ret[i - 1].request->item.tenant == t ? behind + 1 : t->n_active;
+        ret[i].virtual_start = t->virtual_time + behind * fair_cost_to_virtual(t, (uint64_t)cost_ns);
+    }
+    qsort(ret, n, sizeof(*ret), by_virtual_start);
+    for (size_t i = 0; i < n; i++) {
+        ret[i].position = (uint32_t)i + 1;
+        ret[i].eta_ms = -1;
+        if (b->residence_ns > 0)
+            ret[i].eta_ms = (int64_t)(b->residence_ns / 1e6 * (double)(i + 1) / b->config.sequences_max);
+    }
+    return n;
+}
+
+size_t batch_n_new(const struct batch *b)
+{
+    return b->n_new;
+}
+
+uint32_t batch_n_active(const struct batch *b)
+{
+    return b->n_actives;
+}
+
+size_t batch_n_idle(const struct batch *b)
+{
+    return b->n_requests - b->n_actives;
+}
+
+uint32_t batch_pages_used(const struct batch *b)
+{
+    return b->pages_used;
+}
