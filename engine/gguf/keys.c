@@ -330,3 +330,8 @@ struct gguf_string gguf_array_string(const struct gguf_array *a, uint64_t i)
 
     return (struct gguf_string){.data = (const char *)p + 8, .n_bytes = load(p, 8)};
 }
+
+uint64_t gguf_array_offset(const struct gguf_array *a, uint64_t i)
+{
+    return a->offset + (a->strings ? a->strings[i] : i * header_value_bytes(a->type));
+}

@@ -174,3 +174,8 @@ int32_t gguf_array_i32(const struct gguf_array *a, uint64_t i);
 float gguf_array_f32(const struct gguf_array *a, uint64_t i);
 bool gguf_array_bool(const struct gguf_array *a, uint64_t i);
 struct gguf_string gguf_array_string(const struct gguf_array *a, uint64_t i);
+
+/**
+ * gguf_array_offset() - where element @i < a->n stands in the first part's file, for messages
+ */
+uint64_t gguf_array_offset(const struct gguf_array *a, uint64_t i);
