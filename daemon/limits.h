@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What a client can take of the daemon before any quota of the policy speaks, each with its reason.
+ */
+
+#include <stdint.h>
+
+/* Connections of everybody together: each costs a descriptor, and a service that ran out of them could not be asked
+ * why. systemd's own varlink server has the same number. */
+#define LIMIT_CONNECTIONS 4096
+
+/* Connections of one uid, whatever the policy says: a quarter of all. */
+#define LIMIT_CONNECTIONS_PER_UID 1024
+
+/* Connections beyond a quota that are kept just long enough to say so. */
+#define LIMIT_CONNECTIONS_REFUSED 8
+
+/* Bytes of frames and replies buffered for one uid: four frames of the largest size. */
+#define LIMIT_BYTES_PER_UID (UINT64_C(64) * 1024 * 1024)
+
+/* What a session costs while nothing is buffered. */
+#define LIMIT_SESSION_BYTES 4096
+
+/* JSON of one call. A value costs json-c about 60 bytes, so a call stays below 64 MiB; prompts of a million tokens come
+ * as text. */
+#define LIMIT_CALL_DEPTH 64
+#define LIMIT_CALL_VALUES (UINT64_C(1024) * 1024)
+
+/* Answers that a client does not read: no new call of it begins above the first, the connection is dropped above the
+ * second. A streamed answer of 100,000 tokens is about 5 MB on the wire. */
+#define LIMIT_UNREAD_BYTES_PAUSE (UINT64_C(256) * 1024)
+#define LIMIT_UNREAD_BYTES_DROP (UINT64_C(4) * 1024 * 1024)
+
+/* A client that reads nothing at all while something waits for it. */
+#define LIMIT_UNREAD_US (UINT64_C(30) * 1000000)
+
+/* From a frame's first byte to its NUL. 16 MiB over a Unix socket take milliseconds; a person at socat does not type
+ * slower than this. */
+#define LIMIT_FRAME_US (UINT64_C(60) * 1000000)
+
+/* How often a streamed reply is looked at; one that was silent since the last time gets a piece. So there are at most
+ * twice as many between two pieces; the interface promises 10 s, and varlinkctl gives up after 45. */
+#define LIMIT_SILENCE_US (UINT64_C(4) * 1000000)
+
+/* Connections accepted in a row before the others have their turn. */
+#define LIMIT_ACCEPTS_IN_A_ROW 16

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Models.Status: the service at a glance. Which models, users and live numbers the caller sees, the manager decides.
+ */
+#include <errno.h>
+
+#include "base/json.h"
+#include "daemon/build.h"
+#include "daemon/method-table.h"
+
+static json_object *model_to_json(const struct model_status *m)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+
+    if (!o || !add_text(o, "name", m->name) || !add_text(o, "state", model_state_to_string(m->state)) ||
+        !add_text_if(o, "reason", m->reason) ||
+        !add_count_if(o, m->worker_pid > 0, "worker_pid", (uint64_t)m->worker_pid) ||
+        !add_count(o, "ram_locked_bytes", m->ram_locked_bytes) || !add_count(o, "ram_mapped_bytes", m->ram_mapped_bytes) ||
+        !add_count(o, "vram_bytes", m->vram_bytes) || !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
+        !add_count(o, "gpu_layers", m->gpu_layers) ||
+        !add_count_if(o, m->sequences_active >= 0, "sequences_active", (uint64_t)m->sequences_active))
+        return NULL;
+    return TAKE_PTR(o);
+}
+
+static json_object *ram_to_json(const struct manager_status *s)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+
+    if (!o || !add_count(o, "budget_bytes", s->ram_budget_bytes) || !add_count(o, "locked_bytes", s->ram_locked_bytes) ||
+        !add_count(o, "kv_bytes", s->ram_kv_bytes) || !add_count(o, "used_bytes", s->ram_used_bytes))
+        return NULL;
+    return TAKE_PTR(o);
+}
+
+static json_object *user_to_json(const struct call *call, const struct account_status *u)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+
+    if (!o || !add_count(o, "uid", u->uid) || !add_text_if(o, "name", call_user_name(call, u->uid)) ||
+        !add_count(o, "connections", u->used[ACCOUNT_CONNECTIONS]) ||
+        !add_count(o, "requests", u->used[ACCOUNT_REQUESTS] + u->used[ACCOUNT_QUEUED]) || !add_count(o, "kv_bytes", 0))
+        return NULL;
+    return TAKE_PTR(o);
+}
+
+static json_object *status_to_json(const struct call *call, const struct manager_status *s)
+{
+    _cleanup_json_ json_object *o = json_object_new_object(), *models = json_object_new_array(), *users = NULL;
+
+    if (!o || !models)
+        return NULL;
+    for (size_t i = 0; i < s->n_models; i++)
+        if (!append_take(models, model_to_json(&s->models[i])))
+            return NULL;
+    if (!add_text(o, "version", RESIDENTD_VERSION) || !add_take(o, "ram", ram_to_json(s)) ||
+        !add_take(o, "vram", json_object_new_array()) || !add_take(o, "models", TAKE_PTR(models)))
+        return NULL;
+    if (!s->has_users)
+        return TAKE_PTR(o);
+    users = json_object_new_array();
+    if (!users)
+        return NULL;
+    for (size_t i = 0; i < s->n_users; i++)
+        if (!append_take(users, user_to_json(call, &s->users[i])))
+            return NULL;
+    return add_take(o, "users", TAKE_PTR(users)) ? TAKE_PTR(o) : NULL;
+}
+
+int method_status(struct call *call, struct fault *reterr_fault)
+{
+    struct manager_status status;
+    json_object *reply;
+    int r;
+
+    r = manager_status(call_manager(call), call_subject(call), &status);
+    if (r < 0)
+        return r;
+    reply = status_to_json(call, &status);
+    manager_status_done(&status);
+    if (!reply)
+        return -ENOMEM;
+    call_reply_take(call, reply);
+    return 0;
+}
