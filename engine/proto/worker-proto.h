@@ -88,7 +88,7 @@ struct packet_hello {
     uint32_t reserved;
 };
 
-/* MODEL; fds: the model's files in order; blob: JSON (docs: engine/worker/config.h) */
+/* MODEL; fds: the model's files in order; blob: JSON (engine/worker/config.h) */
 struct packet_model {
     uint64_t reserved;
 };
@@ -145,7 +145,7 @@ struct packet_ping {
     uint64_t cookie;
 };
 
-/* FACTS, READY; blob: JSON object (docs: engine/worker/facts.h) */
+/* FACTS, READY; blob: JSON object (engine/worker/facts.h) */
 struct packet_facts {
     uint64_t reserved;
 };

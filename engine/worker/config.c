@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/worker/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/worker/value.h"
+
+#define CONFIG_BYTES_MAX   (1u << 20)
+#define CONTEXT_TOKENS_MAX (1u << 28)
+#define BATCH_TOKENS_MAX   (1u << 16)
+#define THREADS_MAX        4096
+
+/* Texts beyond this would keep the helper thread for seconds. */
+#define PROMPT_BYTES_DEFAULT (UINT64_C(4) << 20)
+#define PROMPT_BYTES_MAX     (UINT64_C(16) << 20)
+
+static int get_type(json_object *o, const char *name, enum tensor_type *ret, struct fault *reterr)
+{
+    const char *text;
+    size_t n;
+    int r = value_string(o, name, &text, &n, reterr);
+
+    if (r < 0)
+        return r;
+    if (tensor_type_from_name(text, ret) < 0) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected the name of a type, such as f16");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int get_limits(json_object *o, struct config *c, struct fault *reterr)
+{
+    json_object *limits;
+    int64_t bytes;
+    int r = value_object(o, "limits", &limits, reterr);
+
+    if (r < 0)
+        return r;
+    r = value_u32(limits, "max_tokens", 1, UINT32_MAX, &c->max_tokens, reterr);
+    if (r == -EINVAL)
+        return r;
+    r = value_int(limits, "prompt_bytes", 1, PROMPT_BYTES_MAX, &bytes, reterr);
+    if (r == 0)
+        c->prompt_bytes_max = (uint64_t)bytes;
+    return r;
+}
+
+static int get_all(json_object *o, struct config *c, struct fault *reterr)
+{
+    json_object *defaults = NULL;
+    const char *name;
+    int64_t kv_tokens;
+    size_t n;
+    int r;
+
+    r = value_string(o, "model", &name, &n, reterr);
+    if (r == 0 && n > CONFIG_NAME_MAX) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "model", "expected at most %d bytes", CONFIG_NAME_MAX);
+        r = -EINVAL;
+    }
+    if (r == -EINVAL)
+        return r;
+    if (r == 0)
+        memcpy(c->model, name, n);
+    if (value_u32(o, "context_tokens", 0, CONTEXT_TOKENS_MAX, &c->context_tokens, reterr) == -EINVAL ||
+        value_u32(o, "sequences", 1, CONFIG_SEQUENCES_MAX, &c->sequences, reterr) == -EINVAL ||
+        value_u32(o, "batch_tokens", 1, BATCH_TOKENS_MAX, &c->batch_tokens, reterr) == -EINVAL ||
+        value_u32(o, "threads", 0, THREADS_MAX, &c->n_threads, reterr) == -EINVAL ||
+        get_type(o, "k", &c->k_type, reterr) == -EINVAL || get_type(o, "v", &c->v_type, reterr) == -EINVAL ||
+        value_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
+        value_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL)
+        return -EINVAL;
+    r = value_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
+    if (r == -EINVAL)
+        return r;
+    if (r == 0)
+        c->kv_tokens = (uint64_t)kv_tokens;
+    r = value_object(o, "defaults", &defaults, reterr);
+    if (r == -EINVAL)
+        return r;
+    if (r == 0)
+        c->defaults = json_object_get(defaults);
+    /* A step has room for one token of every sequence. */
+    if (c->batch_tokens < c->sequences)
+        c->batch_tokens = c->sequences;
+    return 0;
+}
+
+int config_parse(const char *text, size_t n_bytes, struct config *ret, struct fault *reterr)
+{
+    const struct json_limits limits = {.bytes_max = CONFIG_BYTES_MAX, .depth_max = 16, .values_max = 100000};
+    struct config c = {
+        .sequences = 4,
+        .batch_tokens = 512,
+        .k_type = TENSOR_F16,
+        .v_type = TENSOR_F16,
+        .populate = true,
+        .max_tokens = UINT32_MAX,
+        .prompt_bytes_max = PROMPT_BYTES_DEFAULT,
+    };
+    _cleanup_json_ json_object *o = NULL;
+    struct json_error error;
+    int r;
+
+    r = json_parse(text, n_bytes, &limits, &o, NULL, &error);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0 || !json_object_is_type(o, json_type_object)) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "config", "%s",
+                  r < 0 ? error.reason : "expected an object");
+        return -EINVAL;
+    }
+    r = get_all(o, &c, reterr);
+    if (r < 0) {
+        config_done(&c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void config_done(struct config *c)
+{
+    json_object_put(c->defaults);
+    c->defaults = NULL;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The JSON of a MODEL packet. All members are optional; null is absent; a member that is not listed is left
+ * alone, so that the daemon may be a little newer than its worker.
+ *
+ *   "model":          the name in the policy, for errors
+ *   "context_tokens": longest sequence, 0: the model's own
+ *   "sequences":      requests that are computed at the same time, default 4
+ *   "kv_tokens":      room for keys and values over all sequences, 0: context_tokens * sequences
+ *   "k", "v":         types of keys and values, default "f16"
+ *   "lock":           mlock the weights in the worker, too
+ *   "populate":       fault the weights in before READY, default true
+ *   "threads":        0: one a core; THREADS changes it
+ *   "batch_tokens":   of one step, default 512
+ *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
+ *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/json.h"
+#include "engine/gguf/types.h"
+
+struct fault;
+
+#define CONFIG_SEQUENCES_MAX 1024
+#define CONFIG_NAME_MAX      64
+
+struct config {
+    char model[CONFIG_NAME_MAX + 1];
+    uint32_t context_tokens, sequences, batch_tokens, n_threads;
+    uint64_t kv_tokens;
+    enum tensor_type k_type, v_type;
+    bool lock, populate;
+    json_object *defaults; /* an object, or NULL; owned */
+    uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
+    uint64_t prompt_bytes_max;
+};
+
+/**
+ * config_parse() - read the blob of a MODEL packet
+ * @ret: to be given to config_done(), on success only
+ * Returns 0; -EINVAL with an InvalidParameter that names the member; -ENOMEM.
+ */
+int config_parse(const char *text, size_t n_bytes, struct config *ret, struct fault *reterr);
+
+/**
+ * config_done() - release what is embedded; works on a zeroed one
+ */
+void config_done(struct config *c);
