@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The bounded JSON reader: whatever it takes must survive a round trip through its own output, and every place that
- * the index knows must be inside the text.
+ * The bounded JSON reader: whatever it takes must survive a round trip through its own output, and every
+ * place that the index knows must be inside the text.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -29,7 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!json_index_find(index, "", &line, &column))
         abort();
     text = json_text(object);
-    if (text && json_parse(text, strlen(text), &(struct json_limits){1 << 24, 12, 4096, false}, &again, NULL, NULL) < 0)
+    if (text && json_parse(text, strlen(text), &(struct json_limits){1 << 24, 12, 4096, false}, &again, NULL,
+                           NULL) < 0)
         abort();
     return 0;
 }

@@ -30,6 +30,18 @@ def proto():
     ]
 
 
+def chat():
+    return [
+        b"{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }}\n{% endfor %}{% if add_generation_prompt %}x{% endif %}",
+        b"{%- set ns = namespace(a=0) -%}{% for i in range(3) if i %}{% set ns.a = ns.a + loop.index %}{% endfor %}{{ ns.a }}",
+        b"{% macro f(a, b=1) %}[{{ a }}{{ caller() }}]{% endmacro %}{% call f(2) %}x{% endcall %}{{ [1,2,3][::-1] | tojson(indent=2) }}",
+        b"{% raw %}{{{% endraw %}{# c #}{{ 'a' ~ 1 if n is odd else none }}{{ messages | map(attribute='role') | list | join(',') }}",
+        b"{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ '%d' }}{{ strftime_now('%d %b') }}{{ 'a-b'.split('-') }}",
+        b"{% filter upper %}a{% endfilter %}{% set x %}b{% endset %}{% with y = 2 %}{{ x ~ y }}{% endwith %}{{ {'a': (1,), 'b': 2 ** 3 // 4 % 5} }}",
+        b"{% for a, b in [[1, 2]] %}{% if a > b %}{% break %}{% elif not a %}{% continue %}{% else %}{{ raise_exception('x') }}{% endif %}{% endfor %}",
+    ]
+
+
 def main():
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     for i, seed in enumerate(globals()[name.replace('-', '_')]()):
