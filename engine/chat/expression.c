@@ -577,7 +577,7 @@ static int eval_applied(struct eval *e, const struct chat_node *node, struct val
 {
     struct arguments arguments;
     struct value v;
-    bool holds;
+    bool holds = false;
     int r = eval_expression(e, node->a, &v);
 
     if (r >= 0)
