@@ -184,7 +184,7 @@ static int pass_filter(struct eval *e, struct value v, struct list *to, const st
 static int loop_items(struct eval *e, const struct chat_node *node, struct list **ret)
 {
     struct scope scope = {.parent = e->scope};
-    struct list *all;
+    struct list *all = NULL;
     struct value kept, source;
     int r = eval_expression(e, node->b, &source);
 
@@ -212,7 +212,7 @@ static int run_for(struct eval *e, const struct chat_node *node)
 {
     struct scope *outer = e->scope;
     struct loop *loop = arena_alloc(&e->arena, sizeof(*loop));
-    struct list *items;
+    struct list *items = NULL;
     int r;
 
     if (!loop)

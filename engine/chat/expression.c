@@ -192,7 +192,7 @@ static int eval_slice(struct eval *e, struct value object, const struct chat_nod
     struct builder b = {.arena = &e->arena};
     struct value list = value_list_new(&e->arena, object.is_tuple);
     struct list *items;
-    int64_t start, step, count;
+    int64_t start = 0, step = 1, count = 0;
     int r;
 
     if (object.kind == VALUE_UNDEFINED)
