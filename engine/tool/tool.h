@@ -111,3 +111,4 @@ int verb_bench(int argc, char **argv);
 int verb_generate(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_logits(int argc, char **argv);
+int verb_render(int argc, char **argv);
