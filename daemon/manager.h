@@ -47,6 +47,11 @@ struct manager *manager_free(struct manager *m);
 DEFINE_CLEANUP(struct manager *, manager_free)
 
 /**
+ * manager_listening() - clients can connect from now on: tells systemd, now or when the policy says
+ */
+void manager_listening(struct manager *m);
+
+/**
  * manager_event() - the event loop; borrowed
  */
 sd_event *manager_event(struct manager *m);

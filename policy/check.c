@@ -750,7 +750,7 @@ static const struct key placement_keys[] = {
 
 static const struct key context_keys[] = {
     {.name = "tokens", .check = check_u32, AT(policy_context, tokens), .min = 1, .max = 1 << 28},
-    {.name = "sequences", .check = check_u32, AT(policy_context, sequences), .min = 1, .max = 4096},
+    {.name = "sequences", .check = check_u32, AT(policy_context, sequences), .min = 1, .max = 1024},
     {.name = "k", .check = check_kv_type, AT(policy_context, k)},
     {.name = "v", .check = check_kv_type, AT(policy_context, v)},
     {.name = "flash", .check = check_enum, AT(policy_context, flash), .names = flash_names},

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Whether a model fits into what the administrator gave to all of them, and who has to leave for it. Pure: figures in,
+ * a decision out.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A model that holds memory now. */
+struct budget_holder {
+    uint64_t bytes;
+    bool may_leave; /* on-demand, and nobody is using it */
+    int32_t priority;
+    uint64_t used_us; /* when it was last used, on any one clock */
+    bool leaves;      /* result */
+};
+
+enum { BUDGET_TOO_SMALL = 1 };
+
+/**
+ * budget_make_room() - choose which holders leave so that @needed bytes fit beside the rest
+ * Lowest priority first, then least recently used; nobody leaves if that would not be enough.
+ * @ret_available: on BUDGET_TOO_SMALL, the bytes there would be with everybody gone who may
+ * Returns 0 or BUDGET_TOO_SMALL.
+ */
+int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *holders, size_t n_holders,
+                     uint64_t *ret_available);
+
+/**
+ * budget_total_ram() - the machine's memory, or the limit of this process' memory cgroup where that is less
+ */
+uint64_t budget_total_ram(void);

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The insides of the daemon's back half: what manager.c, model.c, request.c and status.c share. The front (sessions,
+ * methods) includes manager.h, model.h and request.h instead.
+ *
+ * Ownership: manager → models → (residency, worker); manager → requests, each on one model's list. A request is held
+ * by the manager, not by who started it; request_cancel() and the last callback end it.
+ */
+
+#include <systemd/sd-event.h>
+
+#include "base/list.h"
+#include "daemon/account.h"
+#include "daemon/manager.h"
+#include "daemon/model.h"
+#include "daemon/request.h"
+#include "daemon/residency.h"
+#include "daemon/worker.h"
+#include "policy/policy.h"
+
+#define REQUEST_BUCKETS 1024
+#define MODEL_CAPABILITIES_MAX 4
+
+struct manager {
+    sd_event *event;
+    const struct log *log;
+    struct policy *policy;
+    char **policy_paths; /* [n_policy_paths] */
+    size_t n_policy_paths;
+    char *worker_path;
+    uid_t own_uid;
+    uint32_t n_cores;
+    uint64_t ram_total_bytes;
+    bool stopping;
+    bool said_ready;
+    bool recheck; /* the policy has changed: look at held requests again */
+    bool listening;
+
+    struct accounts *accounts;
+    struct residencies *residencies;
+    struct workers *workers;
+    struct list models; /* of struct model, sorted by name */
+    struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
+    struct list held;   /* of struct request, in order of arrival */
+    uint64_t next_request;
+    size_t n_requests;
+
+    sd_event_source *pump;   /* defer: hand held requests on */
+    sd_event_source *tick;   /* time: news for those who wait */
+    sd_event_source *sigterm, *sigint, *sighup, *stop_timer;
+};
+
+enum model_event {
+    MODEL_WANT,        /* a request, a pin or an administrator */
+    MODEL_MAPPED,      /* the files are in memory */
+    MODEL_LOADED,      /* the worker is ready */
+    MODEL_FAULT,       /* it can't work: the file, the budget, the limits */
+    MODEL_CRASHED,     /* the worker ended by itself */
+    MODEL_CRASHED_OUT, /* … once too often */
+    MODEL_UNLOAD,      /* an administrator, the policy, idleness or the budget */
+    MODEL_DRAINED,     /* the worker ended as it was told */
+    MODEL_EVENT_MAX,
+};
+
+struct model {
+    struct manager *manager;
+    struct list entry;
+    struct policy *rules_of; /* a reference: the policy that @rules lies in */
+    const struct policy_model *rules;
+    enum model_state state;
+    bool removed;  /* the policy has it no more: goes when it is absent and nobody holds it */
+    bool reload;   /* absent is followed by loading again (the policy changed what it is loaded with) */
+    bool wanted;   /* the same, because somebody asked while it was draining */
+
+    struct residency *residency;
+    struct worker *worker;
+    struct fault fault;     /* of FAILED */
+    char note[512];         /* what status says as reason; "" none */
+    uint64_t failed_us;     /* when it failed */
+    uint64_t ready_us, used_us;
+    unsigned n_crashes;     /* in a row */
+    uint64_t bytes_done, bytes_total;
+
+    struct list submitted;  /* of struct request */
+    size_t n_submitted, n_held;
+    struct list waits;      /* of struct model_wait */
+    sd_event_source *timer; /* back-off, retry of a pinned model, idleness: whichever the state has */
+    sd_event_source *kick;  /* defer: WANT after absent, and what waits that are settled at once */
+
+    /* from the worker's facts */
+    char *architecture, *quantization;
+    uint64_t n_parameters, context_tokens;
+    uint64_t kv_bytes, scratch_bytes, worker_locked_bytes;
+    const char *capabilities[MODEL_CAPABILITIES_MAX]; /* [n_capabilities] static texts */
+    size_t n_capabilities;
+    uint32_t n_running, pages_used, pages_total;
+    const char **aliases; /* [n_aliases] borrowed from the policy; made anew at reload */
+    size_t n_aliases;
+};
+
+struct request {
+    struct manager *manager;
+    struct list by_id, by_model, by_held;
+    struct model *model;
+    uint64_t id;
+    enum request_kind kind;
+    enum request_state state;
+    bool ended;
+    const char *cancelled; /* why it is to end with Cancelled; a static text, NULL: it is not */
+    const struct request_callbacks *callbacks;
+    void *userdata;
+    struct policy_subject subject; /* arrays borrowed from the caller */
+    char *app;
+    int32_t priority;
+    uint32_t weight;
+    uint64_t kv_max_bytes, concurrent_max;
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+    char *parameters;     /* JSON text until it is submitted; zeroed before it is freed */
+    size_t n_parameters;
+    struct account_charge charge;
+    uint64_t started_us;   /* CLOCK_MONOTONIC */
+    uint64_t submitted_us; /* 0: not yet */
+    uint64_t prompt_tokens, output_tokens;
+    int64_t queue_position, eta_ms;
+};
+
+/* ---- model.c ---- */
+
+/* The table of states: what @event makes of @state; MODEL_STATE_MAX: nothing. */
+enum model_state model_next(enum model_state state, enum model_event event);
+
+/* How long to wait before a worker is started again after its @n_crashes-th end in a row. */
+uint64_t model_backoff_us(unsigned n_crashes);
+
+int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret);
+struct model *model_free(struct model *model);
+struct model *model_find(struct manager *m, const char *name);
+
+/* Somebody needs it: loads it if it is not there, or will be again. False: it failed lately, *reterr says why. */
+bool model_want(struct model *model, struct fault *reterr);
+
+/* An administrator's Load: tries also what failed a moment ago. */
+void model_load(struct model *model);
+void model_unload(struct model *model);
+
+/* New rules for a model that stays in the policy; reloads it if what it is loaded with changed. */
+int model_update(struct model *model, struct policy *policy, const struct policy_model *rules);
+
+/* Its last request ended, or one began. */
+void model_used(struct model *model);
+
+/* Tells those who wait for the model how far it is. */
+void model_tell_progress(struct model *model);
+
+uint64_t model_ram_bytes(const struct model *model);
+const char *model_reason(const struct model *model);
+
+/* Adds somebody who waits for the model to be ready (or absent); answered from the loop. */
+int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
+                   struct model_wait **ret);
+
+/* ---- request.c ---- */
+
+/* Hands on what can be handed on now. */
+void requests_pump(struct manager *m);
+void requests_pump_soon(struct manager *m);
+
+struct request *request_find(struct manager *m, uint64_t id);
+
+/* Ends it with Cancelled, from the loop. @reason is a static text. */
+void request_stop(struct request *r, const char *reason);
+
+/* The end of a request with a callback; @r is gone afterwards. */
+void request_fail(struct request *r, const struct fault *fault);
+
+/* The same for all that a worker had, or all that wait for a model. */
+void requests_fail_submitted(struct model *model, const struct fault *fault);
+void requests_fail_held(struct model *model, const struct fault *fault);
+
+/* After a reload: those that the new policy would not have let in. */
+void requests_recheck_held(struct manager *m);
+
+/* What the worker says of one request. */
+void request_on_piece(struct request *r, const struct step_piece *piece, const char *text, struct json_object *extra);
+void request_on_done(struct request *r, const struct packet_done *done, struct json_object *extra);
+
+/* News for all that wait for a model, or for all that wait. */
+void requests_tell_waiting(struct manager *m, struct model *only);
+
+/* The parameters as the worker gets them: without the daemon's own members, with the policy's defaults and limits. */
+int request_parameters(enum request_kind kind, struct json_object *parameters, const struct policy_model *rules,
+                       const struct policy_quota *quota, char **ret, size_t *ret_n, struct fault *reterr_fault);
+
+/* ---- manager.c ---- */
+
+/* The set of working models or their number changed: cores are handed out anew. */
+void manager_share_cores(struct manager *m);
+
+/* A model changed its state: READY= and STATUS= for systemd. */
+void manager_model_changed(struct manager *m);
+
+/* Room for @needed bytes more for @model; unloads others. 0, or BUDGET_TOO_SMALL and the fault. */
+int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr);
+
+/* What the policy gives to all models together, on this machine. */
+uint64_t manager_ram_budget(const struct manager *m);
+
+uint64_t manager_now_us(const struct manager *m);

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Start and stop, signals, the policy and its reload, the budget and the cores that models share. What a model does
+ * with all that is in model.c; what is reported is in status.c.
+ *
+ * Stopping: SIGTERM ends all requests with ShuttingDown, gives the sessions a moment to send that, then leaves the
+ * loop; main.c closes the listener and frees the manager, which ends the workers.
+ */
+#include "daemon/manager.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "daemon/budget.h"
+#include "daemon/internal.h"
+#include "daemon/worker-start.h"
+
+/* How often those who wait hear something; the interface promises 10 s. */
+#define TICK_US (UINT64_C(2) * 1000000)
+/* What sessions have to send their last replies. */
+#define STOP_GRACE_US UINT64_C(200000)
+
+sd_event *manager_event(struct manager *m)
+{
+    return m->event;
+}
+
+const struct log *manager_log(const struct manager *m)
+{
+    return m->log;
+}
+
+const struct policy *manager_policy(const struct manager *m)
+{
+    return m->policy;
+}
+
+struct accounts *manager_accounts(struct manager *m)
+{
+    return m->accounts;
+}
+
+bool manager_is_stopping(const struct manager *m)
+{
+    return m->stopping;
+}
+
+uint64_t manager_now_us(const struct manager *m)
+{
+    uint64_t now = 0;
+
+    /* Only fails for a clock that sd-event does not have. */
+    sd_event_now(m->event, CLOCK_MONOTONIC, &now);
+    return now;
+}
+
+static uint32_t count_cores(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) < 1)
+        return 1;
+    return (uint32_t)CPU_COUNT(&set);
+}
+
+static uint32_t cores_of(const struct policy *p)
+{
+    return p->threads == POLICY_AUTO ? count_cores() : p->threads;
+}
+
+/* Working models share the cores evenly. One that does nothing keeps what it had: its threads sleep. */
+void manager_share_cores(struct manager *m)
+{
+    struct list *at, *after;
+    uint32_t n_working = 0, each;
+
+    list_foreach (at, after, &m->models)
+        n_working += list_entry(at, struct model, entry)->n_submitted > 0;
+    each = n_working > 1 ? m->n_cores / n_working : m->n_cores;
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        if (model->worker && model->n_submitted > 0)
+            worker_threads(model->worker, each > 0 ? each : 1);
+    }
+}
+
+/* ---- the budget ---- */
+
+uint64_t manager_ram_budget(const struct manager *m)
+{
+    uint64_t reserve = policy_size_of(&m->policy->ram_reserve, m->ram_total_bytes);
+    uint64_t budget = policy_size_of(&m->policy->ram_budget, m->ram_total_bytes);
+    uint64_t left = m->ram_total_bytes > reserve ? m->ram_total_bytes - reserve : 0;
+
+    return budget < left ? budget : left;
+}
+
+int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr)
+{
+    struct budget_holder *holders;
+    struct list *at, *after;
+    uint64_t available = 0;
+    size_t n = 0;
+    int r;
+
+    list_foreach (at, after, &m->models)
+        n++;
+    holders = calloc(n, sizeof(*holders));
+    if (!holders) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
+        return -ENOMEM;
+    }
+    n = 0;
+    list_foreach (at, after, &m->models) {
+        const struct model *other = list_entry(at, struct model, entry);
+
+        holders[n++] = (struct budget_holder){
+            .bytes = other == model ? 0 : model_ram_bytes(other),
+            .may_leave = other != model && other->rules->residency.when == POLICY_WHEN_ON_DEMAND &&
+                         other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
+            .priority = other->rules->priority,
+            .used_us = other->used_us,
+        };
+    }
+    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &available);
+    if (r == BUDGET_TOO_SMALL) {
+        fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram", "the model needs %" PRIu64 " bytes, the budget has %" PRIu64,
+                  needed, available);
+        reterr->used = (int64_t)needed;
+        reterr->limit = (int64_t)available;
+    }
+    n = 0;
+    list_foreach (at, after, &m->models) {
+        struct model *other = list_entry(at, struct model, entry);
+
+        if (r == 0 && holders[n].leaves) {
+            log_line(m->log, LOG_INFO, &(struct log_fields){.model = other->rules->name},
+                     "model %s leaves to make room for %s", other->rules->name, model->rules->name);
+            model_unload(other);
+        }
+        n++;
+    }
+    free(holders);
+    return r;
+}
+
+/* ---- systemd ---- */
+
+static bool pinned_are_settled(const struct manager *m)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        if (model->rules->residency.when == POLICY_WHEN_ALWAYS && model->state != MODEL_READY &&
+            model->state != MODEL_FAILED)
+            return false;
+    }
+    return true;
+}
+
+void manager_model_changed(struct manager *m)
+{
+    unsigned n_ready = 0, n_loading = 0, n_failed = 0;
+    uint64_t done = 0, total = 0;
+    struct list *at, *after;
+    char loading[64] = "";
+
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        n_ready += model->state == MODEL_READY;
+        n_failed += model->state == MODEL_FAILED;
+        if (model->state == MODEL_MAPPING || model->state == MODEL_LOADING) {
+            n_loading++;
+            done += model->bytes_done;
+            total += model->bytes_total;
+        }
+    }
+    if (m->stopping)
+        return;
+    if (total > 0)
+        snprintf(loading, sizeof(loading), " (%u%%)", (unsigned)((double)done * 100 / (double)total));
+    sd_notifyf(0, "STATUS=%u models ready, %u loading%s, %u failed", n_ready, n_loading, loading, n_failed);
+    if (!m->said_ready && m->listening &&
+        (m->policy->ready == POLICY_READY_LISTENING || pinned_are_settled(m))) {
+        m->said_ready = true;
+        sd_notify(0, "READY=1");
+    }
+}
+
+void manager_listening(struct manager *m)
+{
+    m->listening = true;
+    manager_model_changed(m);
+}
+
+/* ---- the policy ---- */
+
+static void log_warnings(const struct manager *m, const struct policy *p)
+{
+    for (size_t i = 0; i < p->n_warnings; i++)
+        log_line(m->log, LOG_WARNING, NULL, "%s", p->warnings[i]);
+}
+
+static int load_policy(struct manager *m, struct policy **ret, struct fault *reterr_fault)
+{
+    const struct policy_options options = {
+        .paths = (const char *const *)m->policy_paths,
+        .n_paths = m->n_policy_paths,
+        .own_uid = m->own_uid,
+    };
+
+    return policy_load(&options, ret, reterr_fault);
+}
+
+static int add_model(struct manager *m, struct policy *p, const struct policy_model *rules)
+{
+    struct model *model;
+    int r = model_new(m, p, rules, &model);
+
+    if (r < 0)
+        log_line(m->log, LOG_ERR, &(struct log_fields){.model = rules->name}, "out of memory for model %s", rules->name);
+    return r;
+}
+
+/* Models of the new policy; from here on nothing can be refused any more, only memory can be short. */
+static int apply_models(struct manager *m)
+{
+    struct policy *p = m->policy;
+    struct list *at, *after;
+    int r = 0, q;
+
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+        const struct policy_model *rules = policy_find_model(p, model->rules->name);
+
+        /* policy_find_model() also finds by alias, which a removed model's name may have become. */
+        if (rules && strcmp(rules->name, model->rules->name) == 0)
+            continue;
+        model->removed = true;
+        model_unload(model);
+        sd_event_source_set_enabled(model->kick, SD_EVENT_ONESHOT);
+    }
+    for (size_t i = 0; i < p->n_models; i++) {
+        struct model *model = model_find(m, p->models[i].name);
+
+        q = model ? model_update(model, p, &p->models[i]) : add_model(m, p, &p->models[i]);
+        if (q < 0)
+            r = q;
+    }
+    return r;
+}
+
+int manager_reload(struct manager *m, struct fault *reterr_fault)
+{
+    _cleanup_(policy_unrefp) struct policy *p = NULL, *before = NULL;
+    struct fault fault;
+    char text[640];
+    int r;
+
+    sd_notify(0, "RELOADING=1");
+    r = load_policy(m, &p, &fault);
+    sd_notify(0, "READY=1");
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0) {
+        log_line(m->log, LOG_ERR, NULL, "the old policy stays: %s", fault_describe(&fault, text, sizeof(text)));
+        *reterr_fault = fault;
+        return REQUEST_REFUSED;
+    }
+    log_warnings(m, p);
+    before = m->policy;
+    m->policy = TAKE_PTR(p);
+    m->n_cores = cores_of(m->policy);
+    r = apply_models(m);
+    /* Held requests are looked at from the loop, since their callbacks may come from nowhere else. */
+    m->recheck = true;
+    sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
+    log_line(m->log, LOG_NOTICE, NULL, "policy reloaded: %zu models", m->policy->n_models);
+    manager_model_changed(m);
+    return r;
+}
+
+/* ---- methods ---- */
+
+static int find_for_admin(struct manager *m, const struct policy_subject *s, const char *name, struct model **ret,
+                          struct fault *reterr_fault)
+{
+    const struct policy_model *rules;
+
+    if (!policy_is_admin(m->policy, s)) {
+        fault_set(reterr_fault, FAULT_NOT_ALLOWED, name, "admins_only");
+        return REQUEST_REFUSED;
+    }
+    if (m->stopping) {
+        fault_init(reterr_fault, FAULT_SHUTTING_DOWN, NULL);
+        return REQUEST_REFUSED;
+    }
+    rules = policy_find_model(m->policy, name);
+    *ret = rules ? model_find(m, rules->name) : NULL;
+    if (!*ret) {
+        fault_init(reterr_fault, FAULT_NO_SUCH_MODEL, name);
+        return REQUEST_REFUSED;
+    }
+    return 0;
+}
+
+int manager_load(struct manager *m, const struct policy_subject *s, const char *name,
+                 const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                 struct fault *reterr_fault)
+{
+    struct model *model;
+    int r;
+
+    r = find_for_admin(m, s, name, &model, reterr_fault);
+    if (r != 0)
+        return r;
+    model_load(model);
+    return model_wait_new(model, false, callbacks, userdata, ret);
+}
+
+int manager_unload(struct manager *m, const struct policy_subject *s, const char *name,
+                   const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                   struct fault *reterr_fault)
+{
+    struct model *model;
+    int r;
+
+    r = find_for_admin(m, s, name, &model, reterr_fault);
+    if (r != 0)
+        return r;
+    model_unload(model);
+    return model_wait_new(model, true, callbacks, userdata, ret);
+}
+
+int manager_cancel(struct manager *m, const struct policy_subject *s, uint64_t id, struct fault *reterr_fault)
+{
+    struct request *r = request_find(m, id);
+
+    if (!r || (r->subject.uid != s->uid && !policy_is_admin(m->policy, s))) {
+        fault_init(reterr_fault, FAULT_NO_SUCH_REQUEST, NULL);
+        reterr_fault->request = id;
+        return REQUEST_REFUSED;
+    }
+    request_stop(r, r->subject.uid == s->uid ? "by the user" : "by an administrator");
+    return 0;
+}
+
+/* ---- the loop ---- */
+
+static int on_pump(sd_event_source *s, void *userdata)
+{
+    struct manager *m = userdata;
+
+    if (m->recheck) {
+        m->recheck = false;
+        requests_recheck_held(m);
+    }
+    requests_pump(m);
+    return 0;
+}
+
+static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
+{
+    struct manager *m = userdata;
+    int r;
+
+    if (!list_is_empty(&m->held)) {
+        requests_tell_waiting(m, NULL);
+        requests_pump(m);
+    }
+    r = sd_event_source_set_time(s, now + TICK_US);
+    return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+static int on_stop_timer(sd_event_source *s, uint64_t now, void *userdata)
+{
+    struct manager *m = userdata;
+
+    return sd_event_exit(m->event, 0);
+}
+
+static void fail_everything(struct manager *m)
+{
+    struct fault fault;
+    struct list *at, *after;
+
+    fault_init(&fault, FAULT_SHUTTING_DOWN, NULL);
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        requests_fail_held(model, &fault);
+        requests_fail_submitted(model, &fault);
+    }
+}
+
+static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+    struct manager *m = userdata;
+
+    if (m->stopping)
+        return sd_event_exit(m->event, 0);
+    log_line(m->log, LOG_NOTICE, NULL, "stopping");
+    sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+    m->stopping = true;
+    fail_everything(m);
+    return sd_event_add_time_relative(m->event, &m->stop_timer, CLOCK_MONOTONIC, STOP_GRACE_US, 0, on_stop_timer, m);
+}
+
+static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+    struct fault fault;
+    int r = manager_reload(userdata, &fault);
+
+    if (r < 0)
+        log_line(((struct manager *)userdata)->log, LOG_ERR, NULL, "reload: %s", strerror(-r));
+    return 0;
+}
+
+static int watch(struct manager *m)
+{
+    sigset_t signals;
+    int r;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+        return -errno;
+    r = sd_event_add_signal(m->event, &m->sigterm, SIGTERM, on_stop_signal, m);
+    if (r >= 0)
+        r = sd_event_add_signal(m->event, &m->sigint, SIGINT, on_stop_signal, m);
+    if (r >= 0)
+        r = sd_event_add_signal(m->event, &m->sighup, SIGHUP, on_sighup, m);
+    if (r >= 0)
+        r = sd_event_add_defer(m->event, &m->pump, on_pump, m);
+    if (r >= 0)
+        r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 0, on_tick, m);
+    if (r >= 0)
+        r = sd_event_set_watchdog(m->event, true);
+    return r < 0 ? r : 0;
+}
+
+static int copy_paths(struct manager *m, const struct manager_options *options)
+{
+    m->policy_paths = calloc(options->n_policy_paths ? options->n_policy_paths : 1, sizeof(char *));
+    if (!m->policy_paths)
+        return -ENOMEM;
+    for (; m->n_policy_paths < options->n_policy_paths; m->n_policy_paths++) {
+        m->policy_paths[m->n_policy_paths] = strdup(options->policy_paths[m->n_policy_paths]);
+        if (!m->policy_paths[m->n_policy_paths])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int manager_new(const struct manager_options *options, struct manager **ret, struct fault *reterr_fault)
+{
+    _cleanup_(manager_freep) struct manager *m = calloc(1, sizeof(*m));
+    struct timespec epoch;
+    int r;
+
+    if (!m)
+        return -ENOMEM;
+    list_init(&m->models);
+    list_init(&m->held);
+    for (size_t i = 0; i < REQUEST_BUCKETS; i++)
+        list_init(&m->requests[i]);
+    m->log = options->log;
+    m->own_uid = geteuid();
+    m->next_request = 1;
+    m->ram_total_bytes = budget_total_ram();
+    r = copy_paths(m, options);
+    if (r < 0)
+        return r;
+    r = load_policy(m, &m->policy, reterr_fault);
+    if (r < 0)
+        return r;
+    log_warnings(m, m->policy);
+    m->n_cores = cores_of(m->policy);
+    r = worker_start_find(options->worker_path, &m->worker_path);
+    if (r == -ENOENT) {
+        log_line(m->log, LOG_ERR, NULL, "resident-worker was not found; say where it is with --worker");
+        return r;
+    }
+    if (r < 0)
+        return r;
+    r = sd_event_default(&m->event);
+    if (r >= 0)
+        r = accounts_new(&m->accounts);
+    if (r >= 0)
+        r = residencies_new(m->event, m->own_uid, &m->residencies);
+    clock_gettime(CLOCK_REALTIME, &epoch);
+    if (r >= 0)
+        r = workers_new(m->event, (uint64_t)epoch.tv_sec * 1000000 + (uint64_t)epoch.tv_nsec / 1000, &m->workers);
+    if (r >= 0)
+        r = watch(m);
+    if (r >= 0)
+        r = apply_models(m);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(m);
+    return 0;
+}
+
+struct manager *manager_free(struct manager *m)
+{
+    if (!m)
+        return NULL;
+    assert(m->n_requests == 0);
+    while (!list_is_empty(&m->models))
+        model_free(list_entry(m->models.next, struct model, entry));
+    workers_free(m->workers);
+    residencies_free(m->residencies);
+    accounts_free(m->accounts);
+    sd_event_source_disable_unref(m->pump);
+    sd_event_source_disable_unref(m->tick);
+    sd_event_source_disable_unref(m->sigterm);
+    sd_event_source_disable_unref(m->sigint);
+    sd_event_source_disable_unref(m->sighup);
+    sd_event_source_disable_unref(m->stop_timer);
+    sd_event_unref(m->event);
+    policy_unref(m->policy);
+    for (size_t i = 0; i < m->n_policy_paths; i++)
+        free(m->policy_paths[i]);
+    free(m->policy_paths);
+    free(m->worker_path);
+    free(m);
+    return NULL;
+}

@@ -1,0 +1,835 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One configured model through its states. The table below is the whole truth about which event leads where; enter()
+ * is what happens on the way in.
+ *
+ *                  WANT              MAPPED             LOADED
+ *      ABSENT ──────────► MAPPING ──────────► LOADING ──────────► READY
+ *        ▲ ▲                 │                  │ ▲ │                │
+ *        │ └─── UNLOAD ──────┘        CRASHED ──┘ └─│─── CRASHED ────┤   (back-off; the mapping is kept,
+ *        │                                          │                │    so nothing is read again)
+ *        └────── DRAINED ────── DRAINING ◄─ UNLOAD ─┴─── UNLOAD ─────┘
+ *
+ *      FAULT (any state in which something is loaded), CRASHED_OUT ──► FAILED ── WANT ──► MAPPING
+ *
+ * Invariants:
+ *  1. There is a residency in MAPPING, LOADING, READY, DRAINING; a worker in READY, and in LOADING and DRAINING unless
+ *     the back-off is running.
+ *  2. Requests are submitted in READY only; each of them is on @submitted until it ends or the worker does.
+ *  3. @timer belongs to the state: back-off in LOADING, idleness in READY, retry of a pinned model in FAILED.
+ */
+#include "daemon/model.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/units.h"
+#include "daemon/internal.h"
+
+#define BACKOFF_FIRST_US UINT64_C(100000)
+#define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
+/* Ends in a row before the model is given up: about 3 s of trying. */
+#define CRASHES_MAX 6
+/* A worker that lived so long has not crashed "in a row". */
+#define HEALTHY_US (UINT64_C(60) * 1000000)
+/* How long a failure is believed: requests are refused at once, then the next one tries again. */
+#define FAILED_US (UINT64_C(60) * 1000000)
+
+static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat", "embed", "tokenize"};
+
+struct model_wait {
+    struct list entry;
+    struct model *model; /* NULL: the answer is on its way */
+    bool for_absence;
+    const struct model_wait_callbacks *callbacks;
+    void *userdata;
+};
+
+/* clang-format off */
+#define NONE MODEL_STATE_MAX
+static const enum model_state transitions[MODEL_STATE_MAX][MODEL_EVENT_MAX] = {
+    /*                  WANT           MAPPED         LOADED       FAULT         CRASHED        CRASHED_OUT    UNLOAD          DRAINED */
+    [MODEL_ABSENT]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          NONE,           NONE},
+    [MODEL_MAPPING]  = {NONE,          MODEL_LOADING, NONE,        MODEL_FAILED, NONE,          NONE,          MODEL_ABSENT,   NONE},
+    [MODEL_LOADING]  = {NONE,          NONE,          MODEL_READY, MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE},
+    [MODEL_READY]    = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE},
+    [MODEL_DRAINING] = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_ABSENT,  MODEL_ABSENT,  NONE,           MODEL_ABSENT},
+    [MODEL_FAILED]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          MODEL_ABSENT,   NONE},
+};
+/* clang-format on */
+
+static const struct residency_callbacks residency_callbacks;
+static const struct worker_callbacks worker_callbacks;
+
+static void handle(struct model *model, enum model_event event);
+
+enum model_state model_next(enum model_state state, enum model_event event)
+{
+    return transitions[state][event];
+}
+
+uint64_t model_backoff_us(unsigned n_crashes)
+{
+    uint64_t us = BACKOFF_FIRST_US;
+
+    for (unsigned i = 1; i < n_crashes && us < BACKOFF_MAX_US; i++)
+        us *= 2;
+    return us < BACKOFF_MAX_US ? us : BACKOFF_MAX_US;
+}
+
+const char *model_state_to_string(enum model_state state)
+{
+    static const char *const names[MODEL_STATE_MAX] = {
+        [MODEL_ABSENT] = "absent", [MODEL_MAPPING] = "loading",   [MODEL_LOADING] = "loading",
+        [MODEL_READY] = "ready",   [MODEL_DRAINING] = "draining", [MODEL_FAILED] = "failed",
+    };
+
+    return names[state];
+}
+
+static void log_model(const struct model *model, int level, const char *text)
+{
+    const struct log_fields fields = {.model = model->rules->name, .pid = model->worker ? worker_pid(model->worker) : 0};
+
+    log_line(model->manager->log, level, &fields, "model %s: %s", model->rules->name, text);
+}
+
+/* ---- the timer and the kick ---- */
+
+static void set_timer(struct model *model, uint64_t after_us)
+{
+    /* Both were made with the model; setting them can't fail. */
+    sd_event_source_set_time_relative(model->timer, after_us);
+    sd_event_source_set_enabled(model->timer, SD_EVENT_ONESHOT);
+}
+
+static void stop_timer(struct model *model)
+{
+    sd_event_source_set_enabled(model->timer, SD_EVENT_OFF);
+}
+
+static void kick(struct model *model)
+{
+    sd_event_source_set_enabled(model->kick, SD_EVENT_ONESHOT);
+}
+
+/* ---- those who wait for the model ---- */
+
+static bool wait_is_settled(const struct model_wait *w)
+{
+    if (w->for_absence)
+        return w->model->state == MODEL_ABSENT || w->model->state == MODEL_FAILED;
+    return w->model->state == MODEL_READY || w->model->state == MODEL_FAILED;
+}
+
+static void settle_waits(struct model *model)
+{
+    struct list *at, *after;
+    bool again;
+
+    do {
+        again = false;
+        list_foreach (at, after, &model->waits) {
+            struct model_wait *w = list_entry(at, struct model_wait, entry);
+
+            if (!wait_is_settled(w))
+                continue;
+            list_remove(&w->entry);
+            if (!w->for_absence && model->state == MODEL_FAILED)
+                w->callbacks->failed(w, &model->fault, w->userdata);
+            else
+                w->callbacks->done(w, model->state, model->bytes_total, w->userdata);
+            free(w);
+            again = true; /* a callback may have changed the list */
+            break;
+        }
+    } while (again);
+}
+
+int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
+                   struct model_wait **ret)
+{
+    struct model_wait *w = calloc(1, sizeof(*w));
+
+    if (!w)
+        return -ENOMEM;
+    w->model = model;
+    w->for_absence = for_absence;
+    w->callbacks = callbacks;
+    w->userdata = userdata;
+    list_init(&w->entry);
+    list_append(&model->waits, &w->entry);
+    kick(model);
+    *ret = w;
+    return 0;
+}
+
+struct model_wait *model_wait_cancel(struct model_wait *w)
+{
+    if (!w)
+        return NULL;
+    list_remove(&w->entry);
+    free(w);
+    return NULL;
+}
+
+void model_tell_progress(struct model *model)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &model->waits) {
+        struct model_wait *w = list_entry(at, struct model_wait, entry);
+
+        if (w->callbacks->progress)
+            w->callbacks->progress(w, model->state, model->bytes_done, model->bytes_total, w->userdata);
+    }
+    requests_tell_waiting(model->manager, model);
+}
+
+/* ---- what happens in each state ---- */
+
+static void fail(struct model *model, const struct fault *fault)
+{
+    char text[640];
+
+    model->fault = *fault;
+    fault_subject(&model->fault, model->rules->name);
+    if (model->fault.kind == FAULT_MODEL_UNAVAILABLE && model->fault.retry_after_ms < 0)
+        model->fault.retry_after_ms = FAILED_US / 1000;
+    log_model(model, LOG_ERR, fault_describe(&model->fault, text, sizeof(text)));
+    handle(model, MODEL_FAULT);
+}
+
+static void fail_errno(struct model *model, const char *what, int error)
+{
+    struct fault fault;
+
+    fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s: %s", what, strerror(-error));
+    fail(model, &fault);
+}
+
+static void begin_mapping(struct model *model)
+{
+    const struct residency_options options = {
+        .path = model->rules->path,
+        .ram = model->rules->residency.ram,
+        .huge = model->rules->residency.huge,
+        .sha256 = model->rules->sha256,
+    };
+    int r;
+
+    model->bytes_done = model->bytes_total = 0;
+    r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
+    if (r < 0)
+        fail_errno(model, "can't open the model", r);
+}
+
+static int make_config(const struct model *model, char **ret)
+{
+    const struct policy_model *rules = model->rules;
+    _cleanup_json_ json_object *config = json_object_new_object();
+    const char *text;
+    int r = 0;
+
+    if (!config)
+        return -ENOMEM;
+    r |= json_object_object_add(config, "model", json_object_new_string(rules->name));
+    if (rules->context.tokens > 0)
+        r |= json_object_object_add(config, "context_tokens", json_object_new_int64(rules->context.tokens));
+    r |= json_object_object_add(config, "sequences", json_object_new_int64(rules->context.sequences));
+    r |= json_object_object_add(config, "k", json_object_new_string(rules->context.k));
+    r |= json_object_object_add(config, "v", json_object_new_string(rules->context.v));
+    r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
+    text = json_text(config);
+    if (r != 0 || !text)
+        return -ENOMEM;
+    *ret = strdup(text);
+    return *ret ? 0 : -ENOMEM;
+}
+
+static void start_worker(struct model *model)
+{
+    _cleanup_free_ char *config = NULL;
+    struct worker_options options = {.path = model->manager->worker_path, .n_threads = model->manager->n_cores};
+    int *fds = NULL, r;
+
+    r = make_config(model, &config);
+    if (r < 0) {
+        fail_errno(model, "can't start a worker", r);
+        return;
+    }
+    r = residency_open_fds(model->residency, &fds, &options.n_fds);
+    if (r < 0) {
+        fail_errno(model, "can't hand the files to a worker", r);
+        return;
+    }
+    options.fds = fds;
+    options.config = config;
+    r = worker_new(model->manager->workers, &options, &worker_callbacks, model, &model->worker);
+    if (r < 0)
+        fail_errno(model, "can't start a worker", r);
+}
+
+static void forget_worker(struct model *model)
+{
+    model->worker = worker_free(model->worker);
+    model->n_running = model->pages_used = 0;
+}
+
+static void let_go(struct model *model)
+{
+    forget_worker(model);
+    model->residency = residency_free(model->residency);
+    model->kv_bytes = model->scratch_bytes = model->worker_locked_bytes = 0;
+    model->bytes_done = 0;
+}
+
+static void enter_loading(struct model *model, enum model_state from)
+{
+    if (from == MODEL_MAPPING) {
+        start_worker(model);
+    } else {
+        forget_worker(model);
+        set_timer(model, model_backoff_us(model->n_crashes));
+    }
+}
+
+static void enter_ready(struct model *model)
+{
+    char locked[UNITS_TEXT_MAX], text[160];
+
+    model->ready_us = model->used_us = manager_now_us(model->manager);
+    model->note[0] = 0;
+    snprintf(text, sizeof(text), "ready, %s of it locked", units_format_size(residency_locked_bytes(model->residency), locked));
+    log_model(model, LOG_INFO, text);
+    model_used(model);
+    requests_pump_soon(model->manager);
+}
+
+static void enter_draining(struct model *model)
+{
+    stop_timer(model);
+    if (model->worker)
+        worker_drain(model->worker);
+    else
+        handle(model, MODEL_DRAINED);
+}
+
+static void enter_absent(struct model *model)
+{
+    struct fault fault;
+
+    stop_timer(model);
+    fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "the model was unloaded");
+    let_go(model);
+    requests_fail_submitted(model, &fault);
+    /* Whoever asked meanwhile has it loaded again; an administrator's unload answers those who waited before. */
+    kick(model);
+    log_model(model, LOG_INFO, "absent");
+}
+
+static void enter_failed(struct model *model)
+{
+    stop_timer(model);
+    model->failed_us = manager_now_us(model->manager);
+    snprintf(model->note, sizeof(model->note), "%s",
+             model->fault.reason[0] ? model->fault.reason : fault_error_name(model->fault.kind));
+    let_go(model);
+    requests_fail_submitted(model, &model->fault);
+    requests_fail_held(model, &model->fault);
+    if (model->rules->residency.when == POLICY_WHEN_ALWAYS)
+        set_timer(model, FAILED_US);
+}
+
+static void handle(struct model *model, enum model_event event)
+{
+    enum model_state from = model->state, to = model_next(from, event);
+
+    if (to == NONE)
+        return;
+    model->state = to;
+    switch (to) {
+    case MODEL_MAPPING:
+        begin_mapping(model);
+        break;
+    case MODEL_LOADING:
+        enter_loading(model, from);
+        break;
+    case MODEL_READY:
+        enter_ready(model);
+        break;
+    case MODEL_DRAINING:
+        enter_draining(model);
+        break;
+    case MODEL_ABSENT:
+        enter_absent(model);
+        break;
+    case MODEL_FAILED:
+        enter_failed(model);
+        break;
+    case MODEL_STATE_MAX:
+        break;
+    }
+    /* Entering a state may have led on to another one already; waits look at the one that it is in. */
+    kick(model);
+    manager_model_changed(model->manager);
+}
+
+/* ---- events from below ---- */
+
+static void on_opened(struct residency *residency, uint64_t bytes_total, void *userdata)
+{
+    struct model *model = userdata;
+    struct fault fault;
+    int r;
+
+    model->bytes_total = bytes_total;
+    if (manager_make_room(model->manager, model, residency_needs_bytes(residency), &fault) != 0) {
+        fail(model, &fault);
+        return;
+    }
+    r = residency_load(residency);
+    if (r < 0)
+        fail_errno(model, "can't load the model", r);
+}
+
+static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total, void *userdata)
+{
+    struct model *model = userdata;
+
+    model->bytes_done = bytes_done;
+    model_tell_progress(model);
+    manager_model_changed(model->manager);
+}
+
+static void on_loaded(struct residency *residency, void *userdata)
+{
+    struct model *model = userdata;
+
+    model->bytes_done = model->bytes_total;
+    model_tell_progress(model);
+    handle(model, MODEL_MAPPED);
+}
+
+static void on_residency_failed(struct residency *residency, const struct fault *fault, void *userdata)
+{
+    fail(userdata, fault);
+}
+
+static const struct residency_callbacks residency_callbacks = {
+    .opened = on_opened,
+    .progress = on_residency_progress,
+    .loaded = on_loaded,
+    .failed = on_residency_failed,
+};
+
+static uint64_t get_number(json_object *facts, const char *key)
+{
+    json_object *value;
+    int64_t n;
+
+    if (!json_object_object_get_ex(facts, key, &value) || !json_object_is_type(value, json_type_int))
+        return 0;
+    n = json_object_get_int64(value);
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static int get_text(json_object *facts, const char *key, char **ret)
+{
+    json_object *value;
+    char *copy;
+
+    if (!json_object_object_get_ex(facts, key, &value) || !json_object_is_type(value, json_type_string))
+        return 0;
+    copy = strdup(json_object_get_string(value));
+    if (!copy)
+        return -ENOMEM;
+    free(*ret);
+    *ret = copy;
+    return 0;
+}
+
+static void get_capabilities(struct model *model, json_object *facts)
+{
+    json_object *array;
+
+    if (!json_object_object_get_ex(facts, "capabilities", &array) || !json_object_is_type(array, json_type_array))
+        return;
+    model->n_capabilities = 0;
+    for (size_t i = 0; i < MODEL_CAPABILITIES_MAX; i++) {
+        for (size_t j = 0; j < json_object_array_length(array); j++) {
+            const char *name = json_object_get_string(json_object_array_get_idx(array, j));
+
+            if (name && strcmp(name, capability_names[i]) == 0) {
+                model->capabilities[model->n_capabilities++] = capability_names[i];
+                break;
+            }
+        }
+    }
+}
+
+static void take_facts(struct model *model, json_object *facts)
+{
+    json_object *bytes;
+
+    if (get_text(facts, "architecture", &model->architecture) < 0 ||
+        get_text(facts, "quantization", &model->quantization) < 0)
+        log_model(model, LOG_WARNING, "out of memory for what its worker says of it");
+    model->n_parameters = get_number(facts, "parameters");
+    model->context_tokens = get_number(facts, "context_tokens");
+    if (json_object_object_get_ex(facts, "bytes", &bytes)) {
+        model->kv_bytes = get_number(bytes, "kv");
+        model->scratch_bytes = get_number(bytes, "scratch");
+        model->worker_locked_bytes = get_number(bytes, "locked");
+    }
+    get_capabilities(model, facts);
+}
+
+static void on_facts(struct worker *w, json_object *facts, void *userdata)
+{
+    take_facts(userdata, facts);
+}
+
+static void on_worker_progress(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata)
+{
+    model_tell_progress(userdata);
+}
+
+static void on_ready(struct worker *w, json_object *facts, void *userdata)
+{
+    take_facts(userdata, facts);
+    handle(userdata, MODEL_LOADED);
+}
+
+static void on_piece(struct worker *w, const struct step_piece *piece, const char *text, json_object *extra,
+                     void *userdata)
+{
+    struct model *model = userdata;
+    struct request *r = request_find(model->manager, piece->request);
+
+    /* One that was cancelled while the piece was under way, or that is none of this model's. */
+    if (r && r->model == model && r->state != REQUEST_HELD)
+        request_on_piece(r, piece, text, extra);
+}
+
+static void on_step(struct worker *w, const struct packet_step *step, void *userdata)
+{
+    struct model *model = userdata;
+
+    model->n_running = step->n_running;
+    model->pages_used = step->pages_used;
+    model->pages_total = step->pages_total;
+}
+
+static void on_done(struct worker *w, const struct packet_done *done, json_object *extra, void *userdata)
+{
+    struct model *model = userdata;
+    struct request *r = request_find(model->manager, done->request);
+
+    if (r && r->model == model && r->state != REQUEST_HELD)
+        request_on_done(r, done, extra);
+}
+
+static void on_failed(struct worker *w, uint64_t request, const struct fault *fault, void *userdata)
+{
+    struct model *model = userdata;
+    struct fault named = *fault;
+    struct request *r;
+
+    if (request == 0) {
+        fail(model, fault);
+        return;
+    }
+    r = request_find(model->manager, request);
+    if (!r || r->model != model || r->state == REQUEST_HELD)
+        return;
+    /* A worker does not know what its model is called, nor the numbers of others. */
+    if (named.kind == FAULT_MODEL_INVALID || named.kind == FAULT_MODEL_UNAVAILABLE)
+        fault_subject(&named, model->rules->name);
+    request_fail(r, &named);
+}
+
+static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)
+{
+    const struct model *model = userdata;
+    struct log_fields fields = {.model = model->rules->name, .request = request, .pid = worker_pid(w)};
+
+    fields.has_uid = worker_tenant_uid(w, tenant, &fields.uid);
+    log_line(model->manager->log, level, &fields, "worker of %s: %s", model->rules->name, text);
+}
+
+static void on_gone(struct worker *w, const char *reason, bool expected, void *userdata)
+{
+    struct model *model = userdata;
+    struct fault fault;
+
+    if (expected) {
+        handle(model, MODEL_DRAINED);
+        return;
+    }
+    if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
+        model->n_crashes = 0;
+    model->n_crashes++;
+    log_model(model, LOG_ERR, reason);
+    fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s", reason);
+    fault.retry_after_ms = (int64_t)(model_backoff_us(model->n_crashes) / 1000) + 1000;
+    if (model->n_crashes >= CRASHES_MAX) {
+        fault_set(&model->fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s, %u times in a row", reason,
+                  model->n_crashes);
+        model->fault.retry_after_ms = FAILED_US / 1000;
+        handle(model, MODEL_CRASHED_OUT);
+        return;
+    }
+    snprintf(model->note, sizeof(model->note), "%s; it is being started again", reason);
+    handle(model, MODEL_CRASHED);
+    requests_fail_submitted(model, &fault);
+}
+
+static const struct worker_callbacks worker_callbacks = {
+    .facts = on_facts,
+    .progress = on_worker_progress,
+    .ready = on_ready,
+    .piece = on_piece,
+    .step = on_step,
+    .done = on_done,
+    .failed = on_failed,
+    .log = on_log,
+    .gone = on_gone,
+};
+
+static int on_timer(sd_event_source *s, uint64_t now, void *userdata)
+{
+    struct model *model = userdata;
+
+    switch (model->state) {
+    case MODEL_LOADING:
+        start_worker(model);
+        break;
+    case MODEL_READY:
+        log_model(model, LOG_INFO, "idle, leaves");
+        handle(model, MODEL_UNLOAD);
+        break;
+    case MODEL_FAILED:
+        model->n_crashes = 0;
+        handle(model, MODEL_WANT);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+/* From the loop, after a change: answers to those who wait, and whether it has to come back. */
+static int on_kick(sd_event_source *s, void *userdata)
+{
+    struct model *model = userdata;
+
+    settle_waits(model);
+    if (model->state == MODEL_ABSENT && !model->removed && !model->manager->stopping &&
+        (model->wanted || model->reload || model->n_held > 0)) {
+        model->wanted = model->reload = false;
+        handle(model, MODEL_WANT);
+    }
+    if (model->removed && model->state == MODEL_ABSENT && list_is_empty(&model->waits)) {
+        struct fault fault;
+
+        fault_init(&fault, FAULT_NO_SUCH_MODEL, model->rules->name);
+        requests_fail_held(model, &fault);
+        model_free(model);
+    }
+    return 0;
+}
+
+/* ---- from above ---- */
+
+struct model *model_find(struct manager *m, const char *name)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        if (!model->removed && strcmp(model->rules->name, name) == 0)
+            return model;
+    }
+    return NULL;
+}
+
+bool model_want(struct model *model, struct fault *reterr)
+{
+    uint64_t since = manager_now_us(model->manager) - model->failed_us;
+
+    if (model->state == MODEL_FAILED) {
+        if (since < FAILED_US) {
+            *reterr = model->fault;
+            if (reterr->kind == FAULT_MODEL_UNAVAILABLE)
+                reterr->retry_after_ms = (int64_t)((FAILED_US - since) / 1000) + 1;
+            return false;
+        }
+        model->n_crashes = 0;
+    }
+    if (model->state == MODEL_DRAINING)
+        model->wanted = true;
+    handle(model, MODEL_WANT);
+    /* Loading may have failed on the spot. */
+    if (model->state == MODEL_FAILED) {
+        *reterr = model->fault;
+        return false;
+    }
+    return true;
+}
+
+void model_load(struct model *model)
+{
+    if (model->state == MODEL_DRAINING)
+        model->wanted = true;
+    if (model->state == MODEL_FAILED)
+        model->n_crashes = 0;
+    handle(model, MODEL_WANT);
+}
+
+void model_unload(struct model *model)
+{
+    model->wanted = model->reload = false;
+    handle(model, MODEL_UNLOAD);
+}
+
+void model_used(struct model *model)
+{
+    model->used_us = manager_now_us(model->manager);
+    if (model->state != MODEL_READY)
+        return;
+    if (model->rules->residency.when == POLICY_WHEN_ON_DEMAND && model->n_submitted == 0 && model->n_held == 0 &&
+        model->rules->residency.idle_us != POLICY_UNLIMITED)
+        set_timer(model, model->rules->residency.idle_us);
+    else
+        stop_timer(model);
+}
+
+uint64_t model_ram_bytes(const struct model *model)
+{
+    return (model->residency ? residency_needs_bytes(model->residency) : 0) + model->kv_bytes + model->scratch_bytes;
+}
+
+const char *model_reason(const struct model *model)
+{
+    return model->note[0] && model->state != MODEL_READY && model->state != MODEL_ABSENT ? model->note : NULL;
+}
+
+static int collect_aliases(struct model *model)
+{
+    const struct policy *p = model->rules_of;
+    const char **aliases = calloc(p->n_aliases ? p->n_aliases : 1, sizeof(*aliases));
+    size_t n = 0;
+
+    if (!aliases)
+        return -ENOMEM;
+    for (size_t i = 0; i < p->n_aliases; i++) {
+        if (strcmp(p->aliases[i].value, model->rules->name) == 0)
+            aliases[n++] = p->aliases[i].name;
+    }
+    free(model->aliases);
+    model->aliases = aliases;
+    model->n_aliases = n;
+    return 0;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Whether what is in memory would be loaded otherwise under the new rules. */
+static bool loads_alike(const struct policy_model *a, const struct policy_model *b)
+{
+    return strcmp(a->path, b->path) == 0 && same_text(a->sha256, b->sha256) && a->residency.ram == b->residency.ram &&
+           a->residency.huge == b->residency.huge && a->context.tokens == b->context.tokens &&
+           a->context.sequences == b->context.sequences && strcmp(a->context.k, b->context.k) == 0 &&
+           strcmp(a->context.v, b->context.v) == 0;
+}
+
+int model_update(struct model *model, struct policy *policy, const struct policy_model *rules)
+{
+    bool alike = loads_alike(model->rules, rules);
+    struct policy *before = model->rules_of;
+    int r;
+
+    model->rules_of = policy_ref(policy);
+    model->rules = rules;
+    policy_unref(before);
+    r = collect_aliases(model);
+    if (r < 0)
+        return r;
+    if (!alike) {
+        model->reload = model->state != MODEL_ABSENT && model->state != MODEL_FAILED;
+        handle(model, MODEL_UNLOAD);
+    }
+    if (rules->residency.when == POLICY_WHEN_ALWAYS && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
+        model->wanted = true;
+    model_used(model);
+    kick(model);
+    return 0;
+}
+
+int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret)
+{
+    struct model *model = calloc(1, sizeof(*model));
+    struct list *at, *after;
+    int r;
+
+    if (!model)
+        return -ENOMEM;
+    list_init(&model->entry);
+    list_init(&model->submitted);
+    list_init(&model->waits);
+    model->manager = m;
+    model->rules_of = policy_ref(policy);
+    model->rules = rules;
+    r = collect_aliases(model);
+    if (r >= 0)
+        r = sd_event_add_time_relative(m->event, &model->timer, CLOCK_MONOTONIC, 0, 0, on_timer, model);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(model->timer, SD_EVENT_OFF);
+    if (r >= 0)
+        r = sd_event_add_defer(m->event, &model->kick, on_kick, model);
+    if (r < 0) {
+        model_free(model);
+        return r;
+    }
+    list_foreach (at, after, &m->models) {
+        if (strcmp(list_entry(at, struct model, entry)->rules->name, rules->name) > 0)
+            break;
+    }
+    list_append(at, &model->entry); /* before @at */
+    model->wanted = rules->residency.when == POLICY_WHEN_ALWAYS;
+    *ret = model;
+    return 0;
+}
+
+struct model *model_free(struct model *model)
+{
+    if (!model)
+        return NULL;
+    list_remove(&model->entry);
+    while (!list_is_empty(&model->waits)) {
+        struct model_wait *w = list_entry(model->waits.next, struct model_wait, entry);
+
+        list_remove(&w->entry);
+        w->model = NULL;
+    }
+    sd_event_source_disable_unref(model->timer);
+    sd_event_source_disable_unref(model->kick);
+    worker_free(model->worker);
+    residency_free(model->residency);
+    free(model->architecture);
+    free(model->quantization);
+    free(model->aliases);
+    policy_unref(model->rules_of);
+    free(model);
+    return NULL;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A model's files in memory: opened safely, mapped, populated, locked or copied as the policy says, and shown to be so
+ * by the kernel. All that can block happens in a helper thread of each residency; the event loop hears of it through
+ * callbacks. Nothing here looks at what the files hold.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "policy/policy.h"
+
+#define RESIDENCY_FILES_MAX 128 /* splits of one model; what one MODEL packet can carry (PROTO_FDS_MAX) */
+
+/* All residencies of a process; the owner of their threads. */
+struct residencies;
+struct residency;
+
+/* From the loop only. */
+struct residency_callbacks {
+    /* The files are open and @bytes_total long: residency_load() may follow, now or later. */
+    void (*opened)(struct residency *r, uint64_t bytes_total, void *userdata);
+    void (*progress)(struct residency *r, uint64_t bytes_done, uint64_t bytes_total, void *userdata);
+    void (*loaded)(struct residency *r, void *userdata);
+    /* Fault without a subject: the caller knows the model's name. */
+    void (*failed)(struct residency *r, const struct fault *fault, void *userdata);
+};
+
+struct residency_options {
+    const char *path; /* of the (first) file; copied */
+    enum policy_ram ram;
+    enum policy_huge huge;
+    const char *sha256; /* of the (first) file, NULL: not checked; copied */
+};
+
+/**
+ * residencies_new() - no residency yet
+ * @own_uid: besides root, whose files may be used in place
+ */
+int residencies_new(sd_event *event, uid_t own_uid, struct residencies **ret);
+
+/**
+ * residencies_free() - wait for the threads of released residencies; all must have been released
+ */
+struct residencies *residencies_free(struct residencies *r);
+
+DEFINE_CLEANUP(struct residencies *, residencies_free)
+
+/**
+ * residency_new() - begin to open the files of @options
+ * Files used in place must be regular, owned by root or the service, not writable by others, in such directories.
+ * With POLICY_RAM_COPY, others are taken if their SHA-256 is given. A split model's further files are found by name.
+ * Returns 0 or a negative errno.
+ */
+int residency_new(struct residencies *owner, const struct residency_options *options,
+                  const struct residency_callbacks *callbacks, void *userdata, struct residency **ret);
+
+/**
+ * residency_load() - after opened: bring the files into memory; loaded or failed follows
+ * Returns 0 or a negative errno.
+ */
+int residency_load(struct residency *r);
+
+/**
+ * residency_free() - let go of the memory; no callback comes any more. Takes NULL, returns NULL
+ * A thread that is still at work is told to stop and is joined from the loop later.
+ */
+struct residency *residency_free(struct residency *r);
+
+DEFINE_CLEANUP(struct residency *, residency_free)
+
+/**
+ * residency_bytes() - of all files; 0 before opened
+ */
+uint64_t residency_bytes(const struct residency *r);
+
+/**
+ * residency_needs_bytes() - what it will hold in RAM for good: 0 for POLICY_RAM_MAP
+ */
+uint64_t residency_needs_bytes(const struct residency *r);
+
+/**
+ * residency_locked_bytes() - what the kernel showed as locked and resident when it was loaded; 0 before
+ */
+uint64_t residency_locked_bytes(const struct residency *r);
+
+/**
+ * residency_huge_bytes() - how much of that the kernel maps by huge pages
+ */
+uint64_t residency_huge_bytes(const struct residency *r);
+
+/**
+ * residency_open_fds() - fresh read-only descriptors of the loaded files, in order, for a worker
+ * @ret: [*ret_n], the caller closes each and frees the array. Returns 0 or a negative errno.
+ */
+int residency_open_fds(const struct residency *r, int **ret, size_t *ret_n);
+
+/**
+ * residency_part_path() - the name of file @i (from 0) of a split model, found from the name of the first
+ * @ret_n_parts: how many there are: 1 for a name without "-00001-of-0000N.gguf"
+ * @ret:         the path, owned by the caller
+ * Returns 0, -EINVAL (a split, but not the first part, or too many parts), -ENOMEM.
+ */
+int residency_part_path(const char *first, size_t i, char **ret, size_t *ret_n_parts);
+
+/**
+ * residency_lock_advice() - why @bytes can't be locked and what to do, into @fault
+ * @limit_bytes: RLIMIT_MEMLOCK; @locked_bytes: what is locked already
+ */
+void residency_lock_advice(uint64_t bytes, uint64_t locked_bytes, uint64_t limit_bytes, struct fault *fault);

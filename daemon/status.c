@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What is reported: models to those who may use them, live figures of others to administrators only.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/budget.h"
+#include "daemon/internal.h"
+
+static size_t count_models(const struct manager *m)
+{
+    struct list *at, *after;
+    size_t n = 0;
+
+    list_foreach (at, after, &m->models)
+        n++;
+    return n;
+}
+
+int manager_list_models(struct manager *m, const struct policy_subject *s, struct model_info **ret, size_t *ret_n)
+{
+    struct model_info *list = calloc(count_models(m) + 1, sizeof(*list));
+    struct list *at, *after;
+    size_t n = 0;
+
+    if (!list)
+        return -ENOMEM;
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        if (model->removed || !policy_may_use(m->policy, model->rules, s))
+            continue;
+        list[n++] = (struct model_info){
+            .name = model->rules->name,
+            .aliases = model->aliases,
+            .n_aliases = model->n_aliases,
+            .architecture = model->architecture,
+            .n_parameters = model->n_parameters,
+            .quantization = model->quantization,
+            .size_bytes = model->bytes_total,
+            .context_tokens = model->context_tokens ? model->context_tokens : model->rules->context.tokens,
+            .state = model->state,
+            .capabilities = model->capabilities,
+            .n_capabilities = model->n_capabilities,
+        };
+    }
+    *ret = list;
+    *ret_n = n;
+    return 0;
+}
+
+int manager_status(struct manager *m, const struct policy_subject *s, struct manager_status *ret)
+{
+    struct manager_status status = {.has_users = policy_is_admin(m->policy, s)};
+    struct list *at, *after;
+
+    status.ram_budget_bytes = manager_ram_budget(m);
+    status.models = calloc(count_models(m) + 1, sizeof(*status.models));
+    if (!status.models)
+        return -ENOMEM;
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+        uint64_t locked = model->residency ? residency_locked_bytes(model->residency) : 0;
+
+        status.ram_locked_bytes += locked;
+        status.ram_kv_bytes += model->kv_bytes;
+        status.ram_used_bytes += model_ram_bytes(model);
+        if (!status.has_users && (model->removed || !policy_may_use(m->policy, model->rules, s)))
+            continue;
+        status.models[status.n_models++] = (struct model_status){
+            .name = model->rules->name,
+            .state = model->state,
+            .reason = model_reason(model),
+            .worker_pid = model->worker ? worker_pid(model->worker) : 0,
+            .ram_locked_bytes = locked,
+            .ram_mapped_bytes = model->residency ? residency_bytes(model->residency) : 0,
+            .kv_bytes = status.has_users ? (int64_t)model->kv_bytes : -1,
+            .sequences_active = status.has_users ? (int64_t)(model->n_submitted > 0 ? model->n_running : 0) : -1,
+            .bytes_done = model->bytes_done,
+            .bytes_total = model->bytes_total,
+        };
+    }
+    if (status.has_users && accounts_list(m->accounts, &status.users, &status.n_users) < 0) {
+        manager_status_done(&status);
+        return -ENOMEM;
+    }
+    *ret = status;
+    return 0;
+}
+
+void manager_status_done(struct manager_status *status)
+{
+    free(status->models);
+    free(status->users);
+    *status = (struct manager_status){.n_models = 0};
+}
+
+static int compare_requests(const void *a, const void *b)
+{
+    uint64_t x = ((const struct request_status *)a)->request, y = ((const struct request_status *)b)->request;
+
+    return (x > y) - (x < y);
+}
+
+int manager_requests(struct manager *m, bool all, uid_t uid, struct request_status **ret, size_t *ret_n)
+{
+    struct request_status *list = calloc(m->n_requests + 1, sizeof(*list));
+    size_t n = 0;
+
+    if (!list)
+        return -ENOMEM;
+    for (size_t i = 0; i < REQUEST_BUCKETS; i++) {
+        struct list *at, *after;
+
+        list_foreach (at, after, &m->requests[i]) {
+            const struct request *r = list_entry(at, struct request, by_id);
+
+            if (!all && r->subject.uid != uid)
+                continue;
+            list[n++] = (struct request_status){
+                .request = r->id,
+                .uid = r->subject.uid,
+                .app = r->app,
+                .model = r->model->rules->name,
+                .state = r->state,
+                .prompt_tokens = r->prompt_tokens,
+                .output_tokens = r->output_tokens,
+                .queue_position = r->queue_position,
+                .eta_ms = r->eta_ms,
+            };
+        }
+    }
+    qsort(list, n, sizeof(*list), compare_requests);
+    *ret = list;
+    *ret_n = n;
+    return 0;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Getting a worker process: today by starting the binary with one end of a socketpair. Another way of starting would
+ * be another function with the same result.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/log.h"
+
+struct worker_process {
+    int link_fd;   /* our end of the SOCK_SEQPACKET connection */
+    int pidfd;     /* readable when the process has ended */
+    pid_t pid;
+    bool is_child; /* it has to be waited for, and may be signalled */
+};
+
+/**
+ * worker_start_child() - start @path with the connection as descriptor 3
+ * It gets LISTEN_FDS=1 and LISTEN_PID as from systemd, the daemon's stderr, nothing else that is open, a minimal
+ * environment, no privileges that it could gain, and of capabilities at most CAP_IPC_LOCK, and that only where the limit
+ * on locked memory would keep it from locking its mapping.
+ * @ret: descriptors owned by the caller. Returns 0 or a negative errno (also that of a failed exec).
+ */
+int worker_start_child(const char *path, struct worker_process *ret);
+
+/**
+ * worker_start_find() - where the worker's binary is: @given, or beside the daemon's own, or in libexecdir
+ * @ret: owned by the caller. Returns 0, -ENOENT, -ENOMEM.
+ */
+int worker_start_find(const char *given, char **ret);

@@ -1,0 +1,657 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Invariants:
+ *  1. Callbacks come from the loop, never from inside a function of worker.h: a send that fails marks the worker broken
+ *     and wakes the loop up, which then says gone.
+ *  2. gone comes at most once, and nothing comes after it.
+ *  3. The process is waited for exactly once, by its pidfd, also after worker_free(): the worker then stays in
+ *     owner->ending until its process has gone, killed after END_GRACE_US if it must be.
+ *  4. A worker only counts as itself once HELLO has come with the credentials of the process that was started.
+ */
+#include "daemon/worker.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/list.h"
+#include "daemon/worker-start.h"
+#include "engine/proto/channel.h"
+
+#define PING_INTERVAL_US 500000
+/* The link thread answers even while an engine step hangs, so silence means that the process does not run at all.
+ * Generous, because a machine that swaps or is paused is no reason to throw a loaded model away. */
+#define PONG_TIMEOUT_US (UINT64_C(30) * 1000000)
+/* From start to HELLO: exec, dynamic linking, sandbox. */
+#define HELLO_TIMEOUT_US (UINT64_C(30) * 1000000)
+#define END_GRACE_US (UINT64_C(2) * 1000000)
+/* Packets handled before other users of the loop have their turn. */
+#define PACKETS_IN_A_ROW 32
+
+struct tenant {
+    uid_t uid;
+    uint32_t weight;
+    uint64_t kv_max_bytes;
+};
+
+struct workers {
+    sd_event *event;
+    uint64_t epoch;
+    struct list ending; /* of struct worker */
+};
+
+struct worker {
+    struct workers *owner;
+    struct list entry;
+    const struct worker_callbacks *callbacks;
+    void *userdata;
+
+    struct channel *channel; /* NULL once the link is closed */
+    struct worker_process process;
+    bool exited; /* waited for */
+    char exit_reason[96];
+    bool greeted, draining, told_gone;
+    bool dispatching; /* a callback may be running that frees the worker: on_link() then finishes */
+    bool freed;
+    char broken[160]; /* "": fine; else why the link is of no more use */
+
+    int *fds; /* [n_fds] until MODEL is sent */
+    size_t n_fds;
+    char *config;
+    uint32_t n_threads;
+
+    struct tenant *tenants; /* [n_tenants] a tenant's number is its index + 1 */
+    size_t n_tenants, tenants_allocated;
+
+    sd_event_source *link, *pidfd, *ping, *defer;
+    uint64_t ping_cookie, pong_us, started_us;
+};
+
+int workers_new(sd_event *event, uint64_t epoch, struct workers **ret)
+{
+    struct workers *ws = calloc(1, sizeof(*ws));
+
+    if (!ws)
+        return -ENOMEM;
+    ws->event = sd_event_ref(event);
+    ws->epoch = epoch;
+    list_init(&ws->ending);
+    *ret = ws;
+    return 0;
+}
+
+static void close_fds(struct worker *w)
+{
+    for (size_t i = 0; i < w->n_fds; i++)
+        close(w->fds[i]);
+    free(w->fds);
+    w->fds = NULL;
+    w->n_fds = 0;
+}
+
+static void release(struct worker *w)
+{
+    list_remove(&w->entry);
+    sd_event_source_disable_unref(w->link);
+    sd_event_source_disable_unref(w->pidfd);
+    sd_event_source_disable_unref(w->ping);
+    sd_event_source_disable_unref(w->defer);
+    channel_free(w->channel);
+    if (w->process.pidfd >= 0)
+        close(w->process.pidfd);
+    close_fds(w);
+    free(w->config);
+    free(w->tenants);
+    free(w);
+}
+
+static void kill_process(const struct worker *w)
+{
+    if (w->process.pidfd >= 0 && w->process.is_child && !w->exited)
+        syscall(SYS_pidfd_send_signal, w->process.pidfd, SIGKILL, NULL, 0);
+}
+
+/* Waits for the process and notes why it ended. */
+static void reap(struct worker *w)
+{
+    siginfo_t info = {.si_pid = 0};
+    int r;
+
+    if (w->exited || w->process.pidfd < 0)
+        return;
+    do
+        r = waitid(P_PIDFD, (id_t)w->process.pidfd, &info, WEXITED);
+    while (r < 0 && errno == EINTR);
+    w->exited = true;
+    if (r < 0)
+        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended");
+    else if (info.si_code == CLD_EXITED)
+        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended with status %d", info.si_status);
+    else
+        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker was killed by signal %d (%s)", info.si_status,
+                 sigabbrev_np(info.si_status) ? sigabbrev_np(info.si_status) : "?");
+}
+
+struct workers *workers_free(struct workers *ws)
+{
+    if (!ws)
+        return NULL;
+    while (!list_is_empty(&ws->ending)) {
+        struct worker *w = list_entry(ws->ending.next, struct worker, entry);
+        struct pollfd p = {.fd = w->process.pidfd, .events = POLLIN};
+
+        /* The links are closed already, so they all end at the same time. */
+        if (poll(&p, 1, END_GRACE_US / 1000) <= 0)
+            kill_process(w);
+        reap(w);
+        release(w);
+    }
+    sd_event_unref(ws->event);
+    free(ws);
+    return NULL;
+}
+
+static int on_broken(sd_event_source *s, void *userdata);
+
+static void __attribute__((format(printf, 2, 3))) mark_broken(struct worker *w, const char *format, ...)
+{
+    va_list ap;
+
+    if (w->broken[0])
+        return;
+    va_start(ap, format);
+    vsnprintf(w->broken, sizeof(w->broken), format, ap);
+    va_end(ap);
+    if (w->link)
+        sd_event_source_set_enabled(w->link, SD_EVENT_OFF);
+    /* The source was made with the worker, so this can't fail for want of memory. */
+    sd_event_source_set_enabled(w->defer, SD_EVENT_ONESHOT);
+}
+
+static void say_gone(struct worker *w)
+{
+    char reason[192];
+
+    if (w->told_gone)
+        return;
+    w->told_gone = true;
+    snprintf(reason, sizeof(reason), "%s", w->exited ? w->exit_reason : w->broken);
+    w->callbacks->gone(w, reason, w->draining, w->userdata);
+}
+
+static int on_broken(sd_event_source *s, void *userdata)
+{
+    struct worker *w = userdata;
+
+    /* A worker that crashed closes its link a moment before its end can be read from the pidfd; that says more. */
+    if (!w->exited) {
+        struct pollfd p = {.fd = w->process.pidfd, .events = POLLIN};
+
+        if (poll(&p, 1, 20) > 0)
+            reap(w);
+    }
+    say_gone(w);
+    return 0;
+}
+
+static void update_events(struct worker *w)
+{
+    if (!w->broken[0])
+        sd_event_source_set_io_events(w->link, channel_events(w->channel) & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static int send_packet(struct worker *w, enum packet_type type, const void *fixed, size_t n_fixed, const void *blob, size_t n_blob)
+{
+    const struct channel_blob part = {.data = blob, .n_bytes = n_blob};
+    int r;
+
+    if (w->broken[0])
+        return 0;
+    r = channel_send(w->channel, type, fixed, n_fixed, &part, n_blob > 0 ? 1 : 0, type == PACKET_MODEL ? w->fds : NULL,
+                     type == PACKET_MODEL ? w->n_fds : 0);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0)
+        mark_broken(w, r == -ENOBUFS ? "the worker does not read its packets" : "the link to the worker broke (%s)",
+                    strerror(-r));
+    else
+        update_events(w);
+    return 0;
+}
+
+static struct tenant *find_tenant(struct worker *w, uid_t uid, uint32_t *ret_number)
+{
+    for (size_t i = 0; i < w->n_tenants; i++) {
+        if (w->tenants[i].uid == uid) {
+            *ret_number = (uint32_t)i + 1;
+            return &w->tenants[i];
+        }
+    }
+    return NULL;
+}
+
+static int name_tenant(struct worker *w, const struct worker_submit *submit, uint32_t *ret)
+{
+    struct tenant *tenant = find_tenant(w, submit->uid, ret);
+    struct packet_tenant packet;
+
+    if (tenant && tenant->weight == submit->weight && tenant->kv_max_bytes == submit->kv_max_bytes)
+        return 0;
+    if (!tenant) {
+        if (w->n_tenants == w->tenants_allocated) {
+            size_t want = w->tenants_allocated * 2 + 16;
+            struct tenant *grown = reallocarray(w->tenants, want, sizeof(*grown));
+
+            if (!grown)
+                return -ENOMEM;
+            w->tenants = grown;
+            w->tenants_allocated = want;
+        }
+        tenant = &w->tenants[w->n_tenants++];
+        *ret = (uint32_t)w->n_tenants;
+    }
+    *tenant = (struct tenant){.uid = submit->uid, .weight = submit->weight, .kv_max_bytes = submit->kv_max_bytes};
+    packet = (struct packet_tenant){.tenant = *ret, .weight = submit->weight, .kv_max_bytes = submit->kv_max_bytes};
+    return send_packet(w, PACKET_TENANT, &packet, sizeof(packet), NULL, 0);
+}
+
+int worker_submit(struct worker *w, const struct worker_submit *submit)
+{
+    struct packet_submit packet = {
+        .request = submit->request,
+        .priority = submit->priority,
+        .deadline_ns = submit->deadline_ns,
+        .kind = submit->kind,
+    };
+    int r;
+
+    r = name_tenant(w, submit, &packet.tenant);
+    if (r < 0)
+        return r;
+    return send_packet(w, PACKET_SUBMIT, &packet, sizeof(packet), submit->parameters, submit->n_parameters);
+}
+
+void worker_cancel(struct worker *w, uint64_t request)
+{
+    const struct packet_request packet = {.request = request};
+
+    if (send_packet(w, PACKET_CANCEL, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
+void worker_threads(struct worker *w, uint32_t n_threads)
+{
+    const struct packet_threads packet = {.n_threads = n_threads};
+
+    if (w->n_threads == n_threads)
+        return;
+    w->n_threads = n_threads;
+    if (w->greeted && send_packet(w, PACKET_THREADS, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
+void worker_drain(struct worker *w)
+{
+    const struct packet_drain packet = {.deadline_ns = 0};
+
+    if (w->draining)
+        return;
+    w->draining = true;
+    if (!w->greeted)
+        mark_broken(w, "ended before it was greeted");
+    else if (send_packet(w, PACKET_DRAIN, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
+bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret)
+{
+    if (tenant == 0 || tenant > w->n_tenants)
+        return false;
+    *ret = w->tenants[tenant - 1].uid;
+    return true;
+}
+
+pid_t worker_pid(const struct worker *w)
+{
+    return w->process.pid;
+}
+
+/* ---- packets from the worker; each returns -EBADMSG for one that breaks the rules beyond what the channel checks ---- */
+
+/* What a worker sends was made by its own json-c; limits are those of a reply. */
+static int parse_blob(const struct packet *p, json_object **ret)
+{
+    static const struct json_limits limits = {.bytes_max = 16u << 20, .depth_max = 64, .values_max = 4u << 20};
+
+    if (p->n_blob == 0) {
+        *ret = NULL;
+        return 0;
+    }
+    return json_parse(p->blob, p->n_blob, &limits, ret, NULL, NULL) == -ENOMEM
+               ? -ENOMEM
+               : (json_object_is_type(*ret, json_type_object) ? 0 : -EBADMSG);
+}
+
+static int on_hello(struct worker *w, const struct channel_packet *packet)
+{
+    const struct packet_threads threads = {.n_threads = w->n_threads};
+    const struct packet_model model = {.reserved = 0};
+    int r;
+
+    if (!packet->has_credentials || packet->credentials.pid != w->process.pid ||
+        packet->credentials.uid != geteuid())
+        return -EBADMSG;
+    if (packet->p.hello->version != PROTO_VERSION) {
+        mark_broken(w, "the worker speaks version %" PRIu32 " of the protocol, this daemon %" PRIu32,
+                    packet->p.hello->version, PROTO_VERSION);
+        return 0;
+    }
+    w->greeted = true;
+    r = send_packet(w, PACKET_THREADS, &threads, sizeof(threads), NULL, 0);
+    if (r < 0)
+        return r;
+    r = send_packet(w, PACKET_MODEL, &model, sizeof(model), w->config, strlen(w->config));
+    close_fds(w);
+    return r;
+}
+
+static int on_facts(struct worker *w, const struct packet *p)
+{
+    _cleanup_json_ json_object *facts = NULL;
+    int r = parse_blob(p, &facts);
+
+    if (r < 0)
+        return r;
+    if (!facts)
+        return -EBADMSG;
+    if (p->type == PACKET_READY)
+        w->callbacks->ready(w, facts, w->userdata);
+    else
+        w->callbacks->facts(w, facts, w->userdata);
+    return 0;
+}
+
+static int on_step(struct worker *w, const struct packet *p)
+{
+    static const struct json_limits limits = {.bytes_max = 16u << 20, .depth_max = 64, .values_max = 1u << 20};
+    struct step_iterator it;
+    struct step_tenant tenant;
+    struct step_piece piece;
+    const char *text, *extra;
+
+    step_iterator_init(&it, p);
+    while (step_next_tenant(&it, &tenant)) {
+        uid_t uid;
+
+        if (!worker_tenant_uid(w, tenant.tenant, &uid))
+            return -EBADMSG;
+    }
+    while (step_next_piece(&it, &piece, &text, &extra)) {
+        _cleanup_json_ json_object *object = NULL;
+
+        if (piece.n_extra > 0) {
+            int r = json_parse(extra, piece.n_extra, &limits, &object, NULL, NULL);
+
+            if (r < 0)
+                return r == -ENOMEM ? r : -EBADMSG;
+            if (!json_object_is_type(object, json_type_object))
+                return -EBADMSG;
+        }
+        w->callbacks->piece(w, &piece, text, object, w->userdata);
+        if (w->freed)
+            return 0;
+    }
+    w->callbacks->step(w, p->step, w->userdata);
+    return 0;
+}
+
+static int on_done(struct worker *w, const struct packet *p)
+{
+    _cleanup_json_ json_object *extra = NULL;
+    int r = parse_blob(p, &extra);
+
+    if (r < 0)
+        return r;
+    w->callbacks->done(w, p->done, extra, w->userdata);
+    return 0;
+}
+
+static int on_failed(struct worker *w, const struct packet *p)
+{
+    _cleanup_json_ json_object *object = NULL;
+    json_object *error, *parameters = NULL;
+    struct fault fault;
+    int r = parse_blob(p, &object);
+
+    if (r < 0)
+        return r;
+    if (!json_object_object_get_ex(object, "error", &error) || !json_object_is_type(error, json_type_string))
+        return -EBADMSG;
+    json_object_object_get_ex(object, "parameters", &parameters);
+    if (fault_from_json(json_object_get_string(error), parameters, &fault) < 0)
+        return -EBADMSG;
+    w->callbacks->failed(w, p->failed->request, &fault, w->userdata);
+    return 0;
+}
+
+static int on_log(struct worker *w, const struct packet *p)
+{
+    char text[1024];
+    size_t n = p->n_blob < sizeof(text) ? p->n_blob : sizeof(text) - 1;
+
+    memcpy(text, p->blob, n);
+    text[n] = 0;
+    w->callbacks->log(w, (int)p->log->level, p->log->request, p->log->tenant, text, w->userdata);
+    return 0;
+}
+
+static int on_packet(struct worker *w, const struct channel_packet *packet)
+{
+    const struct packet *p = &packet->p;
+
+    switch (p->type) {
+    case PACKET_HELLO:
+        return on_hello(w, packet);
+    case PACKET_FACTS:
+    case PACKET_READY:
+        return on_facts(w, p);
+    case PACKET_PROGRESS:
+        w->callbacks->progress(w, p->progress->bytes_done, p->progress->bytes_total, w->userdata);
+        return 0;
+    case PACKET_STEP:
+        return on_step(w, p);
+    case PACKET_DONE:
+        return on_done(w, p);
+    case PACKET_FAILED:
+        return on_failed(w, p);
+    case PACKET_LOG:
+        return on_log(w, p);
+    case PACKET_PONG:
+        return sd_event_now(w->owner->event, CLOCK_MONOTONIC, &w->pong_us);
+    default:
+        return -EBADMSG; /* the channel lets no other through */
+    }
+}
+
+/* ---- the loop ---- */
+
+static void end(struct worker *w)
+{
+    w->link = sd_event_source_disable_unref(w->link);
+    w->defer = sd_event_source_disable_unref(w->defer);
+    w->channel = channel_free(w->channel);
+    close_fds(w);
+    if (w->exited || w->process.pidfd < 0) {
+        release(w);
+        return;
+    }
+    list_append(&w->owner->ending, &w->entry);
+    w->ping_cookie = 0;
+    if (sd_event_source_set_time_relative(w->ping, END_GRACE_US) < 0 ||
+        sd_event_source_set_enabled(w->ping, SD_EVENT_ONESHOT) < 0)
+        kill_process(w);
+}
+
+static int on_link(sd_event_source *s, int fd, uint32_t events, void *userdata)
+{
+    struct worker *w = userdata;
+    int r = 0;
+
+    w->dispatching = true;
+    if (events & EPOLLOUT) {
+        r = channel_flush(w->channel);
+        if (r < 0 && r != -ENOMEM)
+            mark_broken(w, "the link to the worker broke (%s)", strerror(-r));
+        update_events(w);
+    }
+    for (int i = 0; i < PACKETS_IN_A_ROW && !w->broken[0] && !w->freed; i++) {
+        struct channel_packet packet;
+
+        r = channel_receive(w->channel, &packet);
+        if (r == CHANNEL_NOTHING)
+            break;
+        if (r == CHANNEL_EOF) {
+            mark_broken(w, "the worker closed its link");
+            break;
+        }
+        if (r == 0) {
+            r = on_packet(w, &packet);
+            channel_packet_done(&packet);
+        }
+        if (r == -EBADMSG)
+            mark_broken(w, "the worker broke the protocol (%s)",
+                        channel_error(w->channel)[0] ? channel_error(w->channel) : "bad content");
+        else if (r < 0)
+            mark_broken(w, "the link to the worker broke (%s)", strerror(-r));
+    }
+    w->dispatching = false;
+    if (w->freed)
+        end(w);
+    return 0;
+}
+
+static int on_process_end(sd_event_source *s, int fd, uint32_t events, void *userdata)
+{
+    struct worker *w = userdata;
+
+    reap(w);
+    sd_event_source_set_enabled(s, SD_EVENT_OFF);
+    if (w->freed) {
+        release(w);
+        return 0;
+    }
+    /* Only now, at a lower priority than the link: what it said last was heard. */
+    mark_broken(w, "the worker ended");
+    return 0;
+}
+
+static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
+{
+    struct worker *w = userdata;
+    struct packet_ping packet;
+    int r;
+
+    if (w->freed) {
+        kill_process(w);
+        return 0;
+    }
+    if (w->greeted && now - w->pong_us > PONG_TIMEOUT_US)
+        mark_broken(w, "the worker does not answer");
+    else if (!w->greeted && now - w->started_us > HELLO_TIMEOUT_US)
+        mark_broken(w, "the worker did not start");
+    if (w->broken[0])
+        return 0;
+    packet = (struct packet_ping){.cookie = ++w->ping_cookie};
+    if (w->greeted && send_packet(w, PACKET_PING, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+    r = sd_event_source_set_time(s, now + PING_INTERVAL_US);
+    return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+static int watch(struct worker *w)
+{
+    sd_event *event = w->owner->event;
+    int r;
+
+    r = sd_event_now(event, CLOCK_MONOTONIC, &w->started_us);
+    if (r < 0)
+        return r;
+    w->pong_us = w->started_us;
+    r = sd_event_add_io(event, &w->link, channel_fd(w->channel), EPOLLIN, on_link, w);
+    if (r < 0)
+        return r;
+    r = sd_event_add_io(event, &w->pidfd, w->process.pidfd, EPOLLIN, on_process_end, w);
+    if (r < 0)
+        return r;
+    /* After the link, so that last words are heard first. */
+    r = sd_event_source_set_priority(w->pidfd, SD_EVENT_PRIORITY_NORMAL + 10);
+    if (r < 0)
+        return r;
+    r = sd_event_add_time(event, &w->ping, CLOCK_MONOTONIC, w->started_us + PING_INTERVAL_US, 0, on_ping, w);
+    if (r < 0)
+        return r;
+    r = sd_event_add_defer(event, &w->defer, on_broken, w);
+    if (r < 0)
+        return r;
+    return sd_event_source_set_enabled(w->defer, SD_EVENT_OFF);
+}
+
+int worker_new(struct workers *owner, const struct worker_options *options, const struct worker_callbacks *callbacks,
+               void *userdata, struct worker **ret)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    int r;
+
+    if (!w) {
+        for (size_t i = 0; i < options->n_fds; i++)
+            close(options->fds[i]);
+        free((int *)(uintptr_t)options->fds);
+        return -ENOMEM;
+    }
+    list_init(&w->entry);
+    w->owner = owner;
+    w->callbacks = callbacks;
+    w->userdata = userdata;
+    w->process = (struct worker_process){.link_fd = -EBADF, .pidfd = -EBADF};
+    w->fds = (int *)(uintptr_t)options->fds;
+    w->n_fds = options->n_fds;
+    w->n_threads = options->n_threads;
+    w->config = strdup(options->config);
+    r = w->config ? worker_start_child(options->path, &w->process) : -ENOMEM;
+    if (r >= 0)
+        r = channel_new(PROTO_DAEMON, TAKE_FD(w->process.link_fd), &w->channel);
+    if (r >= 0)
+        r = watch(w);
+    if (r >= 0)
+        r = channel_greet(w->channel, PACKET_HELLO, owner->epoch, RESIDENTD_VERSION);
+    if (r < 0) {
+        kill_process(w);
+        reap(w);
+        release(w);
+        return r;
+    }
+    update_events(w);
+    *ret = w;
+    return 0;
+}
+
+struct worker *worker_free(struct worker *w)
+{
+    if (!w)
+        return NULL;
+    w->told_gone = true;
+    w->freed = true;
+    if (!w->dispatching)
+        end(w);
+    return NULL;
+}

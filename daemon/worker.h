@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One worker process and the link to it: greeting, heartbeat, packets out of requests and callbacks out of packets, and
+ * the process' end. Knows nothing of states of models or requests; model.c decides what an event means.
+ *
+ *   new: process started, HELLO sent → HELLO of the worker, credentials checked: MODEL sent → facts → ready
+ *   worker_free(): link closed, the process ends by itself (a link thread sees the end) or is killed a little later
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "engine/proto/worker-proto.h"
+
+struct json_object;
+
+/* All workers of a daemon: what they share, and the ended ones whose process has not gone yet. */
+struct workers;
+struct worker;
+
+/* From the loop only. Any of them may free the worker. */
+struct worker_callbacks {
+    void (*facts)(struct worker *w, struct json_object *facts, void *userdata);
+    void (*progress)(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata);
+    void (*ready)(struct worker *w, struct json_object *facts, void *userdata);
+    /* One piece of one request. */
+    void (*piece)(struct worker *w, const struct step_piece *piece, const char *text, struct json_object *extra,
+                  void *userdata);
+    /* After a step's pieces: figures of the whole. */
+    void (*step)(struct worker *w, const struct packet_step *step, void *userdata);
+    void (*done)(struct worker *w, const struct packet_done *done, struct json_object *extra, void *userdata);
+    void (*failed)(struct worker *w, uint64_t request, const struct fault *fault, void *userdata);
+    void (*log)(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata);
+    /* The process ended, the link broke or the worker did what it must not do; only worker_free() is left.
+     * @expected: it was told to drain. */
+    void (*gone)(struct worker *w, const char *reason, bool expected, void *userdata);
+};
+
+struct worker_options {
+    const char *path; /* of the binary */
+    const int *fds;   /* [n_fds] the model's files; consumed, on failure too */
+    size_t n_fds;
+    const char *config; /* the JSON text of MODEL; copied */
+    uint32_t n_threads;
+};
+
+/**
+ * workers_new() - no worker yet
+ * @epoch: the daemon's, > 0
+ */
+int workers_new(sd_event *event, uint64_t epoch, struct workers **ret);
+
+/**
+ * workers_free() - kill and reap what has not ended; all workers must have been released. NULL is fine, returns NULL
+ */
+struct workers *workers_free(struct workers *ws);
+
+DEFINE_CLEANUP(struct workers *, workers_free)
+
+/**
+ * worker_new() - start a process for a model
+ * Returns 0 or a negative errno.
+ */
+int worker_new(struct workers *owner, const struct worker_options *options, const struct worker_callbacks *callbacks,
+               void *userdata, struct worker **ret);
+
+/**
+ * worker_free() - end the process; no callback comes any more. Takes NULL, returns NULL
+ */
+struct worker *worker_free(struct worker *w);
+
+/**
+ * worker_pid() - of the process
+ */
+pid_t worker_pid(const struct worker *w);
+
+struct worker_submit {
+    uint64_t request;
+    uid_t uid; /* becomes an opaque number */
+    uint32_t weight;
+    uint64_t kv_max_bytes; /* 0: no limit */
+    int32_t priority;
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0: none */
+    enum submit_kind kind;
+    const char *parameters; /* JSON text */
+    size_t n_parameters;
+};
+
+/**
+ * worker_submit() - hand a request to a worker that is ready
+ * Never blocks. If the link turns out to be broken, gone follows and the request is lost with the others: that is no
+ * error here. Returns 0 or -ENOMEM (nothing was sent).
+ */
+int worker_submit(struct worker *w, const struct worker_submit *submit);
+
+/**
+ * worker_cancel() - the answer to @request is not wanted any more
+ */
+void worker_cancel(struct worker *w, uint64_t request);
+
+/**
+ * worker_threads() - how many cores it may use from now on
+ */
+void worker_threads(struct worker *w, uint32_t n_threads);
+
+/**
+ * worker_drain() - finish what runs, then end; gone follows with expected
+ */
+void worker_drain(struct worker *w);
+
+/**
+ * worker_tenant_uid() - whom a tenant's number stands for; false for one that was never given
+ */
+bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret);

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A worker that computes nothing: it speaks the protocol over descriptor 3 and does what the prompt tells it, so that
+ * tests of the daemon decide what a worker does and when. It never looks at the model's files, but says how many it got
+ * and whether one can be written.
+ *
+ *   prompt "count N"   N pieces "1 " "2 " …, one every 20 ms
+ *   prompt "crash"     kills itself
+ *   prompt "hang"      one piece, then silence
+ *   prompt "break"     sends a packet that is not legal
+ *   prompt "fail"      FAILED with ContextTooLong
+ *   prompt "echo"      one piece: the parameters as they came
+ *   anything else      one piece: the prompt
+ * The model's name (MODEL's "model") may be "crash-at-load", "crash-once-FILE" or "invalid".
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/proto/channel.h"
+
+enum { LINK_FD = 3, RUNNING_MAX = 256 };
+
+struct running {
+    uint64_t request;
+    uint32_t tenant;
+    int left, sent; /* left < 0: hangs */
+};
+
+static struct running running[RUNNING_MAX];
+static size_t n_running;
+static uint64_t n_steps;
+static struct channel *channel;
+
+static void must(int r, const char *what)
+{
+    if (r < 0) {
+        fprintf(stderr, "fake-worker: %s: %s\n", what, strerror(-r));
+        _exit(3);
+    }
+}
+
+static void send_json(enum packet_type type, const char *text)
+{
+    const struct packet_facts fixed = {.reserved = 0};
+    const struct channel_blob blob = {.data = text, .n_bytes = strlen(text)};
+
+    must(channel_send(channel, type, &fixed, sizeof(fixed), &blob, 1, NULL, 0), "facts");
+}
+
+static void send_piece(const struct running *r, const char *text, const char *extra)
+{
+    const struct packet_step step = {.n_steps = ++n_steps, .n_pieces = 1, .n_running = (uint32_t)n_running};
+    const struct step_piece piece = {
+        .request = r->request,
+        .n_text = (uint32_t)strlen(text),
+        .n_extra = (uint32_t)strlen(extra),
+        .n_tokens = (uint32_t)r->sent,
+        .queue_position = STEP_NOT_WAITING,
+        .eta_ms = STEP_ETA_UNKNOWN,
+    };
+    const struct channel_blob blobs[] = {
+        {.data = &piece, .n_bytes = sizeof(piece)},
+        {.data = text, .n_bytes = strlen(text)},
+        {.data = extra, .n_bytes = strlen(extra)},
+    };
+
+    must(channel_send(channel, PACKET_STEP, &step, sizeof(step), blobs, 3, NULL, 0), "step");
+}
+
+static void send_done(size_t i, enum done_finish finish, const char *extra)
+{
+    const struct packet_done done = {
+        .request = running[i].request,
+        .finish = finish,
+        .prompt_tokens = 1,
+        .output_tokens = (uint64_t)running[i].sent,
+    };
+    const struct channel_blob blob = {.data = extra, .n_bytes = strlen(extra)};
+
+    must(channel_send(channel, PACKET_DONE, &done, sizeof(done), &blob, 1, NULL, 0), "done");
+    running[i] = running[--n_running];
+}
+
+static void on_model(const struct channel_packet *packet)
+{
+    char text[512];
+    json_object *config = json_tokener_parse(packet->p.blob), *name = NULL, *lock = NULL;
+    const char *model = "";
+    struct stat st;
+    uint64_t size = 0;
+
+    if (json_object_object_get_ex(config, "model", &name))
+        model = json_object_get_string(name);
+    if (strcmp(model, "crash-at-load") == 0)
+        raise(SIGKILL);
+    if (strcmp(model, "invalid") == 0) {
+        const struct packet_failed failed = {.request = 0};
+        const char *fault = "{\"error\": \"io.residentd.ModelInvalid\", \"parameters\": {\"model\": \"\", \"reason\": "
+                            "\"no such magic\", \"offset\": 4}}";
+        const struct channel_blob blob = {.data = fault, .n_bytes = strlen(fault)};
+
+        must(channel_send(channel, PACKET_FAILED, &failed, sizeof(failed), &blob, 1, NULL, 0), "failed");
+        return;
+    }
+    for (size_t i = 0; i < packet->n_fds; i++) {
+        must(fstat(packet->fds[i], &st), "fstat");
+        size += (uint64_t)st.st_size;
+        if ((fcntl(packet->fds[i], F_GETFL) & O_ACCMODE) != O_RDONLY)
+            must(-EBADF, "a descriptor that can be written");
+        if (json_object_object_get_ex(config, "lock", &lock) && json_object_get_boolean(lock)) {
+            void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, packet->fds[i], 0);
+
+            if (at == MAP_FAILED || mlock(at, (size_t)st.st_size) < 0)
+                must(-errno, "mlock");
+        }
+    }
+    snprintf(text, sizeof(text),
+             "{\"architecture\": \"fake\", \"quantization\": \"f32\", \"parameters\": %llu, \"context_tokens\": 128, "
+             "\"layers\": %zu, \"bytes\": {\"kv\": 4096, \"scratch\": 8192}, \"capabilities\": [\"complete\", \"chat\"]}",
+             (unsigned long long)size, packet->n_fds);
+    send_json(PACKET_FACTS, text);
+    send_json(PACKET_READY, text);
+    json_object_put(config);
+}
+
+static void on_submit(const struct packet *p)
+{
+    struct running *r = &running[n_running];
+    char *copy = strndup(p->blob, p->n_blob);
+    json_object *parameters = json_tokener_parse(copy), *value = NULL;
+    const char *prompt = "";
+
+    if (n_running == RUNNING_MAX || !parameters)
+        must(-EINVAL, "submit");
+    *r = (struct running){.request = p->submit->request, .tenant = p->submit->tenant, .sent = 1};
+    n_running++;
+    if (json_object_object_get_ex(parameters, "prompt", &value))
+        prompt = json_object_get_string(value);
+    if (sscanf(prompt, "count %d", &r->left) == 1) {
+        r->sent = 0;
+    } else if (strcmp(prompt, "crash") == 0) {
+        raise(SIGKILL);
+    } else if (strcmp(prompt, "hang") == 0) {
+        send_piece(r, "…", "");
+        r->left = -1;
+    } else if (strcmp(prompt, "break") == 0) {
+        const char bytes[32] = {99};
+
+        if (write(LINK_FD, bytes, sizeof(bytes)) < 0)
+            must(-errno, "write");
+    } else if (strcmp(prompt, "fail") == 0) {
+        const struct packet_failed failed = {.request = r->request};
+        const char *fault = "{\"error\": \"io.residentd.ContextTooLong\", \"parameters\": {\"limit\": 1, \"given\": 2}}";
+        const struct channel_blob blob = {.data = fault, .n_bytes = strlen(fault)};
+
+        must(channel_send(channel, PACKET_FAILED, &failed, sizeof(failed), &blob, 1, NULL, 0), "failed");
+        n_running--;
+    } else {
+        send_piece(r, strcmp(prompt, "echo") == 0 ? copy : prompt, "");
+        send_done(n_running - 1, DONE_STOP, "");
+    }
+    json_object_put(parameters);
+    free(copy);
+}
+
+static void on_cancel(uint64_t request)
+{
+    for (size_t i = 0; i < n_running; i++) {
+        if (running[i].request == request) {
+            fprintf(stderr, "fake-worker: cancelled %llu after %d\n", (unsigned long long)request, running[i].sent);
+            send_done(i, DONE_CANCELLED, "");
+            return;
+        }
+    }
+}
+
+static void on_ping(const struct packet *p)
+{
+    const struct packet_pong pong = {.cookie = p->ping->cookie, .n_steps = n_steps};
+
+    must(channel_send(channel, PACKET_PONG, &pong, sizeof(pong), NULL, 0, NULL, 0), "pong");
+}
+
+static void on_packet(const struct channel_packet *packet)
+{
+    switch (packet->p.type) {
+    case PACKET_HELLO:
+        must(channel_answer(channel, "fake"), "hello");
+        break;
+    case PACKET_MODEL:
+        on_model(packet);
+        break;
+    case PACKET_SUBMIT:
+        on_submit(&packet->p);
+        break;
+    case PACKET_CANCEL:
+        on_cancel(packet->p.request->request);
+        break;
+    case PACKET_PING:
+        on_ping(&packet->p);
+        break;
+    default:
+        break;
+    }
+}
+
+static void step(void)
+{
+    for (size_t i = n_running; i-- > 0;) {
+        struct running *r = &running[i];
+        char text[32];
+
+        if (r->left <= 0)
+            continue;
+        r->sent++;
+        r->left--;
+        snprintf(text, sizeof(text), "%d ", r->sent);
+        send_piece(r, text, r->sent == 1 ? "{\"logprobs\": []}" : "");
+        if (r->left == 0)
+            send_done(i, DONE_LENGTH, "");
+    }
+}
+
+int main(void)
+{
+    bool draining = false;
+
+    must(channel_new(PROTO_WORKER, LINK_FD, &channel), "link");
+    for (;;) {
+        struct pollfd p = {.fd = LINK_FD, .events = channel_events(channel)};
+        struct channel_packet packet;
+        int r;
+
+        poll(&p, 1, n_running > 0 ? 20 : -1);
+        if (p.revents & POLLOUT)
+            must(channel_flush(channel), "flush");
+        r = channel_receive(channel, &packet);
+        if (r == CHANNEL_EOF)
+            return 0;
+        if (r == 0) {
+            draining |= packet.p.type == PACKET_DRAIN;
+            on_packet(&packet);
+            channel_packet_done(&packet);
+        } else if (r == CHANNEL_NOTHING) {
+            step();
+        } else {
+            must(r, channel_error(channel));
+        }
+        if (draining && n_running == 0)
+            return 0;
+    }
+}
