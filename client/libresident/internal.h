@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the files of the library share. Not installed.
+ */
+
+#include <json-c/json.h>
+#include <stdbool.h>
+
+#include "client/libresident/resident.h"
+#include "client/varlink/frame.h"
+
+struct resident_reply {
+    json_object *parameters; /* an object; owned */
+    bool last;
+};
+
+struct resident_error {
+    char *name;              /* NULL: the connection is at fault */
+    json_object *parameters; /* an object or NULL; owned */
+    int error;               /* negative errno, 0 */
+    char description[640];
+};
+
+struct resident_call {
+    struct resident_call *next;
+    struct resident *connection;
+    char *frame; /* the call as JSON; NULL once it was handed to the socket's queue */
+    size_t n_frame;
+    unsigned flags;
+    resident_callback_t callback;
+    void *userdata;
+};
+
+/*
+ * Only the first call of the list is on the wire. The service runs one call of a connection at a time anyhow, and so a
+ * cancelled call can be cut off by closing the socket without hurting the calls behind it.
+ */
+struct resident {
+    char *path;
+    int epoll_fd;     /* what users poll: it stays while sockets come and go */
+    int socket_fd;    /* -EBADF: lost */
+    int interrupt_fd; /* an eventfd */
+    unsigned events;  /* that the socket is polled for */
+    int lost;         /* negative errno */
+    bool interrupted;
+    bool in_process;
+    unsigned generation; /* of the socket: counts connects */
+    struct frame_reader in;
+    struct frame_writer out;
+    struct resident_call *first, *last;
+};
+
+/* Opens the socket and watches it. */
+int connection_open(struct resident *r);
+
+/* Puts the first call on the wire if it is not there yet, and writes what can be written. */
+void connection_send(struct resident *r);
+
+/* The connection is beyond repair: resident_process(), which this wakes, ends every call with @error. */
+void connection_mark_lost(struct resident *r, int error);
+
+/* One frame of the service. Calls a callback. Returns 0, -EBADMSG, -ENOMEM. */
+int call_handle_frame(struct resident *r, const char *text, size_t n);
+
+/* The first call ends with a lost connection. Calls its callback. */
+void call_lose_first(struct resident *r, int error);
+
+/* The first call needs no answer and was written: gone. */
+void call_end_oneway(struct resident *r);
+
+/* Takes @parameters, also on failure. NULL stands for none. */
+int reply_new_take(json_object *parameters, bool last, struct resident_reply **ret);
+int error_new_take(const char *name, json_object *parameters, struct resident_error **ret);
+
+/* In place, because there may be no memory left. @ret owns nothing. */
+void error_of_errno(int error, struct resident_error *ret);
