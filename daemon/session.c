@@ -204,12 +204,13 @@ static void send_fault(struct session *s, const struct fault *fault)
 
 /* ---- the call ---- */
 
+/* What becomes of a request is logged at its end by request.c, with its numbers; here only that it was refused. */
 static void call_log(const struct call *call, const char *result)
 {
     const struct session *s = call->session;
     const struct log_fields fields = {.model = call->note_model, .request = call->note_request, .has_uid = true,
                                       .uid = s->identity.uid, .pid = s->identity.pid};
-    int level = call->method && !call->method->quiet ? LOG_INFO : LOG_DEBUG;
+    int level = call->method && !call->method->quiet && call->note_request == 0 ? LOG_INFO : LOG_DEBUG;
 
     log_line(manager_log(s->host.manager), level, &fields, "%s: %s after %" PRIu64 " ms",
              call->method ? call->method->name : "Call of an unknown method", result, (now_us() - call->begin_us) / 1000);
