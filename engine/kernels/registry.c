@@ -5,11 +5,17 @@
 #include "engine/kernels/registry.h"
 
 #include "engine/kernels/scalar/linear-scalar.h"
+#ifdef __x86_64__
+#include "engine/kernels/x86/linear-avx512.h"
+#endif
 
 const struct kernel_rows *kernel_registry(uint32_t *ret_n)
 {
     static const struct kernel_rows groups[] = {
         {linear_scalar_rows, LINEAR_SCALAR_N_ROWS},
+#ifdef __x86_64__
+        {linear_tokens256_avx512_rows, LINEAR_TOKENS256_AVX512_N_ROWS},
+#endif
     };
 
     *ret_n = sizeof(groups) / sizeof(*groups);

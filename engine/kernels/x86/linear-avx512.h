@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The groups of AVX-512 rows. All integer kernels need VNNI and VBMI too (Ice Lake, Zen 4 and later); processors with less
+ * take the AVX2 rows.
+ */
+
+#include "engine/kernels/kernels.h"
+#include "engine/kernels/registry.h"
+
+#define LINEAR_AVX512_ISA (ISA_AVX2 | ISA_AVX512 | ISA_AVX512_VNNI | ISA_AVX512_VBMI)
+
+#define LINEAR_TOKENS256_AVX512_N_ROWS 6
+
+extern const struct kernel_row linear_tokens256_avx512_rows[LINEAR_TOKENS256_AVX512_N_ROWS];
