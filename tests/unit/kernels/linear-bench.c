@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Times the matrix kernels: GB of weights a second and GMAC a second, one thread, weights from memory that no cache
- * holds. The machine is seldom alone: the best of several rounds stands beside the median.
+ * Times the matrix kernels on one thread: GB of weights a second from memory and from the cache, GMAC a second. A plain
+ * read of the same memory stands beside, slice by slice, because a machine is seldom alone.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,9 +16,8 @@
 
 #include "tests/unit/kernels/linear-cases.h"
 
-#define ROUNDS     7
-#define REGION     (400u << 20) /* bytes of weights, walked once a round for few tokens */
-#define MANY_BYTES (12u << 20)  /* bytes walked for many */
+#define REGION     (400u << 20) /* bytes of weights: more than any cache holds */
+#define SLICES_MAX 128
 
 static double now(void)
 {
@@ -46,36 +45,96 @@ static void *aligned(size_t n_bytes)
     return p;
 }
 
+/* A plain read of the same memory: what the weights' stream is measured by. */
+static double read_seconds(const uint8_t *p, size_t n_bytes)
+{
+    volatile uint64_t keep;
+    uint64_t sum[4] = {0};
+    double start = now();
+
+    for (size_t i = 0; i + 256 <= n_bytes; i += 256) {
+        for (uint32_t j = 0; j < 4; j++) {
+            uint64_t v;
+
+            memcpy(&v, p + i + 64 * j, sizeof(v));
+            sum[j] ^= v;
+        }
+    }
+    keep = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+    (void)keep;
+    return now() - start;
+}
+
+struct shape {
+    const struct kernels *kernels;
+    enum tensor_type type;
+    uint32_t k, m, rows; /* rows of a slice */
+    size_t row_bytes;
+    const void *act;
+    float *y;
+    void *scratch;
+};
+
+static double slice_seconds(const struct shape *s, const uint8_t *w)
+{
+    double start = now();
+
+    linear_rows(s->kernels, s->type, w, s->row_bytes, s->k, 0, s->rows, s->act, s->m, s->y, s->rows, s->scratch);
+    return now() - start;
+}
+
+/* Slices are short, so that on a shared machine some run undisturbed: the best one and the median are told. */
 static void bench_shape(const struct kernels *kernels, enum tensor_type type, uint32_t k, uint32_t m, const uint8_t *w)
 {
     const struct tensor_traits *traits = tensor_traits(type);
-    size_t row_bytes = (size_t)k / traits->block_values * traits->block_bytes;
-    uint32_t n = (uint32_t)((m < 16 ? REGION : MANY_BYTES) / row_bytes) & ~15u;
+    size_t row_bytes = (size_t)k / traits->block_values * traits->block_bytes, slice_bytes;
     enum act_format format = linear_format(kernels, type);
-    float *x = aligned((size_t)m * k * 4), *y = aligned((size_t)m * n * 4);
+    uint32_t rows = (uint32_t)((m < 16 ? 4u << 20 : 1u << 19) / row_bytes) & ~31u, n_slices;
+    struct shape s = {.kernels = kernels, .type = type, .k = k, .m = m, .rows = rows, .row_bytes = row_bytes};
+    float *x = aligned((size_t)m * k * 4), *y = aligned((size_t)m * rows * 4);
     void *act = aligned(linear_pack_bytes(kernels, format, k, m)), *scratch = aligned(linear_scratch_bytes(kernels, k, m));
-    double seconds[ROUNDS], pack_seconds;
+    double seconds[SLICES_MAX], reads[SLICES_MAX], cached = 1e9, pack = 1e9, macs = (double)rows * k * m, bytes;
     uint64_t seed = 1;
 
     if (!x || !y || !act || !scratch)
         exit(1);
+    s.act = act;
+    s.y = y;
+    s.scratch = scratch;
     for (size_t i = 0; i < (size_t)m * k; i++)
         x[i] = random_float(&seed);
-    linear_pack(kernels, format, x, k, k, m, 0, m, act);
-    pack_seconds = now();
-    linear_pack(kernels, format, x, k, k, m, 0, m, act);
-    pack_seconds = now() - pack_seconds;
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        seconds[i] = now();
-        for (uint32_t r = 0; r < n; r += 256)
-            linear_rows(kernels, type, w, row_bytes, k, r, r + 256 < n ? r + 256 : n, act, m, y, n, scratch);
-        seconds[i] = now() - seconds[i];
+    for (uint32_t i = 0; i < 5; i++) {
+        double start = now();
+
+        linear_pack(kernels, format, x, k, k, m, 0, m, act);
+        start = now() - start;
+        pack = start < pack ? start : pack;
     }
-    qsort(seconds, ROUNDS, sizeof(*seconds), compare);
-    printf("%-7s %-12s k %5u m %3u: best %6.1f GB/s %6.1f GMAC/s, median %6.1f GB/s %6.1f GMAC/s, pack %.2f ns/value\n", traits->name,
-           kernels_isa_name(kernels->isa), k, m, (double)(n * row_bytes) / seconds[0] * 1e-9, (double)n * k * m / seconds[0] * 1e-9,
-           (double)(n * row_bytes) / seconds[ROUNDS / 2] * 1e-9, (double)n * k * m / seconds[ROUNDS / 2] * 1e-9,
-           pack_seconds * 1e9 / ((double)m * k));
+    slice_bytes = rows * row_bytes;
+    bytes = (double)slice_bytes;
+    n_slices = (uint32_t)(REGION / slice_bytes) < SLICES_MAX ? (uint32_t)(REGION / slice_bytes) : SLICES_MAX;
+    if (m >= 16)
+        n_slices = n_slices < 15 ? n_slices : 15;
+    for (uint32_t i = 0; i < n_slices; i++) {
+        if (m < 16)
+            reads[i] = read_seconds(w + (n_slices - 1 - i) * slice_bytes, slice_bytes);
+        seconds[i] = slice_seconds(&s, w + i * slice_bytes);
+    }
+    s.rows = (uint32_t)((256u << 10) / row_bytes) & ~31u;
+    for (uint32_t i = 0; i < (m < 16 ? 200 : 0); i++) {
+        double one = slice_seconds(&s, w) / s.rows;
+
+        cached = one < cached ? one : cached;
+    }
+    qsort(seconds, n_slices, sizeof(*seconds), compare);
+    qsort(reads, m < 16 ? n_slices : 0, sizeof(*reads), compare);
+    printf("%-7s %-11s k %5u m %3u:", traits->name, kernels_isa_name(kernels->isa), k, m);
+    if (m < 16)
+        printf(" best %5.1f median %5.1f GB/s (read %5.1f, %5.1f), cached %5.1f GB/s %5.2f ns/256", bytes / seconds[0] * 1e-9,
+               bytes / seconds[n_slices / 2] * 1e-9, bytes / reads[0] * 1e-9, bytes / reads[n_slices / 2] * 1e-9,
+               (double)row_bytes / cached * 1e-9, cached * 1e9 / k * 256);
+    printf(" best %6.1f median %6.1f GMAC/s, pack %.2f ns/value\n", macs / seconds[0] * 1e-9, macs / seconds[n_slices / 2] * 1e-9,
+           pack * 1e9 / ((double)m * k));
     fflush(stdout);
     free(x);
     free(y);

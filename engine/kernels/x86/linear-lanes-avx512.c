@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Five and more tokens times quantised weights, tokens in lanes; AVX-512 with VNNI and VBMI. A tile of rows is unpacked, 256
+ * values at a time, to bytes and integer scales that stay in the first cache, and every group of tokens of a chunk is
+ * multiplied with it: four rows by 32 tokens in registers, the weights broadcast, no shuffles. Sums wait in the scratch,
+ * rows by tokens, while the tiles of a K panel go by: panel and chunk are chosen so that the panel's activations
+ * stay in the second cache (16 blocks of 128 tokens are 600 KB).
+ *
+ * Up to 16 tokens the weights' stream is what counts: one panel, tiles of 16 rows, and the next tile is
+ * prefetched in the order of the file.
+ */
+#include "engine/kernels/x86/linear-avx512.h"
+
+#include <string.h>
+
+#include "engine/kernels/linear-act.h"
+#include "engine/kernels/linear-scratch.h"
+#include "engine/kernels/x86/blocks-avx512.h"
+
+#define PANEL_VALUES 4096 /* of k, where there are many tokens */
+#define SMALL_BATCH  16   /* tokens up to which a single panel and the small tile are used */
+
+/* One row's 256 values in the tile. */
+struct tile_row {
+    uint8_t q[256];
+    union {
+        struct { /* types with 256-blocks */
+            int32_t scale[16];
+            int16_t min[16]; /* mins, or offset * scale */
+            float d, dmin;
+        };
+        struct { /* eight blocks of 32 */
+            float d32[8];
+            float dmin32[8];
+        };
+    };
+} __attribute__((aligned(64)));
+
+_Static_assert(sizeof(struct tile_row) <= SCRATCH_ROW_BYTES, "scratch is laid out for this");
+
+TEMPLATE bool is_256(const enum tensor_type type)
+{
+    return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q4_K || type == TENSOR_Q5_K || type == TENSOR_Q6_K ||
+           type == TENSOR_IQ4_XS;
+}
+
+/* --- unpacking --- */
+
+TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
+{
+    size_t d_at = type_d_offset(type);
+    __m512i q[4];
+
+    block_weights_256(type, p, q);
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        _mm512_store_si512(row->q + 64 * i, q[i]);
+    row->d = load_half(p + d_at);
+    if (type_has_mins(type))
+        row->dmin = load_half(p + d_at + 2);
+    if (type == TENSOR_Q4_K || type == TENSOR_Q5_K) {
+        __m128i u = _mm512_castsi512_si128(k4_scales(_mm512_castsi128_si512(_mm_loadu_si128((const void *)p))));
+
+        _mm256_store_si256((void *)row->scale, _mm256_cvtepu8_epi32(u));
+        _mm_store_si128((void *)row->min, _mm_cvtepu8_epi16(_mm_unpackhi_epi64(u, u)));
+    } else if (type == TENSOR_IQ4_XS) {
+        __m128i u = iq4_xs_scales(p);
+
+        _mm256_store_si256((void *)row->scale, _mm256_cvtepi8_epi32(u));
+        _mm_store_si128((void *)row->min, _mm_slli_epi16(_mm_cvtepi8_epi16(u), 7));
+    } else {
+        __m128i u = sub16_scales(type, p);
+
+        _mm512_store_si512(row->scale, _mm512_cvtepi8_epi32(u));
+        _mm256_store_si256((void *)row->min, type == TENSOR_Q2_K ? _mm256_cvtepi8_epi16(q2_k_mins(p))
+                                                                 : _mm256_slli_epi16(_mm256_cvtepi8_epi16(u), type_offset_log2(type)));
+    }
+}
+
+/* Up to eight blocks; the bytes of those that are missing stay as they were, and nobody looks at them. */
+TEMPLATE void unpack_32(const enum tensor_type type, const uint8_t *p, uint32_t n_blocks, struct tile_row *row)
+{
+    const size_t bytes = type_block_bytes(type);
+    const uint8_t *last = p + (n_blocks - 1) * bytes;
+    __m128i d = _mm_setzero_si128(), m = d;
+
+    UNROLL(4)
+    for (uint32_t i = 0; i < 8; i += 2) {
+        const uint8_t *a = i < n_blocks ? p + i * bytes : last;
+        const uint8_t *b = i + 1 < n_blocks ? p + (i + 1) * bytes : last;
+
+        _mm512_store_si512(row->q + 32 * i, block_weights_32(type, a, b));
+    }
+#define INSERT(i)                                                                                                  \
+    {                                                                                                              \
+        const uint8_t *at = i < n_blocks ? p + i * bytes : last;                                                   \
+                                                                                                                   \
+        d = _mm_insert_epi16(d, load_u16(at), i);                                                                  \
+        if (type_has_mins(type))                                                                                   \
+            m = _mm_insert_epi16(m, load_u16(at + 2), i);                                                          \
+    }
+    INSERT(0)
+    INSERT(1)
+    INSERT(2)
+    INSERT(3)
+    INSERT(4)
+    INSERT(5)
+    INSERT(6)
+    INSERT(7)
+#undef INSERT
+    _mm256_store_ps(row->d32, _mm256_cvtph_ps(d));
+    if (type_has_mins(type)) /* the format adds m, the rule subtracts dmin */
+        _mm256_store_ps(row->dmin32, _mm256_xor_ps(_mm256_cvtph_ps(m), _mm256_set1_ps(-0.0f)));
+}
+
+/* --- multiplying --- */
+
+/* @W bytes of one row in all places of a token. */
+TEMPLATE __m512i broadcast(const void *p, const int W)
+{
+    int32_t dword;
+    int64_t qword;
+
+    if (W == 4) {
+        memcpy(&dword, p, sizeof(dword));
+        return _mm512_set1_epi32(dword);
+    }
+    memcpy(&qword, p, sizeof(qword));
+    return _mm512_set1_epi64(qword);
+}
+
+/* A token's two lanes added, in both of them; with one lane a token there is nothing to add. */
+TEMPLATE __m512i add_token_lanes(__m512i z, const int T)
+{
+    return T == 16 ? z : _mm512_add_epi32(z, _mm512_shuffle_epi32(z, 0xB1));
+}
+
+/*
+ * R rows times V groups of T tokens, one block: sums[r * sums_stride + v * 16] += terms. @act: the block of the first group;
+ * groups are @group_bytes apart.
+ */
+TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
+                           const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
+{
+    const int W = 64 / T, sub = (int)type_sub_values(type), n_sub = 256 / sub, steps = sub / W;
+    const size_t d_at = T == 16 ? offsetof(struct act_lanes16_256, d) : offsetof(struct act_lanes8_256, d);
+    const size_t sums32_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
+    const size_t sums16_at = T == 16 ? offsetof(struct act_lanes16_256, sums16) : offsetof(struct act_lanes8_256, sums16);
+    __m512i S[8][2];
+
+    UNROLL(8)
+    for (int r = 0; r < R; r++)
+        UNROLL(2)
+        for (int v = 0; v < V; v++)
+            S[r][v] = _mm512_setzero_si512();
+    for (int j = 0; j < n_sub; j++) {
+        __m512i dot[8][2];
+
+        UNROLL(8)
+        for (int s = 0; s < steps; s++) {
+            __m512i x[2];
+
+            UNROLL(2)
+            for (int v = 0; v < V; v++)
+                x[v] = _mm512_load_si512(act + (size_t)v * group_bytes + (size_t)(j * steps + s) * 64);
+            UNROLL(8)
+            for (int r = 0; r < R; r++) {
+                __m512i w = broadcast(rows[r].q + j * sub + s * W, W);
+
+                UNROLL(2)
+                for (int v = 0; v < V; v++)
+                    dot[r][v] = _mm512_dpbusd_epi32(s ? dot[r][v] : _mm512_setzero_si512(), w, x[v]);
+            }
+        }
+        UNROLL(8)
+        for (int r = 0; r < R; r++) {
+            __m512i scale = _mm512_set1_epi32(rows[r].scale[j]);
+
+            UNROLL(2)
+            for (int v = 0; v < V; v++)
+                S[r][v] = _mm512_add_epi32(S[r][v], _mm512_mullo_epi32(dot[r][v], scale));
+        }
+    }
+    UNROLL(2)
+    for (int v = 0; v < V; v++) {
+        const uint8_t *group = act + (size_t)v * group_bytes;
+        __m512 dx = _mm512_load_ps((const void *)(group + d_at));
+
+        UNROLL(8)
+        for (int r = 0; r < R; r++) {
+            const bool has_mins = type_has_mins(type), has_offset = type_offset_log2(type) >= 0;
+            float *at = sums + (size_t)r * sums_stride + (size_t)v * 16;
+            __m512i M = _mm512_setzero_si512();
+            __m512 c;
+
+            if (has_mins || has_offset) {
+                UNROLL(8)
+                for (int i = 0; i < n_sub / (W / 2); i++)
+                    M = _mm512_dpwssd_epi32(M, _mm512_load_si512(group + (sub == 32 ? sums32_at : sums16_at) + (size_t)i * 64),
+                                            broadcast(rows[r].min + i * (W / 2), W));
+            }
+            if (has_offset)
+                S[r][v] = _mm512_sub_epi32(S[r][v], M);
+            S[r][v] = add_token_lanes(S[r][v], T);
+            c = _mm512_mul_ps(_mm512_cvtepi32_ps(S[r][v]), _mm512_mul_ps(_mm512_set1_ps(rows[r].d), dx));
+            if (has_mins)
+                c = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(add_token_lanes(M, T)), _mm512_mul_ps(_mm512_set1_ps(rows[r].dmin), dx), c);
+            _mm512_store_ps(at, _mm512_add_ps(_mm512_load_ps(at), c));
+        }
+    }
+}
+
+/* The same for up to eight blocks of 32, each of which has its own float scale. */
+TEMPLATE void multiply_32(const enum tensor_type type, const int T, const int R, const int V, uint32_t n_blocks,
+                          const struct tile_row *rows, const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
+{
+    const int W = 64 / T, steps = 32 / W, log2 = type_offset_log2(type);
+    const size_t block_bytes = T == 16 ? sizeof(struct act_lanes16_32) : sizeof(struct act_lanes8_32);
+    const size_t sums_at = T == 16 ? offsetof(struct act_lanes16_32, sums) : offsetof(struct act_lanes8_32, sums);
+    const size_t d_at = T == 16 ? offsetof(struct act_lanes16_32, d) : offsetof(struct act_lanes8_32, d);
+    __m512 acc[8][2];
+
+    UNROLL(8)
+    for (int r = 0; r < R; r++)
+        UNROLL(2)
+        for (int v = 0; v < V; v++)
+            acc[r][v] = _mm512_load_ps(sums + (size_t)r * sums_stride + (size_t)v * 16);
+    for (uint32_t j = 0; j < n_blocks; j++) {
+        const uint8_t *block = act + j * block_bytes;
+        __m512i dot[8][2];
+
+        UNROLL(2)
+        for (int v = 0; v < V; v++) {
+            __m512i start = _mm512_setzero_si512();
+
+            if (log2 >= 0)
+                start = _mm512_sub_epi32(
+                    start, _mm512_slli_epi32(_mm512_load_si512(block + (size_t)v * group_bytes + sums_at), (unsigned)(log2 < 0 ? 0 : log2)));
+            UNROLL(8)
+            for (int r = 0; r < R; r++)
+                dot[r][v] = start;
+        }
+        UNROLL(8)
+        for (int s = 0; s < steps; s++) {
+            __m512i x[2];
+
+            UNROLL(2)
+            for (int v = 0; v < V; v++)
+                x[v] = _mm512_load_si512(block + (size_t)v * group_bytes + (size_t)s * 64);
+            UNROLL(8)
+            for (int r = 0; r < R; r++) {
+                __m512i w = broadcast(rows[r].q + j * 32 + (size_t)(s * W), W);
+
+                UNROLL(2)
+                for (int v = 0; v < V; v++)
+                    dot[r][v] = _mm512_dpbusd_epi32(dot[r][v], w, x[v]);
+            }
+        }
+        UNROLL(2)
+        for (int v = 0; v < V; v++) {
+            __m512 dx = _mm512_load_ps((const void *)(block + (size_t)v * group_bytes + d_at));
+            __m512 M = _mm512_setzero_ps();
+
+            if (type_has_mins(type))
+                M = _mm512_cvtepi32_ps(add_token_lanes(_mm512_load_si512(block + (size_t)v * group_bytes + sums_at), T));
+            UNROLL(8)
+            for (int r = 0; r < R; r++) {
+                __m512 S = _mm512_cvtepi32_ps(add_token_lanes(dot[r][v], T));
+                __m512 c = _mm512_mul_ps(S, _mm512_mul_ps(_mm512_set1_ps(rows[r].d32[j]), dx));
+
+                if (type_has_mins(type))
+                    c = _mm512_fnmadd_ps(M, _mm512_mul_ps(_mm512_set1_ps(rows[r].dmin32[j]), dx), c);
+                acc[r][v] = _mm512_add_ps(acc[r][v], c);
+            }
+        }
+    }
+    UNROLL(8)
+    for (int r = 0; r < R; r++)
+        UNROLL(2)
+        for (int v = 0; v < V; v++)
+            _mm512_store_ps(sums + (size_t)r * sums_stride + (size_t)v * 16, acc[r][v]);
+}
+
+/* --- a chunk of tokens --- */
+
+struct chunk {
+    const uint8_t *act;   /* the chunk's first group */
+    size_t group_bytes;   /* of a group of 16 */
+    uint32_t n_wide;      /* groups of 16 */
+    uint32_t has_narrow;  /* 1: a group of 8 follows */
+    uint32_t sums_stride; /* floats from row to row */
+};
+
+/* One unpacked block of all rows of the tile times all groups. @b: which block of 256 values. */
+TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chunk, uint32_t b, uint32_t n_blocks32,
+                            const struct tile_row *tile, uint32_t n_rows, float *sums)
+{
+    const size_t wide_bytes = is_256(type) ? sizeof(struct act_lanes16_256) : 8 * sizeof(struct act_lanes16_32);
+    const size_t narrow_bytes = is_256(type) ? sizeof(struct act_lanes8_256) : 8 * sizeof(struct act_lanes8_32);
+    const uint8_t *narrow = chunk->act + chunk->n_wide * chunk->group_bytes + b * narrow_bytes;
+    uint32_t v = 0;
+
+#define MULTIPLY(T, R, V, act, at)                                                                                 \
+    do {                                                                                                           \
+        if (is_256(type))                                                                                          \
+            multiply_256(type, T, R, V, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);                \
+        else                                                                                                       \
+            multiply_32(type, T, R, V, n_blocks32, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);     \
+    } while (0)
+
+    for (; v + 2 <= chunk->n_wide; v += 2)
+        for (uint32_t r = 0; r < n_rows; r += 4)
+            MULTIPLY(16, 4, 2, chunk->act + v * chunk->group_bytes + b * wide_bytes, sums + r * chunk->sums_stride + v * 16);
+    if (v < chunk->n_wide) {
+        for (uint32_t r = 0; r < n_rows; r += 8)
+            MULTIPLY(16, 8, 1, chunk->act + v * chunk->group_bytes + b * wide_bytes, sums + r * chunk->sums_stride + v * 16);
+    }
+    if (chunk->has_narrow) {
+        for (uint32_t r = 0; r < n_rows; r += 8)
+            MULTIPLY(8, 8, 1, narrow, sums + r * chunk->sums_stride + chunk->n_wide * 16);
+    }
+#undef MULTIPLY
+}
+
+/* Blocks [b0, b1) of the tile's rows. */
+TEMPLATE void tile_panel(const enum tensor_type type, const struct linear_args *args, const struct chunk *chunk, uint32_t row,
+                         uint32_t n_rows, uint32_t b0, uint32_t b1, bool stream, struct tile_row *tile, float *sums)
+{
+    const size_t block_bytes = type_block_bytes(type) * (is_256(type) ? 1 : 8);
+    const uint8_t *w = args->w + row * args->row_bytes, *next = w + n_rows * args->row_bytes;
+    const uint32_t n_blocks32 = args->k / 32;
+
+    for (uint32_t b = b0; b < b1; b++) {
+        uint32_t n32 = n_blocks32 - b * 8 < 8 ? n_blocks32 - b * 8 : 8;
+
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const uint8_t *p = w + r * args->row_bytes + b * block_bytes;
+            const char *ahead = (const char *)(stream ? next : p + n_rows * args->row_bytes);
+
+            if (is_256(type))
+                unpack_256(type, p, &tile[r]);
+            else
+                unpack_32(type, p, n32, &tile[r]);
+            UNROLL(5)
+            for (size_t line = 0; line < block_bytes; line += 64)
+                _mm_prefetch(ahead + line, _MM_HINT_T0);
+            next += block_bytes;
+        }
+        multiply_tile(type, chunk, b, n32, tile, n_rows, sums);
+    }
+}
+
+/* --- results: rows by tokens to tokens by rows --- */
+
+TEMPLATE void transpose_16(__m512 z[16])
+{
+    __m512 a[16];
+
+    UNROLL(8)
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps(z[i], z[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(z[i], z[i + 1]);
+    }
+    UNROLL(4)
+    for (int i = 0; i < 16; i += 4) {
+        z[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
+        z[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
+        z[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
+        z[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
+    }
+    /* z[4 g + j], lane L: column 4 L + j of rows 4 g .. 4 g + 3 */
+    UNROLL(4)
+    for (int j = 0; j < 4; j++) {
+        __m512 even0 = _mm512_shuffle_f32x4(z[j], z[4 + j], 0x88), odd0 = _mm512_shuffle_f32x4(z[j], z[4 + j], 0xDD);
+        __m512 even1 = _mm512_shuffle_f32x4(z[8 + j], z[12 + j], 0x88), odd1 = _mm512_shuffle_f32x4(z[8 + j], z[12 + j], 0xDD);
+
+        a[j] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+        a[4 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+        a[8 + j] = _mm512_shuffle_f32x4(even0, even1, 0xDD);
+        a[12 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0xDD);
+    }
+    UNROLL(16)
+    for (int i = 0; i < 16; i++)
+        z[i] = a[i];
+}
+
+/* Sixteen rows of one group of tokens; a narrow group has each token in two lanes. */
+static void store_group(const struct linear_args *args, const float *sums, size_t stride, uint32_t row, uint32_t n_rows, uint32_t t0,
+                        uint32_t n_tokens, uint32_t lanes_per_token)
+{
+    _Alignas(64) float turned[16][16];
+    const __mmask16 mask = (__mmask16)((1u << n_rows) - 1);
+    __m512 z[16];
+
+    UNROLL(16)
+    for (uint32_t r = 0; r < 16; r++)
+        z[r] = _mm512_load_ps(sums + r * stride);
+    transpose_16(z);
+    UNROLL(16)
+    for (uint32_t t = 0; t < 16; t++)
+        _mm512_store_ps(turned[t], z[t]);
+    for (uint32_t t = 0; t < n_tokens; t++)
+        _mm512_mask_storeu_ps(args->y + (t0 + t) * args->y_stride + row, mask, _mm512_load_ps(turned[t * lanes_per_token]));
+}
+
+static void store_sums(const struct linear_args *args, const struct chunk *chunk, const float *sums, uint32_t row, uint32_t n_rows,
+                       uint32_t t0, uint32_t n_tokens)
+{
+    for (uint32_t r = 0; r < n_rows; r += 16) {
+        const float *from = sums + r * chunk->sums_stride;
+        uint32_t rows = n_rows - r < 16 ? n_rows - r : 16;
+
+        for (uint32_t v = 0; v < chunk->n_wide; v++) {
+            uint32_t left = n_tokens - v * 16;
+
+            store_group(args, from + v * 16, chunk->sums_stride, row + r, rows, t0 + v * 16, left < 16 ? left : 16, 1);
+        }
+        if (chunk->has_narrow)
+            store_group(args, from + chunk->n_wide * 16, chunk->sums_stride, row + r, rows, t0 + chunk->n_wide * 16,
+                        n_tokens - chunk->n_wide * 16, 2);
+    }
+}
+
+TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type)
+{
+    const enum act_format format = is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
+    const bool stream = args->m <= SMALL_BATCH;
+    const uint32_t n_blocks = (args->k + 255) / 256, panel = stream ? n_blocks : PANEL_VALUES / 256, tile_max = stream ? 16 : 32;
+    struct tile_row *tile = args->scratch;
+    float *sums = (float *)((uint8_t *)args->scratch + SCRATCH_TILE_ROWS * SCRATCH_ROW_BYTES);
+
+    for (uint32_t t0 = 0; t0 < args->m; t0 += SCRATCH_CHUNK) {
+        uint32_t n_tokens = args->m - t0 < SCRATCH_CHUNK ? args->m - t0 : SCRATCH_CHUNK, rest = n_tokens % ACT_GROUP;
+        struct chunk chunk = {
+            .act = act_group_at(format, (void *)args->act, args->k, t0),
+            .group_bytes = act_group_bytes(format, args->k, ACT_GROUP),
+            .n_wide = n_tokens / ACT_GROUP + (rest > 8),
+            .has_narrow = rest > 0 && rest <= 8,
+        };
+
+        chunk.sums_stride = (chunk.n_wide + chunk.has_narrow) * 16;
+        for (uint32_t row0 = args->row0; row0 < args->row1; row0 += SCRATCH_PANEL_ROWS) {
+            uint32_t n_rows = args->row1 - row0 < SCRATCH_PANEL_ROWS ? args->row1 - row0 : SCRATCH_PANEL_ROWS;
+
+            memset(sums, 0, (size_t)((n_rows + 15) & ~15u) * chunk.sums_stride * sizeof(float));
+            for (uint32_t b = 0; b < n_blocks; b += panel) {
+                for (uint32_t r = 0; r < n_rows; r += tile_max)
+                    tile_panel(type, args, &chunk, row0 + r, n_rows - r < tile_max ? n_rows - r : tile_max, b,
+                               b + panel < n_blocks ? b + panel : n_blocks, stream, tile, sums + r * chunk.sums_stride);
+            }
+            store_sums(args, &chunk, sums, row0, n_rows, t0, n_tokens);
+        }
+    }
+}
+
+#define TYPES(X)                                                                                                   \
+    X(q4_0, TENSOR_Q4_0)                                                                                           \
+    X(q4_1, TENSOR_Q4_1)                                                                                           \
+    X(q5_0, TENSOR_Q5_0)                                                                                           \
+    X(q5_1, TENSOR_Q5_1)                                                                                           \
+    X(q8_0, TENSOR_Q8_0)                                                                                           \
+    X(iq4_nl, TENSOR_IQ4_NL)                                                                                       \
+    X(q2_k, TENSOR_Q2_K)                                                                                           \
+    X(q3_k, TENSOR_Q3_K)                                                                                           \
+    X(q4_k, TENSOR_Q4_K)                                                                                           \
+    X(q5_k, TENSOR_Q5_K)                                                                                           \
+    X(q6_k, TENSOR_Q6_K)                                                                                           \
+    X(iq4_xs, TENSOR_IQ4_XS)
+
+#define DEFINE_ROWS(name, type)                                                                                    \
+    static void name(const struct linear_args *args)                                                               \
+    {                                                                                                              \
+        rows_lanes(args, type);                                                                                    \
+    }
+TYPES(DEFINE_ROWS)
+
+#define ROW(name, type)                                                                                            \
+    {KERNEL_LINEAR_LANES, type, LINEAR_AVX512_ISA, {.rows = name}, #name "-lanes-avx512", 0.0f, "linear.h; unpacked tiles, K panels"},
+
+const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS] = {TYPES(ROW)};
