@@ -35,6 +35,7 @@ struct gguf {
     size_t n_parts;
     struct gguf_tensor *tensors; /* [n_tensors] */
     uint32_t *tensor_order;      /* [n_tensors] by name */
+    uint64_t *tensor_records;    /* [n_tensors] where each one's entry stands in its file, for messages */
     size_t n_tensors;
 };
 

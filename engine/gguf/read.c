@@ -48,6 +48,7 @@ struct gguf *gguf_free(struct gguf *g)
     free(g->directories);
     free(g->tensors);
     free(g->tensor_order);
+    free(g->tensor_records);
     free(g);
     return NULL;
 }
@@ -255,7 +256,9 @@ static int compare_offsets(const void *a, const void *b, void *tensors)
     const struct gguf_tensor *x = (const struct gguf_tensor *)tensors + *(const uint32_t *)a;
     const struct gguf_tensor *y = (const struct gguf_tensor *)tensors + *(const uint32_t *)b;
 
-    return (x->offset > y->offset) - (x->offset < y->offset);
+    if (x->offset == y->offset)
+        return x < y ? -1 : x > y;
+    return x->offset < y->offset ? -1 : 1;
 }
 
 /* @records: [n] where each of this part's tensors has its entry. @order: [n], for our use. */
@@ -282,11 +285,9 @@ static int read_tensors(struct header *h, struct gguf *g, const struct gguf_part
     struct directory *d = &g->directories[h->part];
     size_t n = d->n_tensors;
     struct gguf_tensor *tensors = g->tensors + g->n_tensors;
-    _cleanup_free_ uint64_t *records = calloc(n ? n : 1, sizeof(*records));
+    uint64_t *records = g->tensor_records + g->n_tensors;
     int r;
 
-    if (!records)
-        return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         struct header_tensor tensor;
 
@@ -316,13 +317,31 @@ static int read_tensors(struct header *h, struct gguf *g, const struct gguf_part
     return 0;
 }
 
+static int reserve_tensors(struct gguf *g, size_t n)
+{
+    void *more;
+
+    more = reallocarray(g->tensors, n + 1, sizeof(*g->tensors));
+    if (!more)
+        return -ENOMEM;
+    g->tensors = more;
+    more = reallocarray(g->tensor_order, n + 1, sizeof(*g->tensor_order));
+    if (!more)
+        return -ENOMEM;
+    g->tensor_order = more;
+    more = reallocarray(g->tensor_records, n + 1, sizeof(*g->tensor_records));
+    if (!more)
+        return -ENOMEM;
+    g->tensor_records = more;
+    return 0;
+}
+
 static int read_part(struct gguf *g, const struct gguf_part *part, size_t i_part, struct fault *reterr)
 {
     struct directory *d = &g->directories[i_part];
     struct extent extent;
     struct header h;
     struct names names;
-    void *more;
     size_t n_all;
     int r;
 
@@ -352,15 +371,9 @@ static int read_part(struct gguf *g, const struct gguf_part *part, size_t i_part
     if (n_all > GGUF_TENSORS_MAX)
         return header_refuse(&h, 8, "the parts up to here have %zu tensors, at most %u are read", n_all,
                              GGUF_TENSORS_MAX);
-    more = reallocarray(g->tensors, n_all + 1, sizeof(*g->tensors));
-    if (!more)
-        return -ENOMEM;
-    g->tensors = more;
-    more = reallocarray(g->tensor_order, n_all + 1, sizeof(*g->tensor_order));
-    if (!more)
-        return -ENOMEM;
-    g->tensor_order = more;
-
+    r = reserve_tensors(g, n_all);
+    if (r < 0)
+        return r;
     r = read_keys(&h, d, &names, extent.n_strings);
     if (r < 0)
         return r;
@@ -386,12 +399,13 @@ static int order_tensors(struct gguf *g, struct fault *reterr)
     if (g->n_tensors > 1)
         qsort_r(g->tensor_order, g->n_tensors, sizeof(*g->tensor_order), compare_tensors, g->tensors);
     for (size_t i = 1; i < g->n_tensors; i++) {
-        const struct gguf_tensor *before = &g->tensors[g->tensor_order[i - 1]], *t = &g->tensors[g->tensor_order[i]];
+        uint32_t first = g->tensor_order[i - 1], second = g->tensor_order[i];
+        const struct gguf_tensor *before = &g->tensors[first], *t = &g->tensors[second];
         struct header h = {.part = t->part, .n_parts = g->n_parts, .reterr = reterr};
 
         if (strcmp(before->name, t->name) == 0)
-            return header_refuse(&h, t->offset, "tensor %s is there twice, before in part %" PRIu32 " at offset %" PRIu64,
-                                 t->name, before->part + 1, before->offset);
+            return header_refuse(&h, g->tensor_records[second], "tensor %s is there twice, before in part %" PRIu32
+                                 " at offset %" PRIu64, t->name, before->part + 1, g->tensor_records[first]);
     }
     return 0;
 }
@@ -417,8 +431,8 @@ static int check_split(const struct gguf *g, size_t part, struct fault *reterr)
 {
     const struct directory *d = &g->directories[part];
     struct header h = {.part = part, .n_parts = g->n_parts, .reterr = reterr};
-    int64_t no, count, n_tensors;
-    uint64_t at_no, at_count, at_tensors;
+    int64_t no, count;
+    uint64_t at_no, at_count;
     int r;
 
     r = split_value(&h, d, "split.count", /* absent= */ 1, &count, &at_count);
@@ -437,9 +451,18 @@ static int check_split(const struct gguf *g, size_t part, struct fault *reterr)
     if ((uint64_t)no != part)
         return header_refuse(&h, at_no, "split.no says that this is part %" PRId64 " of %" PRId64
                              ", it was given as part %zu", no + 1, count, part + 1);
-    if (part > 0)
-        return 0;
-    r = split_value(&h, d, "split.tensors.count", (int64_t)g->n_tensors, &n_tensors, &at_tensors);
+    return 0;
+}
+
+/* The first part says how many tensors all have together. */
+static int check_tensor_count(const struct gguf *g, struct fault *reterr)
+{
+    struct header h = {.n_parts = g->n_parts, .reterr = reterr};
+    int64_t n_tensors;
+    uint64_t at_tensors;
+    int r;
+
+    r = split_value(&h, &g->directories[0], "split.tensors.count", (int64_t)g->n_tensors, &n_tensors, &at_tensors);
     if (r < 0)
         return r;
     if ((uint64_t)n_tensors != g->n_tensors)
@@ -474,6 +497,9 @@ int gguf_read(const struct gguf_part *parts, size_t n_parts, struct gguf **ret, 
         if (r < 0)
             return r;
     }
+    r = check_tensor_count(g, reterr);
+    if (r < 0)
+        return r;
     r = order_tensors(g, reterr);
     if (r < 0)
         return r;

@@ -53,9 +53,12 @@ static int allocate(struct merges *m, uint64_t n)
     return 0;
 }
 
-/* @space: where the space between the two spellings is. */
+/*
+ * @space: where the space between the two spellings is. @last: what the last merge made; vocabularies are usually in the
+ * order of their merges, so that the next one makes the next token.
+ */
 static void add_merge(struct merges *m, const struct vocabulary *v, const char *text, size_t n, size_t space,
-                      uint32_t rank)
+                      uint32_t rank, int32_t *last)
 {
     char whole[2 * TOKEN_BYTES_MAX];
     size_t n_right = n - space - 1;
@@ -68,9 +71,10 @@ static void add_merge(struct merges *m, const struct vocabulary *v, const char *
     right = vocabulary_find_plain(v, text + space + 1, n_right);
     memcpy(whole, text, space);
     memcpy(whole + space, text + space + 1, n_right);
-    id = vocabulary_find_plain(v, whole, space + n_right);
+    id = vocabulary_find_near(v, *last + 1, whole, space + n_right);
     if (left < 0 || right < 0 || id < 0)
         return;
+    *last = id;
     slot = slot_of(m, (uint64_t)left << 32 | (uint32_t)right);
     /* A pair that is listed twice has its first rank. */
     if (slot->rank != MERGE_NONE)
@@ -82,6 +86,7 @@ static void add_merge(struct merges *m, const struct vocabulary *v, const char *
 int merges_init(struct merges *m, const struct vocabulary *v, const struct gguf *g, struct fault *reterr)
 {
     struct gguf_array merges;
+    int32_t last = -1;
     int r;
 
     r = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, reterr);
@@ -109,7 +114,7 @@ int merges_init(struct merges *m, const struct vocabulary *v, const struct gguf 
                                 " is no pair of tokens with a space between", i);
             return -EINVAL;
         }
-        add_merge(m, v, text.data, text.n_bytes, (size_t)(space - text.data), (uint32_t)i);
+        add_merge(m, v, text.data, text.n_bytes, (size_t)(space - text.data), (uint32_t)i, &last);
     }
     return 0;
 }

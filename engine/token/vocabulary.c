@@ -131,6 +131,19 @@ int32_t vocabulary_find_plain(const struct vocabulary *v, const char *text, size
     return id;
 }
 
+int32_t vocabulary_find_near(const struct vocabulary *v, int32_t guess, const char *text, size_t n_bytes)
+{
+    if (guess >= 0 && (uint32_t)guess < v->n && !(v->flags[guess] & TOKEN_IS_SHADOWED) &&
+        !vocabulary_is_special(v, (uint32_t)guess) && v->types[guess] != TOKEN_BYTE) {
+        size_t n;
+        const char *guessed = vocabulary_text(v, (uint32_t)guess, &n);
+
+        if (n > 0 && n == n_bytes && memcmp(guessed, text, n) == 0)
+            return guess;
+    }
+    return vocabulary_find_plain(v, text, n_bytes);
+}
+
 static int allocate(struct vocabulary *v, uint64_t n_text_bytes)
 {
     uint64_t n_slots = 16;
@@ -201,6 +214,8 @@ static int read_texts(struct vocabulary *v, const struct gguf *g, struct fault *
         slot = slot_of(v, v->texts + v->text_at[i], text.n_bytes, tag);
         if (*slot == 0)
             *slot = (tag >> 32) << 32 | (i + 1);
+        else
+            v->flags[i] |= TOKEN_IS_SHADOWED;
     }
     return 0;
 }

@@ -26,8 +26,9 @@ enum token_type {
 };
 
 enum token_flags {
-    TOKEN_IS_END = 1 << 0,   /* ends an answer */
+    TOKEN_IS_END = 1 << 0,     /* ends an answer */
     TOKEN_EATS_SPACE = 1 << 1, /* white space behind it in a text is dropped */
+    TOKEN_IS_SHADOWED = 1 << 2, /* an earlier token has the same spelling */
 };
 
 struct vocabulary {
@@ -68,6 +69,12 @@ int32_t vocabulary_find(const struct vocabulary *v, const char *text, size_t n_b
  * vocabulary_find_plain() - the same, but only tokens that plain text may turn into: no control, unknown or byte tokens
  */
 int32_t vocabulary_find_plain(const struct vocabulary *v, const char *text, size_t n_bytes);
+
+/**
+ * vocabulary_find_near() - vocabulary_find_plain() for somebody who expects the token @guess (any number)
+ * A right guess costs no look into the hash table, which for large vocabularies lies outside the caches.
+ */
+int32_t vocabulary_find_near(const struct vocabulary *v, int32_t guess, const char *text, size_t n_bytes);
 
 /**
  * vocabulary_text() - the spelling of token @id < v->n
