@@ -42,6 +42,56 @@ def chat():
     ]
 
 
+def gguf():
+    """Key types by name; a vocabulary of each kind, split parts, and one file for each thing that can be wrong."""
+    u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 = range(13)
+    text = lambda s: struct.pack('<Q', len(s)) + s
+    pad = lambda b, n: b + bytes(-len(b) % n)
+    numbers = {u8: 'B', i8: 'b', u16: 'H', i16: 'h', u32: 'I', i32: 'i', f32: 'f', boolean: 'B', u64: 'Q', i64: 'q', f64: 'd'}
+
+    def value(kind, v):
+        return text(v) if kind == string else struct.pack('<' + numbers[kind], v)
+
+    def key(name, kind, v):
+        return text(name) + struct.pack('<I', kind) + value(kind, v)
+
+    def keys(name, kind, v):
+        return text(name) + struct.pack('<IIQ', array, kind, len(v)) + b''.join(value(kind, x) for x in v)
+
+    def tensor(name, dims, kind, at):
+        return text(name) + struct.pack('<I%dQIQ' % len(dims), len(dims), *dims, kind, at)
+
+    def model(metadata, tensors=(), data=b'', version=3, alignment=32):
+        head = b'GGUF' + struct.pack('<IQQ', version, len(tensors), len(metadata)) + b''.join(metadata) + b''.join(tensors)
+        return pad(head, alignment) + data if tensors else head
+
+    t = b'tokenizer.ggml.'
+    hexes = [b'<0x%02X>' % b for b in range(256)]
+    words = [b'\xe2\x96\x81', b'a', b'b', b'\xe2\x96\x81a', b'\xe2\x96\x81ab', b'ab', b'<|im_end|>', b'<x>']
+    spm = [key(t + b'model', string, b'llama'), keys(t + b'tokens', string, [b'<unk>', b'<s>', b'</s>'] + hexes + words),
+           keys(t + b'scores', f32, [0.0] * 259 + [-float(i) for i in range(8)]),
+           keys(t + b'token_type', i32, [2, 3, 3] + [6] * 256 + [1] * 6 + [3, 4]), key(t + b'add_space_prefix', boolean, 1)]
+    spell = lambda b: chr(b if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174 else
+                          256 + b if b <= 32 else 0x121 + b - 127 if b <= 160 else 0x143).encode()
+    bpe = [key(t + b'model', string, b'gpt2'), keys(t + b'merges', string, [b'a b', spell(32) + b' ab', b'ab c', b'x  y']),
+           keys(t + b'tokens', string, [spell(b) for b in range(256)] + [b'ab', spell(32) + b'ab', b'abc', b'<|eot_id|>', b'<tool>']),
+           keys(t + b'token_type', i32, [1] * 259 + [3, 4]), key(t + b'bos_token_id', u32, 259), key(t + b'add_eos_token', boolean, 1)]
+    pre = [b'default', b'gpt-2', b'llama-bpe', b'qwen2', b'deepseek-llm', b'deepseek-coder', b'deepseek-v3', b'falcon', b'starcoder']
+    part = lambda i: [key(b'split.no', u16, i), key(b'split.count', u16, 2), key(b'split.tensors.count', i32, 2)]
+    scalars = [key(b'k%d' % k, k, 1) for k in numbers] + [key(b's', string, b'text')]
+    arrays = [keys(b'a%d' % k, k, [0, 1]) for k in numbers] + [keys(b'as', string, [b'', b'x'])]
+    two = [tensor(b'a', [4, 2], 0, 0), tensor(b'b', [256], 12, 32)]
+    return [
+        model([]), model([], version=2), model([], version=1), model([], version=0x3000000), model(scalars + arrays), model(spm), model(bpe),
+        model([key(b'general.architecture', string, b'llama')], two, bytes(32 + 144)),
+        model([key(b'general.alignment', u32, 64)], [tensor(b'a', [1] * 4, 1, 64)], bytes(66), alignment=64),
+        model(part(0), [two[0]], bytes(32)) + model(part(1), [tensor(b'b', [256], 12, 0)], bytes(144)),
+        model([key(b'general.alignment', u32, 3)]), model([key(b'x', u32, 1)] * 2), model([], [two[0]] * 2, bytes(64)),
+        model([], [tensor(b'a', [1 << 32, 1 << 32], 0, 0)], bytes(32)), model([], [tensor(b'a', [8], 0, 1 << 63)], bytes(32)),
+        model([text(b'x') + struct.pack('<IIQ', array, array, 1) + struct.pack('<IQ', u8, 0)]),
+    ] + [model(bpe + [key(t + b'pre', string, name)]) + b" I'll 123 \xe4\xbd\xa0\xe5\xa5\xbd\n\n  ab <|eot_id|> <tool>" for name in pre]
+
+
 def main():
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     for i, seed in enumerate(globals()[name.replace('-', '_')]()):
