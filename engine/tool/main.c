@@ -13,6 +13,7 @@ static const struct verb {
     int (*run)(int argc, char **argv);
 } verbs[] = {
     {"info", "FILE", "what is in the file, and whether this version can run it", verb_info},
+    {"tokenize", "FILE [--special] [--ids]", "the tokens of the text on stdin", verb_tokenize},
     {"render", "FILE|--template FILE", "the text that the chat template makes of the variables on stdin (JSON)", verb_render},
     {"logits", "FILE --ids \"1 2 3\" --out FILE [--step] [--chunk N]",
      "float32 logits of every position, positions x vocabulary", verb_logits},

@@ -15,6 +15,7 @@
 
 #include "base/fault.h"
 #include "engine/gguf/limits.h"
+#include "engine/gguf/map.h"
 #include "engine/kernels/kernels.h"
 
 int tool_usage(const char *verb, const char *format, ...)
@@ -213,5 +214,61 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
             fault_subject(&fault, c->path);
         return tool_fail(c->path, &fault, r);
     }
+    return 0;
+}
+
+int tool_model_open(const char *path, struct tool_model *ret)
+{
+    _cleanup_tool_files_ struct tool_files files = {};
+    struct fault fault = {.kind = FAULT_NONE};
+    const struct gguf_part *parts;
+    size_t n_parts;
+    int r;
+
+    r = tool_files_open(path, &files);
+    if (r != 0)
+        return r;
+    r = gguf_map(files.fds, files.n, 0, &ret->map, &fault);
+    if (r == 0) {
+        parts = gguf_map_parts(ret->map, &n_parts);
+        r = gguf_read(parts, n_parts, &ret->gguf, &fault);
+    }
+    if (r < 0) {
+        fault_subject(&fault, path);
+        return tool_fail(path, &fault, r);
+    }
+    return 0;
+}
+
+void tool_model_done(struct tool_model *m)
+{
+    gguf_free(m->gguf);
+    gguf_unmap(m->map);
+    *m = (struct tool_model){0};
+}
+
+int tool_read_all(FILE *f, char **ret, size_t *ret_n)
+{
+    _cleanup_free_ char *data = NULL;
+    size_t n = 0, room = 0;
+
+    do {
+        char *grown;
+
+        if (n > TOOL_INPUT_BYTES_MAX)
+            return -E2BIG;
+        room = room * 2 + 65536;
+        grown = realloc(data, room);
+        if (!grown)
+            return -ENOMEM;
+        data = grown;
+        n += fread(data + n, 1, room - n, f);
+    } while (n == room);
+    if (ferror(f))
+        return -EIO;
+    if (n > TOOL_INPUT_BYTES_MAX)
+        return -E2BIG;
+    *ret = TAKE_PTR(data);
+    *ret_n = n;
     return 0;
 }

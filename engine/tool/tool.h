@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/cleanup.h"
 #include "engine/engine.h"
@@ -22,6 +23,8 @@ enum tool_exit {
 };
 
 struct fault;
+struct gguf;
+struct gguf_map;
 
 /* What verbs that compute take from the command line; tool_config_init() sets the defaults. */
 struct tool_config {
@@ -106,9 +109,36 @@ void tool_files_done(struct tool_files *f);
  */
 int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret);
 
+/* A model's directory, without an engine. */
+struct tool_model {
+    struct gguf_map *map;
+    struct gguf *gguf;
+};
+
+/**
+ * tool_model_open() - map and read @path, with the other parts of a split model; @ret is all zero
+ * Returns 0 or TOOL_FAILED after a message; tool_model_done() has to be called either way.
+ */
+int tool_model_open(const char *path, struct tool_model *ret);
+
+/**
+ * tool_model_done() - release both
+ */
+void tool_model_done(struct tool_model *m);
+
+/* More than this on stdin is refused: no text or conversation is as long. */
+#define TOOL_INPUT_BYTES_MAX (64 << 20)
+
+/**
+ * tool_read_all() - everything that @f holds; *ret is the caller's, not terminated
+ * Returns 0, -ENOMEM, -E2BIG, -EIO.
+ */
+int tool_read_all(FILE *f, char **ret, size_t *ret_n);
+
 /* ---- the verbs */
 int verb_bench(int argc, char **argv);
 int verb_generate(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_logits(int argc, char **argv);
 int verb_render(int argc, char **argv);
+int verb_tokenize(int argc, char **argv);

@@ -18,16 +18,6 @@
 #define TEXT_BYTES_MAX  120
 #define ELEMENTS_SHOWN  8
 
-static void gguf_freep(struct gguf **g)
-{
-    gguf_free(*g);
-}
-
-static void gguf_unmapp(struct gguf_map **m)
-{
-    gguf_unmap(*m);
-}
-
 static void print_text(const struct gguf_string *s)
 {
     uint64_t n = s->n_bytes < TEXT_BYTES_MAX ? s->n_bytes : TEXT_BYTES_MAX;
@@ -152,14 +142,9 @@ static void print_facts(const struct engine *e)
 int verb_info(int argc, char **argv)
 {
     static const struct option options[] = {TOOL_OPTIONS, {}};
-    _cleanup_tool_files_ struct tool_files files = {};
-    _cleanup_(gguf_unmapp) struct gguf_map *map = NULL;
-    _cleanup_(gguf_freep) struct gguf *g = NULL;
+    _cleanup_(tool_model_done) struct tool_model model = {0};
     _cleanup_engine_ struct engine *e = NULL;
-    struct fault fault = {.kind = FAULT_NONE};
-    const struct gguf_part *parts;
     struct tool_config config;
-    size_t n_parts;
     int option, r;
 
     r = tool_config_init(&config);
@@ -174,19 +159,10 @@ int verb_info(int argc, char **argv)
         return tool_usage(argv[0], "expected one model file");
     config.path = argv[optind];
 
-    r = tool_files_open(config.path, &files);
+    r = tool_model_open(config.path, &model);
     if (r != 0)
         return r;
-    r = gguf_map(files.fds, files.n, 0, &map, &fault);
-    if (r == 0) {
-        parts = gguf_map_parts(map, &n_parts);
-        r = gguf_read(parts, n_parts, &g, &fault);
-    }
-    if (r < 0) {
-        fault_subject(&fault, config.path);
-        return tool_fail(config.path, &fault, r);
-    }
-    print_directory(g, gguf_map_bytes(map));
+    print_directory(model.gguf, gguf_map_bytes(model.map));
     fflush(stdout);
 
     /* The smallest engine there is: whether the model can be run is asked, not how much memory it may take. */

@@ -6,7 +6,6 @@
  */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,66 +14,8 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "engine/chat/chat.h"
-#include "engine/gguf/map.h"
 #include "engine/gguf/read.h"
 #include "engine/tool/tool.h"
-
-enum { INPUT_BYTES_MAX = 64 << 20 };
-
-struct model {
-    struct gguf_map *map;
-    struct gguf *gguf;
-};
-
-static void model_done(struct model *m)
-{
-    gguf_free(m->gguf);
-    gguf_unmap(m->map);
-}
-
-static int read_all(FILE *f, char **ret, size_t *ret_n)
-{
-    _cleanup_free_ char *data = NULL;
-    size_t n = 0, room = 0;
-
-    do {
-        char *grown;
-
-        room = room * 2 + 65536;
-        grown = room <= INPUT_BYTES_MAX * 2 ? realloc(data, room) : NULL;
-        if (!grown)
-            return -ENOMEM;
-        data = grown;
-        n += fread(data + n, 1, room - n, f);
-    } while (n == room);
-    if (ferror(f))
-        return -EIO;
-    *ret = TAKE_PTR(data);
-    *ret_n = n;
-    return 0;
-}
-
-static int open_model(const char *path, struct model *ret)
-{
-    _cleanup_tool_files_ struct tool_files files = {};
-    struct fault fault = {.kind = FAULT_NONE};
-    const struct gguf_part *parts;
-    size_t n_parts;
-    int r = tool_files_open(path, &files);
-
-    if (r != 0)
-        return r;
-    r = gguf_map(files.fds, files.n, 0, &ret->map, &fault);
-    if (r == 0) {
-        parts = gguf_map_parts(ret->map, &n_parts);
-        r = gguf_read(parts, n_parts, &ret->gguf, &fault);
-    }
-    if (r < 0) {
-        fault_subject(&fault, path);
-        return tool_fail(path, &fault, r);
-    }
-    return 0;
-}
 
 /* A variable from the vocabulary, such as bos_token, unless the caller has given one. */
 static void add_token(const struct gguf *g, const char *id_key, const char *variable, json_object *variables)
@@ -91,7 +32,7 @@ static void add_token(const struct gguf *g, const char *id_key, const char *vari
         json_object_object_add(variables, variable, json_object_new_string_len(text.data, (int)text.n_bytes));
 }
 
-static int find_template(const struct model *m, const char *path, const char *file, struct chat_template **ret)
+static int find_template(const struct tool_model *m, const char *path, const char *file, struct chat_template **ret)
 {
     struct fault fault = {.kind = FAULT_NONE};
     _cleanup_free_ char *source = NULL;
@@ -102,7 +43,7 @@ static int find_template(const struct model *m, const char *path, const char *fi
     if (file) {
         _cleanup_fclose_ FILE *f = fopen(file, "re");
 
-        r = f ? read_all(f, &source, &n) : -errno;
+        r = f ? tool_read_all(f, &source, &n) : -errno;
         if (r < 0)
             return tool_fail(file, NULL, r);
         text = (struct gguf_string){source, n};
@@ -121,12 +62,12 @@ static int find_template(const struct model *m, const char *path, const char *fi
 
 static int read_variables(json_object **ret)
 {
-    static const struct json_limits limits = {.bytes_max = INPUT_BYTES_MAX, .depth_max = 64, .values_max = 1 << 22};
+    static const struct json_limits limits = {.bytes_max = TOOL_INPUT_BYTES_MAX, .depth_max = 64, .values_max = 1 << 22};
     _cleanup_json_ json_object *object = NULL;
     _cleanup_free_ char *text = NULL;
     struct json_error error = {0};
     size_t n;
-    int r = read_all(stdin, &text, &n);
+    int r = tool_read_all(stdin, &text, &n);
 
     if (r >= 0)
         r = json_parse(text, n, &limits, &object, NULL, &error);
@@ -167,7 +108,7 @@ static int clock_of(json_object *variables, struct tm *ret)
 int verb_render(int argc, char **argv)
 {
     static const struct option options[] = {{"template", 1, NULL, 't'}, {}};
-    _cleanup_(model_done) struct model model = {0};
+    _cleanup_(tool_model_done) struct tool_model model = {0};
     _cleanup_chat_template_ struct chat_template *template = NULL;
     _cleanup_json_ json_object *variables = NULL;
     _cleanup_free_ char *text = NULL;
@@ -186,7 +127,7 @@ int verb_render(int argc, char **argv)
         return tool_usage(argv[0], "expected a model file, or --template FILE alone");
     path = file ? file : argv[optind];
     if (!file) {
-        r = open_model(path, &model);
+        r = tool_model_open(path, &model);
         if (r != 0)
             return r;
     }
