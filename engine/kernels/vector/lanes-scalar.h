@@ -5,7 +5,7 @@
  * 16 floats, one at a time: the reference for lanes-avx2.h and lanes-avx512.h, and the only place that says what the
  * functions do. The kernels (norm.h, glu.h, rope.h, attention.h beside this file) are written once on top of these and
  * compiled once per instruction set; so the order of every operation is the same by construction, and only the
- * functions in these three headers can differ. tests/unit/kernels/test-lanes.c compares them one by one.
+ * functions in these three headers can differ. tests/unit/kernels/test-vector.c compares every kernel with this one.
  *
  * To add an instruction set: one lanes-X.h, one vector-X.c, a row in vector.c.
  */

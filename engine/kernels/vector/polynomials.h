@@ -46,7 +46,7 @@ LANES_INLINE lanes math_tanh(lanes x)
     p = lanes_fma(lanes_mul(x, z), p, x);
     far = lanes_add(math_exp(lanes_add(a, a)), lanes_set(1.0f));
     far = lanes_sub(lanes_set(1.0f), lanes_div(lanes_set(2.0f), far));
-    return lanes_select(lanes_less(a, lanes_set(0.625f)), p, lanes_with_sign_of(far, x));
+    return lanes_with_sign_of(lanes_select(lanes_less(a, lanes_set(0.625f)), p, far), x);
 }
 
 /* x / (1 + exp(-y)): the common shape of silu (y = x) and gelu. -infinity gives NaN only where the limit has none. */
