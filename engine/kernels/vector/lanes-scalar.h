@@ -16,6 +16,7 @@
 #include "engine/kernels/fma.h"
 
 #define LANES 16
+#define LANES_SCALAR
 #define LANES_INLINE static inline
 
 typedef struct {

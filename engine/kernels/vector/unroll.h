@@ -7,7 +7,10 @@
  */
 #define FORGET(pointer) __asm__("" : "+r"(pointer))
 
-#ifdef __clang__
+#ifdef LANES_SCALAR /* no registers to keep anything in */
+#define UNROLL
+#define UNROLL_NOT
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_NOT _Pragma("clang loop unroll(disable)")
 #else
