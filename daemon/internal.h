@@ -78,7 +78,8 @@ struct model {
     struct worker *worker;
     struct fault fault;     /* of FAILED */
     char note[512];         /* what status says as reason; "" none */
-    uint64_t failed_us;     /* when it failed */
+    uint64_t failed_us;     /* when it failed … */
+    uint64_t believed_us;   /* … and for how long nobody tries again */
     uint64_t ready_us, used_us;
     unsigned n_crashes;     /* in a row */
     uint64_t bytes_done, bytes_total;
@@ -108,6 +109,7 @@ struct request {
     enum request_kind kind;
     enum request_state state;
     bool ended;
+    bool told; /* that it waits */
     const char *cancelled; /* why it is to end with Cancelled; a static text, NULL: it is not */
     const struct request_callbacks *callbacks;
     void *userdata;

@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * What a client can take of the daemon before any quota of the policy speaks, each with its reason.
+ * What a client can take of the daemon before any quota of the policy speaks, and how long a worker may take, each with
+ * its reason.
  */
 
 #include <stdint.h>
@@ -46,3 +47,19 @@
 
 /* Connections accepted in a row before the others have their turn. */
 #define LIMIT_ACCEPTS_IN_A_ROW 16
+
+/* Live requests of everybody: each costs about a kilobyte, and its parameters while it is held. */
+#define LIMIT_REQUESTS 16384
+
+/* Ends of a worker in a row before its model is given up: about 3 s of trying. */
+#define LIMIT_CRASHES 6
+
+/* From the start of a worker to HELLO: exec, dynamic linking, sandbox, on a machine that is busy. */
+#define LIMIT_HELLO_US (UINT64_C(30) * 1000000)
+
+/* Without an answer to PING. The link thread answers even while an engine step hangs, so silence means that the process
+ * does not run at all. Generous, because a machine that swaps or is paused is no reason to throw a loaded model away. */
+#define LIMIT_PONG_US (UINT64_C(30) * 1000000)
+
+/* From the closing of its link to a worker's end; then it is killed. */
+#define LIMIT_WORKER_END_US (UINT64_C(2) * 1000000)

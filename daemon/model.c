@@ -30,15 +30,18 @@
 #include "base/json.h"
 #include "base/units.h"
 #include "daemon/internal.h"
+#include "daemon/limits.h"
 
 #define BACKOFF_FIRST_US UINT64_C(100000)
 #define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
-/* Ends in a row before the model is given up: about 3 s of trying. */
-#define CRASHES_MAX 6
 /* A worker that lived so long has not crashed "in a row". */
 #define HEALTHY_US (UINT64_C(60) * 1000000)
-/* How long a failure is believed: requests are refused at once, then the next one tries again. */
-#define FAILED_US (UINT64_C(60) * 1000000)
+/* How long a failure is believed: requests are refused at once, then the next one tries again. Opening a file once more
+ * costs little, starting a worker that crashes a lot. */
+#define FAULT_BELIEVED_US (UINT64_C(5) * 1000000)
+#define CRASHES_BELIEVED_US (UINT64_C(60) * 1000000)
+/* A pinned model is tried again by itself. */
+#define PINNED_RETRY_US (UINT64_C(60) * 1000000)
 
 static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat", "embed", "tokenize"};
 
@@ -200,7 +203,8 @@ static void fail(struct model *model, const struct fault *fault)
     model->fault = *fault;
     fault_subject(&model->fault, model->rules->name);
     if (model->fault.kind == FAULT_MODEL_UNAVAILABLE && model->fault.retry_after_ms < 0)
-        model->fault.retry_after_ms = FAILED_US / 1000;
+        model->fault.retry_after_ms = FAULT_BELIEVED_US / 1000;
+    model->believed_us = FAULT_BELIEVED_US;
     log_model(model, LOG_ERR, fault_describe(&model->fault, text, sizeof(text)));
     handle(model, MODEL_FAULT);
 }
@@ -343,7 +347,7 @@ static void enter_failed(struct model *model)
     requests_fail_submitted(model, &model->fault);
     requests_fail_held(model, &model->fault);
     if (model->rules->residency.when == POLICY_WHEN_ALWAYS)
-        set_timer(model, FAILED_US);
+        set_timer(model, PINNED_RETRY_US);
 }
 
 static void handle(struct model *model, enum model_event event)
@@ -578,10 +582,11 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     log_model(model, LOG_ERR, reason);
     fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s", reason);
     fault.retry_after_ms = (int64_t)(model_backoff_us(model->n_crashes) / 1000) + 1000;
-    if (model->n_crashes >= CRASHES_MAX) {
+    if (model->n_crashes >= LIMIT_CRASHES) {
         fault_set(&model->fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s, %u times in a row", reason,
                   model->n_crashes);
-        model->fault.retry_after_ms = FAILED_US / 1000;
+        model->fault.retry_after_ms = CRASHES_BELIEVED_US / 1000;
+        model->believed_us = CRASHES_BELIEVED_US;
         handle(model, MODEL_CRASHED_OUT);
         return;
     }
@@ -665,10 +670,10 @@ bool model_want(struct model *model, struct fault *reterr)
     uint64_t since = manager_now_us(model->manager) - model->failed_us;
 
     if (model->state == MODEL_FAILED) {
-        if (since < FAILED_US) {
+        if (since < model->believed_us) {
             *reterr = model->fault;
             if (reterr->kind == FAULT_MODEL_UNAVAILABLE)
-                reterr->retry_after_ms = (int64_t)((FAILED_US - since) / 1000) + 1;
+                reterr->retry_after_ms = (int64_t)((model->believed_us - since) / 1000) + 1;
             return false;
         }
         model->n_crashes = 0;

@@ -22,9 +22,7 @@
 #include <string.h>
 
 #include "daemon/internal.h"
-
-/* All requests of everybody: each costs about a kilobyte, and its parameters while it is held. */
-#define REQUESTS_MAX 16384
+#include "daemon/limits.h"
 
 const char *request_state_to_string(enum request_state state)
 {
@@ -210,15 +208,33 @@ void requests_recheck_held(struct manager *m)
 
 /* ---- news for those who wait ---- */
 
-static void tell(struct request *r, int64_t position)
+/* How many of the same user's are before it: others don't matter here. */
+static int64_t own_position(const struct request *r)
+{
+    int64_t position = 1;
+    struct list *at, *after;
+
+    list_foreach (at, after, &r->manager->held) {
+        const struct request *other = list_entry(at, struct request, by_held);
+
+        if (other == r)
+            break;
+        position += other->subject.uid == r->subject.uid;
+    }
+    return position;
+}
+
+static void tell(struct request *r)
 {
     struct model *model = r->model;
 
+    r->told = true;
     if (model->state != MODEL_READY) {
         if (r->callbacks->progress)
             r->callbacks->progress(r, model->bytes_done, model->bytes_total, r->userdata);
     } else if (r->callbacks->queue) {
-        r->callbacks->queue(r, position, -1, r->userdata);
+        r->queue_position = own_position(r);
+        r->callbacks->queue(r, r->queue_position, -1, r->userdata);
     }
 }
 
@@ -227,21 +243,9 @@ void requests_tell_waiting(struct manager *m, struct model *only)
     uint64_t last = last_id(m), id = 0;
 
     for (struct request *r; (r = next_held(m, id, last));) {
-        int64_t position = 1;
-        struct list *at, *after;
-
         id = r->id;
-        if (only && r->model != only)
-            continue;
-        /* How many of the same user's are before it: others don't matter here. */
-        list_foreach (at, after, &m->held) {
-            struct request *other = list_entry(at, struct request, by_held);
-
-            if (other == r)
-                break;
-            position += other->subject.uid == r->subject.uid;
-        }
-        tell(r, position);
+        if (!only || r->model == only)
+            tell(r);
     }
 }
 
@@ -373,11 +377,15 @@ void requests_pump(struct manager *m)
             const struct request_usage usage = {.queue_ms = (manager_now_us(m) - r->started_us) / 1000};
 
             finish(r, "deadline", &usage, NULL);
-        } else if (may_run(r) && submit(r) < 0) {
+        } else if (may_run(r)) {
             struct fault fault;
 
+            if (submit(r) >= 0)
+                continue;
             fault_set(&fault, FAULT_MODEL_UNAVAILABLE, r->model->rules->name, "out of memory");
             request_fail(r, &fault);
+        } else if (!r->told) {
+            tell(r); /* with it the client learns the request's number */
         }
     }
 }
@@ -445,10 +453,10 @@ static int charge(struct manager *m, struct request *r, const struct policy_quot
                        may_run(r) ? UINT64_MAX : quota->queued, &r->charge);
     if (q < 0)
         return q;
-    if (q == ACCOUNT_FULL || m->n_requests >= REQUESTS_MAX) {
+    if (q == ACCOUNT_FULL || m->n_requests >= LIMIT_REQUESTS) {
         account_discharge(&r->charge);
         fault_init(reterr_fault, FAULT_QUEUE_FULL, NULL);
-        reterr_fault->limit = q == ACCOUNT_FULL ? (int64_t)quota->queued : REQUESTS_MAX;
+        reterr_fault->limit = q == ACCOUNT_FULL ? (int64_t)quota->queued : LIMIT_REQUESTS;
         return REQUEST_REFUSED;
     }
     return 0;

@@ -5,7 +5,7 @@
  *     and wakes the loop up, which then says gone.
  *  2. gone comes at most once, and nothing comes after it.
  *  3. The process is waited for exactly once, by its pidfd, also after worker_free(): the worker then stays in
- *     owner->ending until its process has gone, killed after END_GRACE_US if it must be.
+ *     owner->ending until its process has gone, killed after LIMIT_WORKER_END_US if it must be.
  *  4. A worker only counts as itself once HELLO has come with the credentials of the process that was started.
  */
 #include "daemon/worker.h"
@@ -25,16 +25,11 @@
 
 #include "base/json.h"
 #include "base/list.h"
+#include "daemon/limits.h"
 #include "daemon/worker-start.h"
 #include "engine/proto/channel.h"
 
 #define PING_INTERVAL_US 500000
-/* The link thread answers even while an engine step hangs, so silence means that the process does not run at all.
- * Generous, because a machine that swaps or is paused is no reason to throw a loaded model away. */
-#define PONG_TIMEOUT_US (UINT64_C(30) * 1000000)
-/* From start to HELLO: exec, dynamic linking, sandbox. */
-#define HELLO_TIMEOUT_US (UINT64_C(30) * 1000000)
-#define END_GRACE_US (UINT64_C(2) * 1000000)
 /* Packets handled before other users of the loop have their turn. */
 #define PACKETS_IN_A_ROW 32
 
@@ -151,7 +146,7 @@ struct workers *workers_free(struct workers *ws)
         struct pollfd p = {.fd = w->process.pidfd, .events = POLLIN};
 
         /* The links are closed already, so they all end at the same time. */
-        if (poll(&p, 1, END_GRACE_US / 1000) <= 0)
+        if (poll(&p, 1, LIMIT_WORKER_END_US / 1000) <= 0)
             kill_process(w);
         reap(w);
         release(w);
@@ -221,6 +216,9 @@ static int send_packet(struct worker *w, enum packet_type type, const void *fixe
                      type == PACKET_MODEL ? w->n_fds : 0);
     if (r == -ENOMEM)
         return r;
+    /* The worker has closed its end: what it sent before that is heard first, then comes the end of the link. */
+    if (r == -EPIPE || r == -ECONNRESET)
+        return 0;
     if (r < 0)
         mark_broken(w, r == -ENOBUFS ? "the worker does not read its packets" : "the link to the worker broke (%s)",
                     strerror(-r));
@@ -497,7 +495,7 @@ static void end(struct worker *w)
     }
     list_append(&w->owner->ending, &w->entry);
     w->ping_cookie = 0;
-    if (sd_event_source_set_time_relative(w->ping, END_GRACE_US) < 0 ||
+    if (sd_event_source_set_time_relative(w->ping, LIMIT_WORKER_END_US) < 0 ||
         sd_event_source_set_enabled(w->ping, SD_EVENT_ONESHOT) < 0)
         kill_process(w);
 }
@@ -565,9 +563,9 @@ static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
         kill_process(w);
         return 0;
     }
-    if (w->greeted && now - w->pong_us > PONG_TIMEOUT_US)
+    if (w->greeted && now - w->pong_us > LIMIT_PONG_US)
         mark_broken(w, "the worker does not answer");
-    else if (!w->greeted && now - w->started_us > HELLO_TIMEOUT_US)
+    else if (!w->greeted && now - w->started_us > LIMIT_HELLO_US)
         mark_broken(w, "the worker did not start");
     if (w->broken[0])
         return 0;

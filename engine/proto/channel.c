@@ -281,9 +281,11 @@ int channel_receive(struct channel *c, struct channel_packet *ret)
         int r;
 
         if (n < 0) {
-            if (errno == EINTR)
+            /* ECONNRESET says, once, that the peer closed without having read everything; what it sent before that
+             * is still there to be read. */
+            if (errno == EINTR || errno == ECONNRESET)
                 continue;
-            return errno == EAGAIN ? CHANNEL_NOTHING : errno == ECONNRESET ? CHANNEL_EOF : -errno;
+            return errno == EAGAIN ? CHANNEL_NOTHING : -errno;
         }
         ancillary_take(&msg, &a);
         if (n == 0)

@@ -4,10 +4,10 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -134,14 +134,14 @@ def run_as(uid, function, gid=None):
 class Daemon:
     """A residentd with its own policy, socket and log; ended at the latest by the with statement."""
 
-    def __init__(self, policy, worker=None, uid=None, prefix=(), files=None):
+    def __init__(self, policy, worker=None, uid=None, memlock=None, files=None):
         self.dir = tempfile.mkdtemp(prefix="residentd-e2e.")
         os.chmod(self.dir, 0o755)
         self.socket = os.path.join(self.dir, "io.residentd")
         self.log_path = os.path.join(self.dir, "log")
         self.policy_path = os.path.join(self.dir, "policy.json")
         self.worker = worker or FAKE_WORKER
-        self.uid, self.prefix = uid, list(prefix)
+        self.uid, self.memlock = uid, memlock
         self.process = None
         for name, content in (files or {}).items():
             self.put(name, content)
@@ -166,9 +166,12 @@ class Daemon:
         os.chmod(self.policy_path, 0o644)
 
     def start(self, expect=None):
-        command = self.prefix + [RESIDENTD, "--policy", self.policy_path, "--socket", self.socket, "--worker",
-                                 self.worker, "--state", self.dir, "--log-level", "debug"]
+        command = [RESIDENTD, "--policy", self.policy_path, "--socket", self.socket, "--worker", self.worker,
+                   "--state", self.dir, "--log-level", "debug"]
+
         def become():
+            if self.memlock is not None:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (self.memlock, self.memlock))
             if self.uid is not None:
                 os.setgroups([])
                 os.setresgid(self.uid, self.uid, self.uid)
@@ -267,8 +270,7 @@ def need_root():
 
 def may_lock(n_bytes):
     """Whether a daemon started by this process can lock so much."""
-    import resource
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if hard == resource.RLIM_INFINITY or hard >= n_bytes:
         return True
     with open("/proc/self/status") as f:

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/account.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static void grants_up_to_the_limit(void **state)
+{
+    struct account_charge charges[512] = {{.account = NULL}}, one_more = ACCOUNT_CHARGE_NULL;
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+
+    assert_int_equal(accounts_new(&a), 0);
+    for (size_t i = 0; i < 512; i++)
+        assert_int_equal(account_charge(a, 1000, ACCOUNT_CONNECTIONS, 1, 512, &charges[i]), 0);
+    assert_int_equal(account_charge(a, 1000, ACCOUNT_CONNECTIONS, 1, 512, &one_more), ACCOUNT_FULL);
+    assert_null(one_more.account);
+    assert_int_equal(account_used(a, 1000, ACCOUNT_CONNECTIONS), 512);
+    /* Other slots and other users are not touched by it. */
+    assert_int_equal(account_charge(a, 1000, ACCOUNT_BYTES, 1, 1, &one_more), 0);
+    account_discharge(&one_more);
+    assert_int_equal(account_charge(a, 1001, ACCOUNT_CONNECTIONS, 1, 1, &one_more), 0);
+    account_discharge(&one_more);
+    account_discharge(&charges[7]);
+    assert_int_equal(account_charge(a, 1000, ACCOUNT_CONNECTIONS, 1, 512, &one_more), 0);
+    account_discharge(&one_more);
+    for (size_t i = 0; i < 512; i++)
+        account_discharge(&charges[i]);
+    assert_int_equal(account_used(a, 1000, ACCOUNT_CONNECTIONS), 0);
+}
+
+static void resizes_and_moves(void **state)
+{
+    struct account_charge x = ACCOUNT_CHARGE_NULL, y = ACCOUNT_CHARGE_NULL;
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+
+    assert_int_equal(accounts_new(&a), 0);
+    assert_int_equal(account_charge(a, 5, ACCOUNT_BYTES, 0, 100, &x), 0);
+    assert_int_equal(account_resize(&x, 60, 100), 0);
+    assert_int_equal(account_charge(a, 5, ACCOUNT_BYTES, 41, 100, &y), ACCOUNT_FULL);
+    assert_int_equal(account_charge(a, 5, ACCOUNT_BYTES, 40, 100, &y), 0);
+    assert_int_equal(account_resize(&x, 61, 100), ACCOUNT_FULL);
+    assert_int_equal(account_resize(&x, UINT64_MAX, UINT64_MAX), ACCOUNT_FULL);
+    /* Shrinking works above the limit, too: a limit may have become smaller. */
+    assert_int_equal(account_resize(&x, 10, 0), 0);
+    assert_int_equal(account_used(a, 5, ACCOUNT_BYTES), 50);
+    assert_int_equal(account_move(&x, ACCOUNT_QUEUED, 9), ACCOUNT_FULL);
+    assert_int_equal(account_used(a, 5, ACCOUNT_BYTES), 50);
+    assert_int_equal(account_move(&x, ACCOUNT_QUEUED, 10), 0);
+    assert_int_equal(account_used(a, 5, ACCOUNT_BYTES), 40);
+    assert_int_equal(account_used(a, 5, ACCOUNT_QUEUED), 10);
+    account_discharge(&x);
+    account_discharge(&x); /* an empty one is left alone */
+    account_discharge(&y);
+}
+
+static void lists_holders_by_uid(void **state)
+{
+    static const uid_t uids[] = {7, 3, 4000000000u, 5};
+    struct account_charge charges[4] = {{.account = NULL}};
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+    struct account_status *list;
+    size_t n;
+
+    assert_int_equal(accounts_new(&a), 0);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(account_charge(a, uids[i], ACCOUNT_REQUESTS, i + 1, UINT64_MAX, &charges[i]), 0);
+    account_discharge(&charges[3]);
+    assert_int_equal(accounts_list(a, &list, &n), 0);
+    assert_int_equal(n, 3);
+    assert_int_equal(list[0].uid, 3);
+    assert_int_equal(list[0].used[ACCOUNT_REQUESTS], 2);
+    assert_int_equal(list[1].uid, 7);
+    assert_int_equal(list[2].uid, 4000000000u);
+    free(list);
+    for (size_t i = 0; i < 4; i++)
+        account_discharge(&charges[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(grants_up_to_the_limit),
+        cmocka_unit_test(resizes_and_moves),
+        cmocka_unit_test(lists_holders_by_uid),
+    };
+
+    return cmocka_run_group_tests_name("account", tests, NULL, NULL);
+}
