@@ -120,7 +120,7 @@ static void bench_shape(const struct kernels *kernels, enum tensor_type type, ui
             reads[i] = read_seconds(w + (n_slices - 1 - i) * slice_bytes, slice_bytes);
         seconds[i] = slice_seconds(&s, w + i * slice_bytes);
     }
-    s.rows = (uint32_t)((256u << 10) / row_bytes) & ~31u;
+    s.rows = (uint32_t)((256u << 10) / row_bytes) < 32 ? 32 : (uint32_t)((256u << 10) / row_bytes) & ~31u;
     for (uint32_t i = 0; i < (m < 16 ? 200 : 0); i++) {
         double one = slice_seconds(&s, w) / s.rows;
 
