@@ -14,6 +14,7 @@ const struct kernel_rows *kernel_registry(uint32_t *ret_n)
     static const struct kernel_rows groups[] = {
         {linear_scalar_rows, LINEAR_SCALAR_N_ROWS},
 #ifdef __x86_64__
+        {pack_avx512_rows, PACK_AVX512_N_ROWS},
         {linear_float_avx512_rows, LINEAR_FLOAT_AVX512_N_ROWS},
         {linear_tokens32_avx512_rows, LINEAR_TOKENS32_AVX512_N_ROWS},
         {linear_tokens256_avx512_rows, LINEAR_TOKENS256_AVX512_N_ROWS},

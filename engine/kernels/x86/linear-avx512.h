@@ -11,12 +11,14 @@
 
 #define LINEAR_AVX512_ISA (ISA_AVX2 | ISA_AVX512 | ISA_AVX512_VNNI | ISA_AVX512_VBMI)
 
+#define PACK_AVX512_N_ROWS             3
 #define LINEAR_FLOAT_AVX512_N_ROWS     3
 #define LINEAR_TOKENS256_AVX512_N_ROWS 6
 #define LINEAR_TOKENS32_AVX512_N_ROWS  6
 #define LINEAR_LANES_AVX512_N_ROWS     12
 
 extern const struct kernel_row linear_tokens256_avx512_rows[LINEAR_TOKENS256_AVX512_N_ROWS];
+extern const struct kernel_row pack_avx512_rows[PACK_AVX512_N_ROWS];
 extern const struct kernel_row linear_float_avx512_rows[LINEAR_FLOAT_AVX512_N_ROWS];
 extern const struct kernel_row linear_tokens32_avx512_rows[LINEAR_TOKENS32_AVX512_N_ROWS];
 extern const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS];

@@ -12,8 +12,7 @@
 #include "engine/kernels/kernels.h"
 
 struct guarded {
-    void *map;
-    size_t map_bytes;
+    struct region *region;
     void *data;
     size_t n_bytes;
 };
