@@ -6,6 +6,7 @@
 #include "engine/sample/candidates.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 enum { BLOCK = 16 };
 
@@ -56,13 +57,22 @@ void candidates_sort(struct candidate *c, uint32_t n)
     heap_sort(c, n);
 }
 
+typedef float floats __attribute__((vector_size(16)));
+typedef int64_t masks __attribute__((vector_size(16)));
+
+/* Whether one of 16 keys is above @limit; the compiler's own vectors, since it makes none of a loop that ends in a bool. */
 static inline bool any_above(const float *keys, float limit)
 {
-    int any = 0;
+    const floats limits = {limit, limit, limit, limit};
+    masks any = {0, 0};
 
-    for (uint32_t j = 0; j < BLOCK; j++)
-        any |= keys[j] > limit;
-    return any;
+    for (uint32_t j = 0; j < BLOCK; j += 4) {
+        floats x;
+
+        memcpy(&x, keys + j, sizeof(x));
+        any |= (masks)(x > limits);
+    }
+    return (any[0] | any[1]) != 0;
 }
 
 uint32_t candidates_top(const float *keys, uint32_t n_keys, uint32_t n, struct candidate *ret)

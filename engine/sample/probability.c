@@ -1,46 +1,70 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loops over blocks of 16 without branches, which the compiler turns into vector code; the order of operations on each
- * element, and of the sums, stands in the source and can't be changed by it.
+ * Four floats at a time, in the compiler's own vectors, which every 64-bit machine has; what is compiled for is the
+ * baseline of the platform, and no fused operation is used, so the bits are the same everywhere.
  */
 #include "engine/sample/probability.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-enum { BLOCK = 16 };
+enum {
+    BLOCK = 16, /* lanes of a sum */
+    WIDTH = 4,
+};
 
-static inline float float_of_bits(uint32_t bits)
+typedef float floats __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef int32_t masks __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+
+static inline floats all(float x)
 {
-    float f;
+    return (floats){x, x, x, x};
+}
 
-    memcpy(&f, &bits, sizeof(f));
-    return f;
+static inline floats load(const float *p)
+{
+    floats x;
+
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+
+static inline floats select(masks m, floats a, floats b)
+{
+    return (floats)(((masks)a & m) | ((masks)b & ~m));
+}
+
+/* probability_clean() */
+static inline floats clean(floats x)
+{
+    return select(x <= all(__FLT_MAX__), x, select(x > all(0), all(__FLT_MAX__), all(-__builtin_inff())));
 }
 
 /*
  * 2^n * e^r with n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 in two parts, the upper with few bits, so that its product
  * with n is exact. The polynomial is a minimax fit made for this file.
  */
-static inline float exp_of(float x)
+static inline floats exp_of(floats x)
 {
-    const float round = 0x1.8p+23f;
-    float cut = x > -87.0f ? x : -87.0f;
-    float n = (cut * 0x1.715476p+0f + round) - round;
-    float r = (cut - n * 0x1.63p-1f) + n * 0x1.bd0106p-13f;
-    float p = 0x1.6a21acp-10f;
+    const floats round = all(0x1.8p+23f);
+    masks is_zero = x < all(-87.0f);
+    floats cut = select(is_zero, all(-87.0f), x);
+    floats n = (cut * all(0x1.715476p+0f) + round) - round;
+    floats r = (cut - n * all(0x1.63p-1f)) + n * all(0x1.bd0106p-13f);
+    floats p = all(0x1.6a21acp-10f);
 
-    p = p * r + 0x1.123b6ap-7f;
-    p = p * r + 0x1.5558fap-5f;
-    p = p * r + 0x1.555490p-3f;
-    p = p * r + 0x1.fffffcp-2f;
-    p = 1.0f + (r + r * r * p);
-    p *= float_of_bits((uint32_t)((int32_t)n + 127) << 23);
-    return x >= -87.0f ? p : 0.0f;
+    p = p * r + all(0x1.123b6ap-7f);
+    p = p * r + all(0x1.5558fap-5f);
+    p = p * r + all(0x1.555490p-3f);
+    p = p * r + all(0x1.fffffcp-2f);
+    p = all(1.0f) + (r + r * r * p);
+    p *= (floats)((__builtin_convertvector(n, masks) + 127) << 23);
+    return select(is_zero, all(0), p);
 }
 
 float probability_exp(float x)
 {
-    return exp_of(x);
+    return exp_of(all(x))[0];
 }
 
 /* x = 2^e * m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m - 1) / (m + 1)), its series up to the 21st power. */
@@ -68,35 +92,53 @@ double probability_log(double x)
 
 float probability_max(const float *logits, uint32_t n)
 {
-    float most[BLOCK], result = -__builtin_inff();
+    floats most[BLOCK / WIDTH];
+    float result = -__builtin_inff();
     uint32_t i = 0;
 
+    for (uint32_t j = 0; j < BLOCK / WIDTH; j++)
+        most[j] = all(result);
+    for (; i + BLOCK <= n; i += BLOCK) {
+        for (uint32_t j = 0; j < BLOCK / WIDTH; j++) {
+            floats x = load(logits + i + j * WIDTH);
+
+            most[j] = select(x > most[j], x, most[j]);
+        }
+    }
     for (uint32_t j = 0; j < BLOCK; j++)
-        most[j] = result;
-    for (; i + BLOCK <= n; i += BLOCK)
-        for (uint32_t j = 0; j < BLOCK; j++)
-            most[j] = logits[i + j] > most[j] ? logits[i + j] : most[j];
+        result = most[j / WIDTH][j % WIDTH] > result ? most[j / WIDTH][j % WIDTH] : result;
     for (; i < n; i++)
-        most[i % BLOCK] = logits[i] > most[i % BLOCK] ? logits[i] : most[i % BLOCK];
-    for (uint32_t j = 0; j < BLOCK; j++)
-        result = most[j] > result ? most[j] : result;
+        result = logits[i] > result ? logits[i] : result;
     return probability_clean(result);
 }
 
-static double chunk_sum(const float *logits, uint32_t n, float most, float temperature)
+/* exp(x) of x = (logit - most) / temperature; and, for the mean, times -x. An infinite distance counts for nothing. */
+static inline floats term(floats x, bool is_mean)
 {
-    float sum[BLOCK] = {0};
+    floats e = exp_of(x);
+
+    return is_mean ? select(e > all(0), -x * e, all(0)) : e;
+}
+
+static inline double chunk_sum(const float *logits, uint32_t n, float most, float temperature, bool is_mean)
+{
+    floats sum[BLOCK / WIDTH] = {all(0), all(0), all(0), all(0)};
     double total = 0;
     uint32_t i = 0;
 
     for (; i + BLOCK <= n; i += BLOCK)
-        for (uint32_t j = 0; j < BLOCK; j++)
-            sum[j] += exp_of((probability_clean(logits[i + j]) - most) / temperature);
+        for (uint32_t j = 0; j < BLOCK / WIDTH; j++)
+            sum[j] += term((clean(load(logits + i + j * WIDTH)) - all(most)) / all(temperature), is_mean);
     for (; i < n; i++)
-        sum[i % BLOCK] += exp_of((probability_clean(logits[i]) - most) / temperature);
+        sum[i % BLOCK / WIDTH][i % WIDTH] += term((all(probability_clean(logits[i])) - all(most)) / all(temperature), is_mean)[0];
     for (uint32_t j = 0; j < BLOCK; j++)
-        total += (double)sum[j];
+        total += (double)sum[j / WIDTH][j % WIDTH];
     return total;
+}
+
+static uint32_t chunk_at(uint32_t i, uint32_t n)
+{
+    return n - i < PROBABILITY_CHUNK ? n - i : PROBABILITY_CHUNK;
 }
 
 double probability_sum(const float *logits, uint32_t n, float most, float temperature, double *ret_chunks)
@@ -104,7 +146,7 @@ double probability_sum(const float *logits, uint32_t n, float most, float temper
     double total = 0;
 
     for (uint32_t i = 0; i < n; i += PROBABILITY_CHUNK) {
-        double sum = chunk_sum(logits + i, n - i < PROBABILITY_CHUNK ? n - i : PROBABILITY_CHUNK, most, temperature);
+        double sum = chunk_sum(logits + i, chunk_at(i, n), most, temperature, false);
 
         if (ret_chunks)
             ret_chunks[i / PROBABILITY_CHUNK] = sum;
@@ -117,18 +159,7 @@ double probability_mean_distance(const float *logits, uint32_t n, float most)
 {
     double total = 0;
 
-    for (uint32_t i = 0; i < n; i += PROBABILITY_CHUNK) {
-        uint32_t end = n - i < PROBABILITY_CHUNK ? n - i : PROBABILITY_CHUNK;
-        float sum[BLOCK] = {0};
-
-        for (uint32_t j = 0; j < end; j++) {
-            float d = most - probability_clean(logits[i + j]);
-            float e = exp_of(-d);
-
-            sum[j % BLOCK] += e > 0 ? d * e : 0; /* infinity * 0 is not 0 */
-        }
-        for (uint32_t j = 0; j < BLOCK; j++)
-            total += (double)sum[j];
-    }
+    for (uint32_t i = 0; i < n; i += PROBABILITY_CHUNK)
+        total += chunk_sum(logits + i, chunk_at(i, n), most, 1, true);
     return total;
 }

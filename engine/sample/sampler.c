@@ -272,18 +272,44 @@ static void penalise(const struct sampler *s, struct sampler_workspace *w)
     }
 }
 
+static void copy_clean(float *to, const float *from, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = probability_clean(from[i]);
+}
+
+/* Most words of a mask are all or nothing. */
+static void copy_allowed(float *to, const float *from, uint32_t n, const uint64_t *allowed)
+{
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint64_t word = allowed[i / 64];
+        uint32_t n_here = n - i < 64 ? n - i : 64;
+
+        if (word == (uint64_t)-1) {
+            copy_clean(to + i, from + i, n_here);
+            continue;
+        }
+        for (uint32_t j = 0; j < n_here; j++)
+            to[i + j] = -INFINITY;
+        for (; word; word &= word - 1) {
+            uint32_t j = (uint32_t)__builtin_ctzll(word);
+
+            if (j < n_here)
+                to[i + j] = probability_clean(from[i + j]);
+        }
+    }
+}
+
 /* Steps 1 to 3. Returns the logits to go on with: the caller's, if nothing had to be changed. */
 static const float *adjust(const struct sampler *s, struct sampler_workspace *w, const float *logits,
                            const uint64_t *allowed)
 {
     if (!allowed && s->params.n_biases == 0 && !has_penalties(s))
         return logits;
-    for (uint32_t i = 0; i < s->n_vocab; i++)
-        w->logits[i] = probability_clean(logits[i]);
-    if (allowed) {
-        for (uint32_t i = 0; i < s->n_vocab; i++)
-            w->logits[i] = allowed[i / 64] >> (i % 64) & 1 ? w->logits[i] : -INFINITY;
-    }
+    if (allowed)
+        copy_allowed(w->logits, logits, s->n_vocab, allowed);
+    else
+        copy_clean(w->logits, logits, s->n_vocab);
     for (size_t i = 0; i < s->params.n_biases; i++) {
         float *logit = &w->logits[s->biases[i].token];
 
