@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Models and requests as tables.
+ */
+#include "client/residentctl/status.h"
+
+#include <inttypes.h>
+
+#include "base/units.h"
+#include "client/residentctl/ctl.h"
+#include "client/residentctl/print.h"
+
+/* The question that people come with: is all of it held in memory? */
+static void add_locked(struct table *t, json_object *m)
+{
+    int64_t locked = get_int(m, "ram_locked_bytes"), mapped = get_int(m, "ram_mapped_bytes");
+    char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
+
+    if (mapped <= 0)
+        table_add(t, NULL);
+    else if (locked >= mapped)
+        table_add_format(t, "all %s", units_format_size((uint64_t)mapped, a));
+    else
+        table_add_format(t, "%s of %s", units_format_size(locked > 0 ? (uint64_t)locked : 0, a),
+                         units_format_size((uint64_t)mapped, b));
+}
+
+bool status_print_models(json_object *models)
+{
+    static const char *const headers[] = {"MODEL", "STATE", "LOCKED IN RAM", ">VRAM", ">KV", ">RUNNING", ">WORKER PID", "REASON"};
+    _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
+
+    if (!t)
+        return false;
+    for (size_t i = 0; i < length_of(models); i++) {
+        json_object *m = json_object_array_get_idx(models, i);
+
+        table_add(t, get_text(m, "name"));
+        table_add(t, get_text(m, "state"));
+        add_locked(t, m);
+        table_add_size(t, get_int(m, "vram_bytes") == 0 ? -1 : get_int(m, "vram_bytes"));
+        table_add_size(t, get_int(m, "kv_bytes"));
+        table_add_int(t, get_int(m, "sequences_active"));
+        table_add_int(t, get_int(m, "worker_pid"));
+        table_add(t, get_text(m, "reason"));
+    }
+    return table_print(t, stdout);
+}
+
+bool status_print_requests(json_object *requests)
+{
+    static const char *const headers[] = {">REQUEST", ">UID", "APP", "MODEL", "STATE", ">PROMPT", ">OUTPUT", ">PLACE", ">FIRST TOKEN IN"};
+    _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
+
+    if (!t)
+        return false;
+    for (size_t i = 0; i < length_of(requests); i++) {
+        json_object *q = json_object_array_get_idx(requests, i);
+        char text[UNITS_TEXT_MAX];
+        int64_t eta = get_int(q, "eta_ms");
+
+        table_add_int(t, get_int(q, "request"));
+        table_add_int(t, get_int(q, "uid"));
+        table_add(t, get_text(q, "app"));
+        table_add(t, get_text(q, "model"));
+        table_add(t, get_text(q, "state"));
+        table_add_int(t, get_int(q, "prompt_tokens"));
+        table_add_int(t, get_int(q, "output_tokens"));
+        table_add_int(t, get_int(q, "queue_position"));
+        table_add(t, eta < 0 || eta > INT32_MAX ? NULL : units_format_duration((uint64_t)eta * 1000, text));
+    }
+    return table_print(t, stdout);
+}
