@@ -19,10 +19,18 @@ static void on_done(struct request *r, const struct request_result *result, void
     struct ask *ask = userdata;
     json_object *reply = NULL;
 
-    /* A copy: the reply is overwritten after it was sent, and the result is not ours. */
-    if (!result->extra || json_object_deep_copy(result->extra, &reply, NULL) < 0)
-        reply = NULL;
-    call_reply_take(ask->call, reply);
+    if (!result->extra) {
+        struct fault fault;
+
+        /* Cut off before it had an answer: by a deadline, or by a worker that does not know the question. */
+        fault_set(&fault, FAULT_MODEL_UNAVAILABLE, request_model(r), "no result (%s)", result->finish ? result->finish : "?");
+        call_fail(ask->call, &fault);
+    } else {
+        /* A copy: the reply is overwritten after it was sent, and the result is not ours. */
+        if (json_object_deep_copy(result->extra, &reply, NULL) < 0)
+            reply = NULL;
+        call_reply_take(ask->call, reply);
+    }
     free(ask);
 }
 

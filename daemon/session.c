@@ -213,7 +213,7 @@ static void call_log(const struct call *call, const char *result)
     int level = call->method && !call->method->quiet && call->note_request == 0 ? LOG_INFO : LOG_DEBUG;
 
     log_line(manager_log(s->host.manager), level, &fields, "%s: %s after %" PRIu64 " ms",
-             call->method ? call->method->name : "Call of an unknown method", result, (now_us() - call->begin_us) / 1000);
+             call->method ? call->method->name : "Call of a method that there is not", result, (now_us() - call->begin_us) / 1000);
 }
 
 static void call_ended(struct call *call, const char *result)

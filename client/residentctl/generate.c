@@ -210,15 +210,20 @@ static void show_text(struct generate_output *o, const char *text, size_t n)
         fwrite(text, 1, n, o->copy);
 }
 
-static double per_second(int64_t tokens, int64_t ms)
+/* ", 12.3 tokens/s", or nothing when it took no time that could be measured. */
+static const char *per_second(int64_t tokens, int64_t ms, char *buffer, size_t size)
 {
-    return ms > 0 ? (double)tokens * 1000 / (double)ms : 0;
+    buffer[0] = 0;
+    if (ms > 0)
+        snprintf(buffer, size, ", %.1f tokens/s", (double)tokens * 1000 / (double)ms);
+    return buffer;
 }
 
 static void show_stats(struct generate_output *o, const struct resident_reply *reply)
 {
     int64_t prompt = 0, cached = 0, output = 0, queue = 0, prefill = 0, decode = 0;
     const char *finish = resident_reply_text(reply, "finish", NULL);
+    char speed[2][40];
 
     (void)resident_reply_int(reply, "usage/prompt_tokens", &prompt);
     (void)resident_reply_int(reply, "usage/cached_tokens", &cached);
@@ -229,10 +234,10 @@ static void show_stats(struct generate_output *o, const struct resident_reply *r
     generate_end(o);
     fflush(stdout);
     fprintf(stderr,
-            "%" PRId64 " prompt tokens (%" PRId64 " cached) in %" PRId64 " ms, %.1f tokens/s; %" PRId64
-            " output tokens in %" PRId64 " ms, %.1f tokens/s; %" PRId64 " ms in the queue; ended by %s\n",
-            prompt, cached, prefill, per_second(prompt - cached, prefill), output, decode, per_second(output, decode), queue,
-            finish ? finish : "?");
+            "%" PRId64 " prompt tokens (%" PRId64 " cached) in %" PRId64 " ms%s; %" PRId64 " output tokens in %" PRId64
+            " ms%s; %" PRId64 " ms in the queue; ended by %s\n",
+            prompt, cached, prefill, per_second(prompt - cached, prefill, speed[0], sizeof(speed[0])), output, decode,
+            per_second(output, decode, speed[1], sizeof(speed[1])), queue, finish ? finish : "?");
 }
 
 int generate_show(struct generate_output *o, const struct resident_reply *reply)

@@ -9,7 +9,7 @@
  *   prompt "hang"      one piece, then silence
  *   prompt "break"     sends a packet that is not legal
  *   prompt "fail"      FAILED with ContextTooLong
- *   prompt "echo"      one piece: the parameters as they came
+ *   prompt "echo", or no prompt (Chat, Tokenize): one piece, the parameters as they came
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load", "crash-once-FILE" or "invalid".
  */
@@ -138,7 +138,7 @@ static void on_submit(const struct packet *p)
     struct running *r = &running[n_running];
     char *copy = strndup(p->blob, p->n_blob);
     json_object *parameters = json_tokener_parse(copy), *value = NULL;
-    const char *prompt = "";
+    const char *prompt = "echo";
 
     if (n_running == RUNNING_MAX || !parameters)
         must(-EINVAL, "submit");
