@@ -35,6 +35,7 @@
 
 #include "base/checked.h"
 #include "base/list.h"
+#include "base/memlock.h"
 #include "base/sha256.h"
 #include "base/trust.h"
 #include "base/units.h"
@@ -360,7 +361,7 @@ static int populate_piece(struct residency *r, struct part *part, uint64_t at, u
         }
         return fail_errno(r, r->path, errno);
     }
-    if (r->ram == POLICY_RAM_MAP || mlock(from, n_bytes) == 0)
+    if (r->ram == POLICY_RAM_MAP || memlock(from, n_bytes) == 0)
         return 0;
     if (errno == ENOMEM || errno == EPERM || errno == EAGAIN) {
         struct stat st;

@@ -25,6 +25,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/memlock.h"
 #include "engine/gguf/limits.h"
 
 /* Linux 5.14; older C libraries do not know the name. */
@@ -202,7 +203,7 @@ int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret
             populate(&m->parts[i]);
         if (!(flags & GGUF_MAP_LOCK))
             continue;
-        if (mlock(m->parts[i].data, m->parts[i].n_bytes) < 0)
+        if (memlock(m->parts[i].data, m->parts[i].n_bytes) < 0)
             return lock_failed(m, errno, reterr);
         m->n_bytes_locked += m->parts[i].n_bytes;
     }

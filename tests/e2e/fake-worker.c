@@ -11,7 +11,7 @@
  *   prompt "fail"      FAILED with ContextTooLong
  *   prompt "echo", or no prompt (Chat, Tokenize): one piece, the parameters as they came
  *   anything else      one piece: the prompt
- * The model's name (MODEL's "model") may be "crash-at-load", "crash-once-FILE" or "invalid".
+ * The model's name (MODEL's "model") may be "crash-at-load" or "invalid".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/memlock.h"
 #include "engine/proto/channel.h"
 
 enum { LINK_FD = 3, RUNNING_MAX = 256 };
@@ -94,11 +95,13 @@ static void send_done(size_t i, enum done_finish finish, const char *extra)
 static void on_model(const struct channel_packet *packet)
 {
     char text[512];
-    json_object *config = json_tokener_parse(packet->p.blob), *name = NULL, *lock = NULL;
+    char *copy = strndup(packet->p.blob, packet->p.n_blob);
+    json_object *config = json_tokener_parse(copy), *name = NULL, *lock = NULL;
     const char *model = "";
     struct stat st;
     uint64_t size = 0;
 
+    free(copy);
     if (json_object_object_get_ex(config, "model", &name))
         model = json_object_get_string(name);
     if (strcmp(model, "crash-at-load") == 0)
@@ -110,6 +113,7 @@ static void on_model(const struct channel_packet *packet)
         const struct channel_blob blob = {.data = fault, .n_bytes = strlen(fault)};
 
         must(channel_send(channel, PACKET_FAILED, &failed, sizeof(failed), &blob, 1, NULL, 0), "failed");
+        json_object_put(config);
         return;
     }
     for (size_t i = 0; i < packet->n_fds; i++) {
@@ -120,7 +124,7 @@ static void on_model(const struct channel_packet *packet)
         if (json_object_object_get_ex(config, "lock", &lock) && json_object_get_boolean(lock)) {
             void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, packet->fds[i], 0);
 
-            if (at == MAP_FAILED || mlock(at, (size_t)st.st_size) < 0)
+            if (at == MAP_FAILED || memlock(at, (size_t)st.st_size) < 0)
                 must(-errno, "mlock");
         }
     }
@@ -245,8 +249,10 @@ int main(void)
         if (p.revents & POLLOUT)
             must(channel_flush(channel), "flush");
         r = channel_receive(channel, &packet);
-        if (r == CHANNEL_EOF)
+        if (r == CHANNEL_EOF) {
+            channel_free(channel);
             return 0;
+        }
         if (r == 0) {
             draining |= packet.p.type == PACKET_DRAIN;
             on_packet(&packet);

@@ -220,10 +220,15 @@ class Daemon:
             self.__exit__()
             raise
 
-    def __exit__(self, *_):
-        if self.process and self.process.poll() is None:
-            self.stop()
+    def __exit__(self, error=None, *_):
+        status = self.stop() if self.process and self.process.poll() is None else 0
+        log = self.log() if os.path.exists(self.log_path) else ""
         shutil.rmtree(self.dir, ignore_errors=True)
+        if error is None:
+            assert status == 0, f"the daemon ended with {status}:\n{log}"
+            assert "runtime error:" not in log and "Sanitizer" not in log, log
+        elif log:
+            print("# " + log.rstrip().replace("\n", "\n# "), flush=True)
 
 
 def wait_for(condition, what):

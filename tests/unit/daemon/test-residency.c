@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/memlock.h"
 #include "daemon/smaps.h"
 
 static void finds_the_parts_of_a_split_model(void **state)
@@ -112,7 +113,7 @@ static void believes_the_kernel(void **state)
     assert_int_equal(smaps_read(&range, 1, &f), 0);
     assert_int_equal(f.size_bytes, n);
     assert_int_equal(f.rss_bytes, 0);
-    if (mlock(at, n) < 0)
+    if (memlock(at, n) < 0)
         skip();
     assert_int_equal(smaps_read(&range, 1, &f), 0);
     assert_int_equal(f.rss_bytes, n);

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * mlock(2) as the kernel has it: AddressSanitizer replaces libc's by a function that does nothing and says that it
+ * worked, and a build for tests would then prove nothing about residency.
+ */
+
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* 0, or -1 and errno. */
+static inline int memlock(const void *at, size_t n_bytes)
+{
+    return (int)syscall(SYS_mlock, at, n_bytes);
+}
