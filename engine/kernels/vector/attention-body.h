@@ -41,6 +41,7 @@ struct work {
     uint32_t k_dim, v_dim, v_stride;
     bool k_is_half, v_is_half;
     uint32_t row0, n_rows;  /* the batch */
+    uint32_t position[ATTENTION_ROWS_MAX]; /* of each row of the batch */
     float *q;               /* blocks of BLOCK_ROWS rows: [k_dim][rows of the block] */
     float *s;               /* [ROWS_MAX][TILE]: scores, then p */
     float *tile_max;        /* [ROWS_MAX] of this tile */
@@ -54,15 +55,13 @@ static void work_init(struct work *w, const struct attention_args *args)
     const struct kv_layout *l = args->layout;
     float *at = args->scratch;
 
-    *w = (struct work){
-        .args = args,
-        .group = args->n_heads / l->n_kv_heads,
-        .k_dim = l->k_dim,
-        .v_dim = l->v_dim,
-        .v_stride = l->v_stride,
-        .k_is_half = l->k_type == TENSOR_F16,
-        .v_is_half = l->v_type == TENSOR_F16,
-    };
+    w->args = args;
+    w->group = args->n_heads / l->n_kv_heads;
+    w->k_dim = l->k_dim;
+    w->v_dim = l->v_dim;
+    w->v_stride = l->v_stride;
+    w->k_is_half = l->k_type == TENSOR_F16;
+    w->v_is_half = l->v_type == TENSOR_F16;
     w->tile_max = at;
     w->correction = at += ROWS_MAX;
     w->base = at += ROWS_MAX;
@@ -75,7 +74,7 @@ static void work_init(struct work *w, const struct attention_args *args)
 /* The keys of the tile at @tile0 that @row sees: [*low, *high), empty when *high is 0. */
 LANES_INLINE void visible(const struct work *w, uint32_t row, uint32_t tile0, uint32_t *low, uint32_t *high)
 {
-    uint32_t position = w->args->position0 + (w->row0 + row) / w->group;
+    uint32_t position = w->position[row];
     uint32_t window = w->args->window;
     uint32_t first = window > 0 && position >= window ? position - window + 1 : 0;
 
@@ -349,22 +348,23 @@ static void state_clear(struct attention_state *s, uint32_t n_rows, uint32_t v_s
     memset(s->acc, 0, (size_t)n_rows * v_stride * sizeof(float));
 }
 
+/* The first position that any row of the batch sees: rows are in order of position. */
+static uint32_t first_seen(const struct work *w)
+{
+    uint32_t window = w->args->window;
+
+    return window > 0 && w->position[0] >= window ? w->position[0] - window + 1 : 0;
+}
+
 /* One segment for the rows of the batch, into w->part. */
 static void segment_run(struct work *w, uint32_t segment)
 {
-    const struct attention_args *a = w->args;
-    uint32_t last = a->position0 + (w->row0 + w->n_rows - 1) / w->group;
-    uint32_t oldest = a->position0 + w->row0 / w->group;
-    uint32_t first = a->window > 0 && oldest >= a->window ? oldest - a->window + 1 : 0;
-    uint32_t begin = segment * ATTENTION_SEGMENT_TOKENS;
+    uint32_t begin = segment * ATTENTION_SEGMENT_TOKENS, end = begin + ATTENTION_SEGMENT_TOKENS;
+    uint32_t first = first_seen(w) / TILE * TILE, last = w->position[w->n_rows - 1];
 
     state_clear(&w->part, w->n_rows, w->v_stride);
-    for (uint32_t i = 0; i < ATTENTION_SEGMENT_TOKENS; i += TILE) {
-        if (begin + i > last)
-            break;
-        if (begin + i + TILE > first)
-            tile(w, begin + i);
-    }
+    for (uint32_t tile0 = begin > first ? begin : first; tile0 < end && tile0 <= last; tile0 += TILE)
+        tile(w, tile0);
 }
 
 /* total = total and part, as if their keys had been in one softmax. A part of which a row saw nothing changes nothing. */
@@ -420,6 +420,8 @@ static void batch_init(struct work *w, uint32_t row0)
 
     w->row0 = row0;
     w->n_rows = left < ROWS_MAX ? left : ROWS_MAX;
+    for (uint32_t row = 0; row < w->n_rows; row++)
+        w->position[row] = w->args->position0 + (row0 + row) / w->group;
 }
 
 static void attend(const struct attention_args *args)
@@ -433,8 +435,9 @@ static void attend(const struct attention_args *args)
         batch_init(&w, row);
         pack_q(&w);
         state_clear(&w.total, w.n_rows, w.v_stride);
-        last = args->position0 + (row + w.n_rows - 1) / w.group;
-        for (uint32_t segment = 0; segment <= last / ATTENTION_SEGMENT_TOKENS; segment++) {
+        /* Segments before the window would change nothing. */
+        last = w.position[w.n_rows - 1] / ATTENTION_SEGMENT_TOKENS;
+        for (uint32_t segment = first_seen(&w) / ATTENTION_SEGMENT_TOKENS; segment <= last; segment++) {
             segment_run(&w, segment);
             state_merge(&w.total, &w.part, w.n_rows, w.v_stride);
         }

@@ -2,6 +2,7 @@
 /*
  * Attention against a float64 softmax over all positions, and its promises: the same bits for every instruction set, for
  * every number of queries in a call, by segments or in one go, and whatever lies in slots that a query does not see.
+ * With --bench it measures instead.
  */
 #include "engine/kernels/attention.h"
 
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -463,7 +465,40 @@ static void layout_has_known_sizes(void **state)
     assert_int_equal(kv_layout_init(&l, TENSOR_F16, TENSOR_F16, UINT32_MAX, 128, 128), -EINVAL);
 }
 
-int main(void)
+/* Times attention over 4096 keys: 32 heads of 128 values on 8 KV heads, one thread; the best of several rounds. */
+static void bench(void)
+{
+    static const uint32_t n_queries[] = {1, 8, 128};
+    uint32_t masks[3], n_masks = isa_masks(masks);
+
+    for (uint32_t m = 1; m < n_masks; m++) {
+        for (size_t i = 0; i < 2 * sizeof(n_queries) / sizeof(*n_queries); i++) {
+            uint32_t n = n_queries[i / 2];
+            enum tensor_type type = i % 2 ? TENSOR_F16 : TENSOR_F32;
+            struct shape shape = {type, type, 8, 4, 128, 128, 4096 - n, n, 0, 0, false};
+            double best = INFINITY, flops = 4.0 * 128 * 32 * n * (4096 - (n - 1) / 2.0);
+            struct kernels k;
+            struct problem p;
+
+            kernels_select(masks[m], &k);
+            problem_init(&p, &shape, 1, &k);
+            for (int round = 0; round < 10; round++) {
+                struct timespec begin, end;
+
+                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+                solve(&p, &k, n, p.out);
+                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+                best = fmin(best, (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec));
+            }
+            printf("%-8s %s %3u queries: %8.3f ms, %6.1f GFLOP/s, cache read once: %5.1f GB/s\n",
+                   kernels_isa_name(masks[m]), type == TENSOR_F16 ? "f16" : "f32", n, best * 1e3, flops / best * 1e-9,
+                   (double)p.n_pages * (double)p.layout.page_bytes / best * 1e-9);
+            problem_done(&p);
+        }
+    }
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout_has_known_sizes),
@@ -476,5 +511,9 @@ int main(void)
         cmocka_unit_test(sinks_at_their_ends),
     };
 
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench();
+        return 0;
+    }
     return cmocka_run_group_tests_name("kernels/attention", tests, NULL, NULL);
 }
