@@ -16,6 +16,7 @@
 #include "engine/token/ids.h"
 #include "engine/token/limits.h"
 #include "engine/token/merge.h"
+#include "engine/token/table.h"
 #include "engine/token/vocabulary.h"
 
 void merges_done(struct merges *m)
@@ -45,12 +46,9 @@ static int allocate(struct merges *m, uint64_t n)
     while (n_slots < n + n / 2)
         n_slots *= 2;
     m->mask = n_slots - 1;
-    m->slots = reallocarray(NULL, n_slots, sizeof(*m->slots));
-    if (!m->slots)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < n_slots; i++)
-        m->slots[i] = (struct merge){.rank = MERGE_NONE};
-    return 0;
+    /* All bits 1: the rank of an empty slot. */
+    m->slots = table_new(n_slots * sizeof(*m->slots), 0xFF);
+    return m->slots ? 0 : -ENOMEM;
 }
 
 /*
@@ -80,7 +78,6 @@ static void add_merge(struct merges *m, const struct vocabulary *v, const char *
     if (slot->rank != MERGE_NONE)
         return;
     *slot = (struct merge){.pair = (uint64_t)left << 32 | (uint32_t)right, .rank = rank, .id = id};
-    m->n++;
 }
 
 int merges_init(struct merges *m, const struct vocabulary *v, const struct gguf *g, struct fault *reterr)

@@ -24,7 +24,6 @@ struct merge {
 struct merges {
     struct merge *slots; /* [mask + 1], open addressing */
     uint64_t mask, seed;
-    uint32_t n; /* merges that are used */
 };
 
 /**

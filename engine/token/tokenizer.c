@@ -12,7 +12,6 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
-#include "base/utf8.h"
 #include "engine/gguf/read.h"
 #include "engine/token/bpe.h"
 #include "engine/token/ids.h"

@@ -20,6 +20,7 @@
 #include "engine/gguf/read.h"
 #include "engine/token/bytes.h"
 #include "engine/token/limits.h"
+#include "engine/token/table.h"
 
 /* U+2581, which SentencePiece writes for a space. */
 static const char underline[] = "\xE2\x96\x81";
@@ -151,7 +152,7 @@ static int allocate(struct vocabulary *v, uint64_t n_text_bytes)
     while (n_slots < 2ull * v->n)
         n_slots *= 2;
     v->slot_mask = n_slots - 1;
-    v->slots = calloc(n_slots, sizeof(*v->slots));
+    v->slots = table_new(n_slots * sizeof(*v->slots), 0);
     v->texts = malloc(n_text_bytes + 1);
     v->pieces = malloc(n_text_bytes + 1);
     v->text_at = malloc((v->n + 1) * sizeof(*v->text_at));
