@@ -110,16 +110,21 @@ static int map_file(int fd, uint64_t n_bytes, const void **ret)
     return 0;
 }
 
-/* Kernels before 5.14 have no MADV_POPULATE_READ: touch a byte of each page. */
-static void populate(const struct gguf_part *part)
+/*
+ * Kernels before 5.14 have no MADV_POPULATE_READ: touch a byte of each page. A disk that can't be read shows here as
+ * EFAULT, where touching the page would end the process.
+ */
+static int populate(const struct gguf_part *part)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
-    if (madvise((void *)part->data, part->n_bytes, MADV_POPULATE_READ) == 0 || errno != EINVAL)
-        return;
-    madvise((void *)part->data, part->n_bytes, MADV_WILLNEED);
+    if (madvise((void *)part->data, part->n_bytes, MADV_POPULATE_READ) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return errno == EFAULT ? -EIO : -errno;
     for (uint64_t at = 0; at < part->n_bytes; at += page)
         (void)*((const volatile uint8_t *)part->data + at);
+    return 0;
 }
 
 static bool has_cap_ipc_lock(void)
@@ -199,8 +204,11 @@ int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret
             madvise((void *)m->parts[i].data, n_bytes, MADV_HUGEPAGE);
     }
     for (size_t i = 0; i < n_fds; i++) {
-        if (flags & (GGUF_MAP_POPULATE | GGUF_MAP_LOCK))
-            populate(&m->parts[i]);
+        if (flags & (GGUF_MAP_POPULATE | GGUF_MAP_LOCK)) {
+            r = populate(&m->parts[i]);
+            if (r < 0)
+                return unavailable(reterr, -r, "cannot read the model's file into memory");
+        }
         if (!(flags & GGUF_MAP_LOCK))
             continue;
         if (memlock(m->parts[i].data, m->parts[i].n_bytes) < 0)

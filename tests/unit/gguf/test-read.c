@@ -6,8 +6,10 @@
 #include "engine/gguf/read.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -584,6 +586,53 @@ static void survives_any_changed_byte(void **state)
     model_writer_free(w);
 }
 
+/* Another process may write the file while it is read; here another thread does. */
+struct writer {
+    uint8_t *bytes;
+    size_t n;
+    atomic_bool stop;
+};
+
+static void *write_over(void *argument)
+{
+    struct writer *w = argument;
+    uint64_t random = 13;
+
+    while (!atomic_load(&w->stop)) {
+        uint64_t bits = random_next(&random);
+        volatile uint8_t *at = w->bytes + bits % w->n;
+        uint8_t before = *at;
+
+        *at = (uint8_t)(bits >> 32);
+        *at = before;
+    }
+    return NULL;
+}
+
+static void survives_a_file_that_changes_meanwhile(void **state)
+{
+    struct model_writer *w = sample();
+    struct writer writer = {0};
+    pthread_t thread;
+
+    writer.bytes = model_writer_bytes(w, &writer.n);
+    assert_int_equal(pthread_create(&thread, NULL, write_over, &writer), 0);
+    for (int i = 0; i < 3000; i++) {
+        struct gguf *g = NULL;
+        struct fault fault = {0};
+
+        if (read_bytes(writer.bytes, writer.n, &g, &fault) == 0)
+            touch_everything(g);
+        else
+            assert_int_equal(fault.kind, FAULT_MODEL_INVALID);
+        gguf_free(g);
+    }
+    atomic_store(&writer.stop, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    free(writer.bytes);
+    model_writer_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -604,6 +653,7 @@ int main(void)
         cmocka_unit_test(refuses_unaligned_and_overlapping_tensors),
         cmocka_unit_test(takes_tensors_in_any_order_and_with_gaps),
         cmocka_unit_test(survives_any_changed_byte),
+        cmocka_unit_test(survives_a_file_that_changes_meanwhile),
     };
 
     return cmocka_run_group_tests_name("gguf/read", tests, NULL, NULL);
