@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/fault.h"
-#include "engine/worker/value.h"
+#include "engine/worker/member.h"
 
 #define CONFIG_BYTES_MAX   (1u << 20)
 #define CONTEXT_TOKENS_MAX (1u << 28)
@@ -20,7 +20,7 @@ static int get_type(json_object *o, const char *name, enum tensor_type *ret, str
 {
     const char *text;
     size_t n;
-    int r = value_string(o, name, &text, &n, reterr);
+    int r = member_string(o, name, &text, &n, reterr);
 
     if (r < 0)
         return r;
@@ -35,14 +35,14 @@ static int get_limits(json_object *o, struct config *c, struct fault *reterr)
 {
     json_object *limits;
     int64_t bytes;
-    int r = value_object(o, "limits", &limits, reterr);
+    int r = member_object(o, "limits", &limits, reterr);
 
     if (r < 0)
         return r;
-    r = value_u32(limits, "max_tokens", 1, UINT32_MAX, &c->max_tokens, reterr);
+    r = member_u32(limits, "max_tokens", 1, UINT32_MAX, &c->max_tokens, reterr);
     if (r == -EINVAL)
         return r;
-    r = value_int(limits, "prompt_bytes", 1, PROMPT_BYTES_MAX, &bytes, reterr);
+    r = member_int(limits, "prompt_bytes", 1, PROMPT_BYTES_MAX, &bytes, reterr);
     if (r == 0)
         c->prompt_bytes_max = (uint64_t)bytes;
     return r;
@@ -56,7 +56,7 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
     size_t n;
     int r;
 
-    r = value_string(o, "model", &name, &n, reterr);
+    r = member_string(o, "model", &name, &n, reterr);
     if (r == 0 && n > CONFIG_NAME_MAX) {
         fault_set(reterr, FAULT_INVALID_PARAMETER, "model", "expected at most %d bytes", CONFIG_NAME_MAX);
         r = -EINVAL;
@@ -65,20 +65,20 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         return r;
     if (r == 0)
         memcpy(c->model, name, n);
-    if (value_u32(o, "context_tokens", 0, CONTEXT_TOKENS_MAX, &c->context_tokens, reterr) == -EINVAL ||
-        value_u32(o, "sequences", 1, CONFIG_SEQUENCES_MAX, &c->sequences, reterr) == -EINVAL ||
-        value_u32(o, "batch_tokens", 1, BATCH_TOKENS_MAX, &c->batch_tokens, reterr) == -EINVAL ||
-        value_u32(o, "threads", 0, THREADS_MAX, &c->n_threads, reterr) == -EINVAL ||
+    if (member_u32(o, "context_tokens", 0, CONTEXT_TOKENS_MAX, &c->context_tokens, reterr) == -EINVAL ||
+        member_u32(o, "sequences", 1, CONFIG_SEQUENCES_MAX, &c->sequences, reterr) == -EINVAL ||
+        member_u32(o, "batch_tokens", 1, BATCH_TOKENS_MAX, &c->batch_tokens, reterr) == -EINVAL ||
+        member_u32(o, "threads", 0, THREADS_MAX, &c->n_threads, reterr) == -EINVAL ||
         get_type(o, "k", &c->k_type, reterr) == -EINVAL || get_type(o, "v", &c->v_type, reterr) == -EINVAL ||
-        value_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
-        value_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL)
+        member_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
+        member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL)
         return -EINVAL;
-    r = value_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
+    r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
     if (r == -EINVAL)
         return r;
     if (r == 0)
         c->kv_tokens = (uint64_t)kv_tokens;
-    r = value_object(o, "defaults", &defaults, reterr);
+    r = member_object(o, "defaults", &defaults, reterr);
     if (r == -EINVAL)
         return r;
     if (r == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "engine/worker/value.h"
+#include "engine/worker/member.h"
 
 #include <errno.h>
 #include <float.h>
@@ -8,17 +8,17 @@
 
 #include "base/fault.h"
 
-json_object *value_get(json_object *object, const char *name)
+json_object *member_get(json_object *object, const char *name)
 {
     json_object *value = NULL;
 
     return json_object_object_get_ex(object, name, &value) ? value : NULL;
 }
 
-int value_int(json_object *object, const char *name, int64_t min, int64_t max, int64_t *ret,
-              struct fault *reterr)
+int member_int(json_object *object, const char *name, int64_t min, int64_t max, int64_t *ret,
+               struct fault *reterr)
 {
-    json_object *value = value_get(object, name);
+    json_object *value = member_get(object, name);
     int64_t n;
 
     if (!value)
@@ -36,20 +36,20 @@ int value_int(json_object *object, const char *name, int64_t min, int64_t max, i
     return -EINVAL;
 }
 
-int value_u32(json_object *object, const char *name, uint32_t min, uint32_t max, uint32_t *ret,
-              struct fault *reterr)
+int member_u32(json_object *object, const char *name, uint32_t min, uint32_t max, uint32_t *ret,
+               struct fault *reterr)
 {
     int64_t n;
-    int r = value_int(object, name, min, max, &n, reterr);
+    int r = member_int(object, name, min, max, &n, reterr);
 
     if (r == 0)
         *ret = (uint32_t)n;
     return r;
 }
 
-int value_float(json_object *object, const char *name, float *ret, struct fault *reterr)
+int member_float(json_object *object, const char *name, float *ret, struct fault *reterr)
 {
-    json_object *value = value_get(object, name);
+    json_object *value = member_get(object, name);
     double d;
 
     if (!value)
@@ -65,9 +65,9 @@ int value_float(json_object *object, const char *name, float *ret, struct fault 
     return -EINVAL;
 }
 
-int value_bool(json_object *object, const char *name, bool *ret, struct fault *reterr)
+int member_bool(json_object *object, const char *name, bool *ret, struct fault *reterr)
 {
-    json_object *value = value_get(object, name);
+    json_object *value = member_get(object, name);
 
     if (!value)
         return -ENOENT;
@@ -79,9 +79,10 @@ int value_bool(json_object *object, const char *name, bool *ret, struct fault *r
     return 0;
 }
 
-int value_string(json_object *object, const char *name, const char **ret, size_t *ret_n, struct fault *reterr)
+int member_string(json_object *object, const char *name, const char **ret, size_t *ret_n,
+                  struct fault *reterr)
 {
-    json_object *value = value_get(object, name);
+    json_object *value = member_get(object, name);
 
     if (!value)
         return -ENOENT;
@@ -97,7 +98,7 @@ int value_string(json_object *object, const char *name, const char **ret, size_t
 static int typed(json_object *object, const char *name, enum json_type type, const char *expected,
                  json_object **ret, struct fault *reterr)
 {
-    json_object *value = value_get(object, name);
+    json_object *value = member_get(object, name);
 
     if (!value)
         return -ENOENT;
@@ -109,12 +110,12 @@ static int typed(json_object *object, const char *name, enum json_type type, con
     return 0;
 }
 
-int value_array(json_object *object, const char *name, json_object **ret, struct fault *reterr)
+int member_array(json_object *object, const char *name, json_object **ret, struct fault *reterr)
 {
     return typed(object, name, json_type_array, "an array", ret, reterr);
 }
 
-int value_object(json_object *object, const char *name, json_object **ret, struct fault *reterr)
+int member_object(json_object *object, const char *name, json_object **ret, struct fault *reterr)
 {
     return typed(object, name, json_type_object, "an object", ret, reterr);
 }

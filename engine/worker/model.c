@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/worker/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/chat/chat.h"
+#include "engine/gguf/map.h"
+#include "engine/gguf/read.h"
+#include "engine/kernels/kernels.h"
+#include "engine/token/tokenizer.h"
+
+/* A preempted request that keeps its pages costs the engine a page table and nothing else, so there may be
+ * several times as many of them as there are places; the pages themselves are bounded by kv_tokens. */
+static uint32_t parked_for(uint32_t sequences)
+{
+    return 3 * sequences + 4;
+}
+
+struct model *model_free(struct model *m)
+{
+    if (!m)
+        return NULL;
+    chat_template_free(m->chat_template);
+    tokenizer_free(m->tokenizer);
+    engine_free(m->engine);
+    config_done(&m->config);
+    free(m->template_fault);
+    free(m);
+    return NULL;
+}
+
+static int isa_limit(uint32_t *ret, struct fault *reterr)
+{
+    const char *name = getenv("RESIDENT_ISA");
+
+    *ret = UINT32_MAX;
+    if (!name || !*name)
+        return 0;
+    if (kernels_isa_parse(name, ret) < 0) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "RESIDENT_ISA", "no set of instructions");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* The model's own context length: with it the room for keys and values can be said before the engine is
+ * opened. */
+static int own_context(const int *fds, size_t n_fds, uint32_t *ret, struct fault *reterr)
+{
+    struct gguf_map *map = NULL;
+    struct gguf *g = NULL;
+    const struct gguf_part *parts;
+    struct gguf_string architecture;
+    char key[128];
+    size_t n_parts;
+    int r;
+
+    r = gguf_map(fds, n_fds, 0, &map, reterr);
+    if (r < 0)
+        return r;
+    parts = gguf_map_parts(map, &n_parts);
+    r = gguf_read(parts, n_parts, &g, reterr);
+    if (r == 0)
+        r = gguf_get_string(g, "general.architecture", &architecture, reterr);
+    if (r == 0) {
+        snprintf(key, sizeof(key), "%.*s.context_length",
+                 (int)(architecture.n_bytes < 64 ? architecture.n_bytes : 64), architecture.data);
+        r = gguf_get_u32(g, key, ret, reterr);
+    }
+    gguf_free(g);
+    gguf_unmap(map);
+    if (r == -ENOENT) {
+        fault_model_invalid(reterr, FAULT_NO_OFFSET, "general.architecture or its context_length is missing");
+        r = -EINVAL;
+    }
+    return r;
+}
+
+static int open_engine(struct model *m, const int *fds, size_t n_fds, struct fault *reterr)
+{
+    const struct config *c = &m->config;
+    struct engine_config config = {
+        .fds = fds,
+        .n_fds = n_fds,
+        .context_tokens = c->context_tokens,
+        .sequences_max = c->sequences + m->parked_max,
+        .kv_tokens = c->kv_tokens,
+        .k_type = c->k_type,
+        .v_type = c->v_type,
+        .batch_tokens_max = c->batch_tokens,
+        .outputs_max = c->sequences,
+        .n_threads = c->n_threads,
+        .lock = c->lock,
+        .populate = c->populate,
+    };
+    int r;
+
+    r = isa_limit(&config.isa_mask, reterr);
+    if (r < 0)
+        return r;
+    if (config.kv_tokens == 0) {
+        uint32_t context_tokens = c->context_tokens;
+
+        if (context_tokens == 0)
+            r = own_context(fds, n_fds, &context_tokens, reterr);
+        if (r < 0)
+            return r;
+        config.kv_tokens = (uint64_t)context_tokens * c->sequences;
+    }
+    return engine_open(&config, &m->engine, reterr);
+}
+
+static int open_template(struct model *m, const struct gguf *g)
+{
+    struct gguf_string text;
+    struct fault fault;
+    int r;
+
+    if (gguf_get_string(g, "tokenizer.chat_template", &text, NULL) < 0)
+        return 0;
+    fault_init(&fault, FAULT_NONE, NULL);
+    r = chat_template_new(text.data, text.n_bytes, &m->chat_template, &fault);
+    if (r == 0 || r == -ENOMEM)
+        return r;
+    /* The model can do everything else; whoever wants to chat is told why not. */
+    m->template_fault = malloc(sizeof(*m->template_fault));
+    if (!m->template_fault)
+        return -ENOMEM;
+    *m->template_fault = fault;
+    return 0;
+}
+
+int model_load(const int *fds, size_t n_fds, struct config *config_take, struct model **ret,
+               struct fault *reterr)
+{
+    _cleanup_(model_freep) struct model *m = calloc(1, sizeof(*m));
+    const struct gguf *g;
+    struct fault fault;
+    int r;
+
+    if (!m) {
+        config_done(config_take);
+        return -ENOMEM;
+    }
+    m->config = *config_take;
+    *config_take = (struct config){0};
+    m->parked_max = parked_for(m->config.sequences);
+    fault_init(&fault, FAULT_NONE, NULL);
+    r = open_engine(m, fds, n_fds, &fault);
+    if (r == 0) {
+        engine_facts(m->engine, &m->facts);
+        g = engine_gguf(m->engine);
+        r = tokenizer_new(g, &m->tokenizer, &fault);
+        if (r == -ENOENT)
+            r = 0;
+        if (r == 0 && m->tokenizer)
+            r = open_template(m, g);
+    }
+    if (r == 0 && m->tokenizer && tokenizer_n_vocab(m->tokenizer) > m->facts.n_vocab) {
+        fault_model_invalid(&fault, FAULT_NO_OFFSET, "the tokenizer has %u tokens, but the model only %u",
+                            tokenizer_n_vocab(m->tokenizer), m->facts.n_vocab);
+        r = -EINVAL;
+    }
+    if (r < 0) {
+        if (r != -ENOMEM && fault.kind == FAULT_NONE)
+            fault_set(&fault, FAULT_MODEL_UNAVAILABLE, "", "%s", strerrordesc_np(-r));
+        if (fault.kind == FAULT_MODEL_INVALID || fault.kind == FAULT_MODEL_UNAVAILABLE)
+            fault_subject(&fault, m->config.model);
+        if (reterr)
+            *reterr = fault;
+        return r;
+    }
+    *ret = TAKE_PTR(m);
+    return 0;
+}

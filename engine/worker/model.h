@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A loaded model with all that requests need of it. Made once by the compute thread; afterwards the helper
+ * thread reads everything but the engine, and nobody changes anything but the engine.
+ */
+
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "engine/engine.h"
+#include "engine/worker/config.h"
+
+struct chat_template;
+struct fault;
+struct tokenizer;
+
+struct model {
+    struct config config;
+    struct engine *engine;
+    struct engine_facts facts;
+    struct tokenizer *tokenizer;         /* NULL: the model has none, prompts have to come as tokens */
+    struct chat_template *chat_template; /* NULL: the model can't chat */
+    struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
+    uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
+};
+
+/**
+ * model_load() - everything from the files to a model that can compute
+ * @fds:         [n_fds], borrowed
+ * @config_take: consumed, on failure too
+ * @reterr:      on failure, with the model's name in it where a fault has one
+ * Returns 0 or a negative errno; the fault is set for all but -ENOMEM.
+ */
+int model_load(const int *fds, size_t n_fds, struct config *config_take, struct model **ret,
+               struct fault *reterr);
+
+/**
+ * model_free() - takes NULL, returns NULL
+ */
+struct model *model_free(struct model *m);
+
+DEFINE_CLEANUP(struct model *, model_free)

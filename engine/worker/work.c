@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/worker/work.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "base/fault.h"
+#include "base/utf8.h"
+#include "engine/sample/sampler.h"
+#include "engine/sample/stops.h"
+#include "engine/token/tokenizer.h"
+#include "engine/worker/base64.h"
+#include "engine/worker/emit.h"
+#include "engine/worker/model.h"
+#include "engine/worker/params.h"
+
+struct work *work_free(struct work *w)
+{
+    if (!w)
+        return NULL;
+    sampler_free(w->sampler);
+    stops_free(w->stops);
+    detokenizer_done(&w->detokenizer);
+    free(w->tokens);
+    free(w);
+    return NULL;
+}
+
+static int add(json_object *to, const char *name, json_object *value_take)
+{
+    if (!value_take)
+        return -ENOMEM;
+    if (json_object_object_add(to, name, value_take) < 0) {
+        json_object_put(value_take);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+/* {token, text, bytes, logprob}; a probability of 0 has no logarithm in JSON, so the least float stands for
+ * it. */
+static int logprob_to_json(const struct model *m, int32_t token, float logprob, json_object **ret)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+    _cleanup_free_ char *bytes = NULL;
+    const char *piece = "";
+    size_t n = m->tokenizer ? tokenizer_piece(m->tokenizer, token, true, &piece) : 0;
+
+    bytes = base64_encode(piece, n);
+    if (!o || !bytes)
+        return -ENOMEM;
+    if (add(o, "token", json_object_new_int(token)) < 0 ||
+        add(o, "text",
+            utf8_is_valid(piece, n, NULL) ? json_object_new_string_len(piece, (int)n)
+                                          : json_object_new_string("\xef\xbf\xbd")) < 0 ||
+        add(o, "bytes", json_object_new_string(bytes)) < 0 ||
+        add(o, "logprob", json_object_new_double(isfinite(logprob) ? (double)logprob : -1e30)) < 0)
+        return -ENOMEM;
+    *ret = TAKE_PTR(o);
+    return 0;
+}
+
+static int make_logprobs(const struct work *w, const struct model *m, struct sampler_workspace *workspace,
+                         const float *logits, int32_t token, json_object **ret)
+{
+    _cleanup_json_ json_object *extra = json_object_new_object(), *entry = NULL;
+    struct sampler_logprob top[PARAMS_LOGPROBS_MAX];
+    json_object *list, *alternatives;
+    uint32_t n_top;
+    float logprob;
+
+    n_top =
+        sampler_logprobs(workspace, logits, m->facts.n_vocab, token, (uint32_t)w->n_logprobs, &logprob, top);
+    if (!extra || logprob_to_json(m, token, logprob, &entry) < 0)
+        return -ENOMEM;
+    alternatives = json_object_new_array();
+    if (add(entry, "top", alternatives) < 0)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < n_top; i++) {
+        json_object *o = NULL;
+
+        if (logprob_to_json(m, top[i].token, top[i].logprob, &o) < 0)
+            return -ENOMEM;
+        if (json_object_array_add(alternatives, o) < 0) {
+            json_object_put(o);
+            return -ENOMEM;
+        }
+    }
+    list = json_object_new_array();
+    if (add(extra, "logprobs", list) < 0)
+        return -ENOMEM;
+    if (json_object_array_add(list, entry) < 0)
+        return -ENOMEM;
+    entry = NULL;
+    *ret = TAKE_PTR(extra);
+    return 0;
+}
+
+/* Text through the stop strings into the piece. */
+static int hand_on(struct work *w, const char *text, size_t n, struct emit *e, bool *ret_hit)
+{
+    const char *out;
+    int r;
+
+    r = stops_push(w->stops, text, n, &out, &n, ret_hit);
+    return r < 0 ? r : emit_text(e, out, n);
+}
+
+static int hand_on_rest(struct work *w, struct emit *e)
+{
+    const char *text;
+    bool hit = false;
+    size_t n;
+    int r;
+
+    r = detokenizer_flush(&w->detokenizer, &text, &n);
+    if (r == 0)
+        r = hand_on(w, text, n, e, &hit);
+    if (r == 0 && !hit) {
+        n = stops_flush(w->stops, &text);
+        r = emit_text(e, text, n);
+    }
+    return r;
+}
+
+int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
+                const float *logits, struct emit *e, struct fault *reterr)
+{
+    _cleanup_json_ json_object *extra = NULL;
+    int32_t token = sampler_pick(w->sampler, workspace, logits, NULL);
+    enum work_result result = WORK_GOES_ON;
+    const char *text;
+    bool hit = false;
+    size_t n;
+    int r;
+
+    if (token == SAMPLER_NONE) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "it leaves no token to go on with");
+        return -EINVAL;
+    }
+    emit_piece_begin(e, w->id);
+    if (m->tokenizer && tokenizer_is_end(m->tokenizer, token)) {
+        result = WORK_STOPPED;
+    } else {
+        sampler_accept(w->sampler, token);
+        w->tokens[w->batch.n_tokens] = token;
+        batch_append(&w->batch);
+        w->n_output++;
+        if (w->n_logprobs >= 0) {
+            r = make_logprobs(w, m, workspace, logits, token, &extra);
+            if (r < 0)
+                return r;
+        }
+        if (m->tokenizer) {
+            r = detokenizer_push(&w->detokenizer, token, &text, &n);
+            if (r == 0)
+                r = hand_on(w, text, n, e, &hit);
+            if (r < 0)
+                return r;
+        }
+        if (hit)
+            result = WORK_STOPPED;
+        else if (w->n_output == w->n_output_max)
+            result = WORK_LENGTH;
+    }
+    if (result != WORK_GOES_ON && !hit && m->tokenizer) {
+        r = hand_on_rest(w, e);
+        if (r < 0)
+            return r;
+    }
+    r = emit_piece_end(e, extra, w->n_output, STEP_NOT_WAITING, STEP_ETA_UNKNOWN);
+    return r < 0 ? r : (int)result;
+}
+
+int work_flush(struct work *w, struct emit *e)
+{
+    int r;
+
+    if (!w->detokenizer.tokenizer || w->n_output == 0)
+        return 0;
+    emit_piece_begin(e, w->id);
+    r = hand_on_rest(w, e);
+    return r < 0 ? r : emit_piece_end(e, NULL, w->n_output, STEP_NOT_WAITING, STEP_ETA_UNKNOWN);
+}

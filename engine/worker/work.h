@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A request that is ready to be computed: tokens, and what it takes to go on from logits to text. Made by the
+ * helper thread (prepare.h), owned and used by the compute thread alone from then on.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "engine/proto/worker-proto.h"
+#include "engine/sched/batch.h"
+#include "engine/token/detokenise.h"
+
+struct emit;
+struct fault;
+struct model;
+struct sampler;
+struct sampler_workspace;
+struct stops;
+
+struct work {
+    struct batch_request batch;
+    uint64_t id, epoch;
+    uint32_t tenant;
+    int32_t priority;
+    uint64_t deadline_ns; /* 0: none */
+    uint64_t received_ns, first_ns /* when the first token was sampled, 0: not yet */;
+
+    int32_t *tokens; /* [n_prompt + n_output_max], batch.n_tokens of them known */
+    uint32_t n_prompt, n_output, n_output_max;
+    int32_t n_logprobs; /* -1: none */
+    struct sampler *sampler;
+    struct stops *stops;
+    struct detokenizer detokenizer;
+
+    /* Of the compute thread: */
+    struct work *next_in_bucket;
+    struct work *next, *prev; /* all of them */
+    size_t i_deadline;
+    uint32_t sequence; /* of the engine, if has_sequence */
+    bool has_sequence;
+    uint64_t told_ns; /* when the daemon last heard of it, 0: never */
+    int result;       /* of work_sample() in the present step */
+};
+
+/**
+ * work_free() - takes NULL, returns NULL
+ */
+struct work *work_free(struct work *w);
+
+DEFINE_CLEANUP(struct work *, work_free)
+
+/* What a token meant. */
+enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH };
+
+/**
+ * work_sample() - choose the next token from logits, and write what text it makes as a piece
+ * @logits: [n_vocab], of the last known token
+ * @e:      a piece is added, even if it has no text yet
+ * Returns enum work_result; -EINVAL with a fault (no token is allowed); -ENOMEM.
+ */
+int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
+                const float *logits, struct emit *e, struct fault *reterr);
+
+/**
+ * work_flush() - the text that was held back, at an end that did not come from a token; adds a piece if there
+ * is any Returns 0 or -ENOMEM.
+ */
+int work_flush(struct work *w, struct emit *e);
