@@ -24,9 +24,10 @@ struct method_table;
 
 /* What a call left running. Both get the data of call_begin(). */
 struct call_ops {
-    void (*cancel)(void *data);    /* the client is gone: stop, release @data */
-    void (*heartbeat)(void *data); /* nothing was sent for a while: call_continue() something; only with `more` */
-    void (*drained)(void *data);   /* the client has read what waited; may be NULL */
+    void (*cancel)(void *data); /* the client is gone: stop, release @data */
+    void (*heartbeat)(
+        void *data); /* nothing was sent for a while: call_continue() something; only with `more` */
+    void (*drained)(void *data); /* the client has read what waited; may be NULL */
 };
 
 /* A method's handler. Returns 0 (it has answered or begun), CALL_REFUSED with the fault set, or a negative errno. */

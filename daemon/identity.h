@@ -18,7 +18,7 @@ struct identity {
     uid_t uid; /* SO_PEERCRED, all three */
     gid_t gid;
     pid_t pid;
-    int pidfd; /* SO_PEERPIDFD; -EBADF where the kernel has none */
+    int pidfd;     /* SO_PEERPIDFD; -EBADF where the kernel has none */
     gid_t *groups; /* [n_groups] SO_PEERGROUPS */
     size_t n_groups;
     gid_t *nss_groups; /* [n_nss_groups] what NSS says, once it was asked */

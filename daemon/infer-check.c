@@ -20,16 +20,22 @@ static const struct {
     const char *name;
     int64_t min, max;
 } int_ranges[] = {
-    {"max_tokens", 1, INT32_MAX}, {"top_k", 0, INT32_MAX},       {"seed", INT64_MIN, INT64_MAX},
-    {"logprobs", 0, 100},         {"deadline_ms", 1, INT32_MAX}, {"priority", -POLICY_PRIORITY_MAX, POLICY_PRIORITY_MAX},
+    {"max_tokens", 1, INT32_MAX},   {"top_k", 0, INT32_MAX},
+    {"seed", INT64_MIN, INT64_MAX}, {"logprobs", 0, 100},
+    {"deadline_ms", 1, INT32_MAX},  {"priority", -POLICY_PRIORITY_MAX, POLICY_PRIORITY_MAX},
 };
 
 static const struct {
     const char *name;
     double min, max;
 } float_ranges[] = {
-    {"temperature", 0, 100},       {"top_p", 0, 1},  {"min_p", 0, 1}, {"typical_p", 0, 1}, {"repeat_penalty", 0.01, 100},
-    {"frequency_penalty", -100, 100}, {"presence_penalty", -100, 100},
+    {"temperature", 0, 100},
+    {"top_p", 0, 1},
+    {"min_p", 0, 1},
+    {"typical_p", 0, 1},
+    {"repeat_penalty", 0.01, 100},
+    {"frequency_penalty", -100, 100},
+    {"presence_penalty", -100, 100},
 };
 
 static int refuse_range(struct fault *reterr, const char *name, double min, double max)
@@ -47,7 +53,8 @@ static int check_numbers(json_object *parameters, struct fault *reterr)
             int64_t number = json_object_get_int64(value);
 
             if (number < int_ranges[i].min || number > int_ranges[i].max)
-                return refuse_range(reterr, int_ranges[i].name, (double)int_ranges[i].min, (double)int_ranges[i].max);
+                return refuse_range(reterr, int_ranges[i].name, (double)int_ranges[i].min,
+                                    (double)int_ranges[i].max);
         }
     for (size_t i = 0; i < sizeof(float_ranges) / sizeof(float_ranges[0]); i++)
         if (json_object_object_get_ex(parameters, float_ranges[i].name, &value)) {
@@ -71,7 +78,8 @@ static int check_stops(json_object *stops, struct fault *reterr)
         int n_bytes = json_object_get_string_len(json_object_array_get_idx(stops, i));
 
         if (n_bytes < 1 || n_bytes > STOP_BYTES_MAX) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, "stop", "texts of 1 to %d bytes are expected", STOP_BYTES_MAX);
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "stop", "texts of 1 to %d bytes are expected",
+                      STOP_BYTES_MAX);
             return CALL_REFUSED;
         }
     }
@@ -97,14 +105,16 @@ static bool is_token_id(const char *text)
 static int check_biases(json_object *biases, struct fault *reterr)
 {
     if (json_object_object_length(biases) > BIASES_MAX) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "at most %d tokens are expected", BIASES_MAX);
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "at most %d tokens are expected",
+                  BIASES_MAX);
         return CALL_REFUSED;
     }
-    json_object_object_foreach(biases, key, value) {
+    json_object_object_foreach (biases, key, value) {
         double number = json_object_get_double(value);
 
         if (!is_token_id(key)) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "token ids in decimal are expected as keys");
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias",
+                      "token ids in decimal are expected as keys");
             return CALL_REFUSED;
         }
         if (!(number >= -10000 && number <= 10000))
@@ -123,8 +133,8 @@ static int check_app(json_object *app, struct fault *reterr)
     for (size_t i = 0; ok && i < n; i++)
         ok = text[i] >= 0x20 && text[i] != 0x7F;
     if (!ok) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "app", "at most %d bytes without control characters are expected",
-                  APP_BYTES_MAX);
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "app",
+                  "at most %d bytes without control characters are expected", APP_BYTES_MAX);
         return CALL_REFUSED;
     }
     return 0;
@@ -159,7 +169,8 @@ int infer_check(json_object *parameters, struct fault *reterr_fault)
         r = check_app(value, reterr_fault);
     if (r == 0 && json_object_object_get_ex(parameters, "json_schema", NULL) &&
         json_object_object_get_ex(parameters, "grammar", NULL)) {
-        fault_set(reterr_fault, FAULT_INVALID_PARAMETER, "grammar", "json_schema and grammar exclude each other");
+        fault_set(reterr_fault, FAULT_INVALID_PARAMETER, "grammar",
+                  "json_schema and grammar exclude each other");
         r = CALL_REFUSED;
     }
     return r;

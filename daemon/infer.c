@@ -58,7 +58,7 @@ static bool add_members(json_object *to, json_object *from)
 {
     if (!from)
         return true;
-    json_object_object_foreach(from, key, value) {
+    json_object_object_foreach (from, key, value) {
         json_object *copy = NULL;
 
         if (!value || json_object_object_get_ex(to, key, NULL))
@@ -92,7 +92,8 @@ static json_object *usage_to_json(const struct request_usage *u)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
-    if (!o || !add_count(o, "prompt_tokens", u->prompt_tokens) || !add_count(o, "cached_tokens", u->cached_tokens) ||
+    if (!o || !add_count(o, "prompt_tokens", u->prompt_tokens) ||
+        !add_count(o, "cached_tokens", u->cached_tokens) ||
         !add_count(o, "output_tokens", u->output_tokens) || !add_count(o, "queue_ms", u->queue_ms) ||
         !add_count(o, "prefill_ms", u->prefill_ms) || !add_count(o, "decode_ms", u->decode_ms))
         return NULL;
@@ -100,7 +101,8 @@ static json_object *usage_to_json(const struct request_usage *u)
 }
 
 /* NULL when memory is short. */
-static json_object *piece_to_json(const struct infer *f, const char *text, size_t n, bool done, json_object *extra)
+static json_object *piece_to_json(const struct infer *f, const char *text, size_t n, bool done,
+                                  json_object *extra)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
@@ -165,12 +167,14 @@ static int keep_member(struct infer *f, const char *key, json_object *value)
 
     if (kept && json_object_is_type(kept, json_type_array) && json_object_is_type(value, json_type_array)) {
         for (size_t i = 0, n = json_object_array_length(value); i < n; i++, copy = NULL)
-            if (json_object_deep_copy(json_object_array_get_idx(value, i), &copy, NULL) < 0 || !append_take(kept, copy))
+            if (json_object_deep_copy(json_object_array_get_idx(value, i), &copy, NULL) < 0 ||
+                !append_take(kept, copy))
                 return -ENOMEM;
         return 0;
     }
     if (kept && json_object_is_type(kept, json_type_string) && json_object_is_type(value, json_type_string)) {
-        size_t n_old = (size_t)json_object_get_string_len(kept), n_new = (size_t)json_object_get_string_len(value);
+        size_t n_old = (size_t)json_object_get_string_len(kept),
+               n_new = (size_t)json_object_get_string_len(value);
         _cleanup_free_ char *both = malloc(n_old + n_new + 1);
 
         if (!both || n_old + n_new > FRAME_BYTES_MAX)
@@ -194,7 +198,7 @@ static int keep_extra(struct infer *f, json_object *extra)
         f->extra = json_object_new_object();
     if (!f->extra)
         return -ENOMEM;
-    json_object_object_foreach(extra, key, value) {
+    json_object_object_foreach (extra, key, value) {
         if (value && r == 0)
             r = keep_member(f, key, value);
     }
@@ -248,7 +252,8 @@ static json_object *result_to_json(struct infer *f, const struct request_result 
             return NULL;
         o = piece_to_json(f, f->text ? f->text : "", f->n_text, /* done= */ true, f->extra);
     }
-    if (!o || !add_text_if(o, "finish", result->finish) || !add_take(o, "usage", usage_to_json(&result->usage)))
+    if (!o || !add_text_if(o, "finish", result->finish) ||
+        !add_take(o, "usage", usage_to_json(&result->usage)))
         return NULL;
     return TAKE_PTR(o);
 }

@@ -208,8 +208,8 @@ static const char *user_name(uid_t uid, void *userdata)
  * Counts the connection for its user. Returns 0; ACCOUNT_FULL with the connection charged but @ret_refusal set when the
  * quota is used up; a negative errno when it is to be closed without a word.
  */
-static int charge_connection(struct listener *l, const struct identity *identity, struct account_charge *charge,
-                             struct fault *ret_refusal)
+static int charge_connection(struct listener *l, const struct identity *identity,
+                             struct account_charge *charge, struct fault *ret_refusal)
 {
     struct accounts *accounts = manager_accounts(l->host.manager);
     struct policy_subject subject = identity_subject(identity);
@@ -222,7 +222,8 @@ static int charge_connection(struct listener *l, const struct identity *identity
     r = account_charge(accounts, identity->uid, ACCOUNT_CONNECTIONS, 1, limit, charge);
     if (r <= 0)
         return r;
-    r = account_charge(accounts, identity->uid, ACCOUNT_CONNECTIONS, 1, limit + LIMIT_CONNECTIONS_REFUSED, charge);
+    r = account_charge(accounts, identity->uid, ACCOUNT_CONNECTIONS, 1, limit + LIMIT_CONNECTIONS_REFUSED,
+                       charge);
     if (r != 0)
         return r < 0 ? r : -EDQUOT;
     fault_init(ret_refusal, FAULT_QUOTA_EXCEEDED, "connections");
@@ -268,8 +269,8 @@ static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
 /* Out of descriptors or memory: the connection stays in the queue, and asking again at once would only burn time. */
 static void pause_accepting(struct listener *l, int error)
 {
-    log_line(manager_log(l->host.manager), LOG_ERR, NULL, "Can't accept a connection, trying again in a second: %s",
-             strerror(error));
+    log_line(manager_log(l->host.manager), LOG_ERR, NULL,
+             "Can't accept a connection, trying again in a second: %s", strerror(error));
     if (sd_event_source_set_time_relative(l->again, ACCEPT_AGAIN_US) >= 0 &&
         sd_event_source_set_enabled(l->again, SD_EVENT_ONESHOT) >= 0)
         (void)sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
@@ -294,7 +295,8 @@ static int on_connection(sd_event_source *source, int listen_fd, uint32_t revent
         if (r >= 0)
             fd = -EBADF; /* the session's now, or closed by it */
         else
-            log_line(manager_log(l->host.manager), LOG_DEBUG, NULL, "Connection closed at once: %s", strerror(-r));
+            log_line(manager_log(l->host.manager), LOG_DEBUG, NULL, "Connection closed at once: %s",
+                     strerror(-r));
     }
     return 0;
 }
@@ -333,8 +335,12 @@ int listener_new(struct manager *m, const struct listener_options *options, stru
     r = nss_new(manager_event(m), options->lookup, &l->nss);
     if (r < 0)
         return r;
-    l->host = (struct session_host){.manager = m, .nss = l->nss, .methods = l->methods, .ended = on_ended,
-                                    .user_name = user_name, .userdata = l};
+    l->host = (struct session_host){.manager = m,
+                                    .nss = l->nss,
+                                    .methods = l->methods,
+                                    .ended = on_ended,
+                                    .user_name = user_name,
+                                    .userdata = l};
     r = open_socket(l, options);
     if (r < 0)
         return r;

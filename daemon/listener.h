@@ -25,8 +25,8 @@ struct listener_options {
  * listener_new() - open the socket and answer on it from the manager's event loop
  * A path is bound with mode 0666 (who may do what is decided by credentials, not by the file), its folder is made if it
  * is missing, a stale socket is replaced; one that somebody answers on is not (-EADDRINUSE).
- * With neither path nor fd, a listening Unix socket named "io.residentd" or "varlink" among the descriptors that systemd
- * passed is used (FileDescriptorName=, or the file name of its path); the environment is left as it is.
+ * With neither path nor fd, a listening Unix socket named "io.residentd" or "varlink" among the descriptors that
+ * systemd passed is used (FileDescriptorName=, or the file name of its path); the environment is left as it is.
  * Returns 0 or a negative errno.
  */
 int listener_new(struct manager *m, const struct listener_options *options, struct listener **ret);

@@ -12,7 +12,8 @@ int method_complete(struct call *call, struct fault *reterr_fault)
     int r;
 
     if (json_object_object_get_ex(parameters, "prompt_tokens", &ids) == has_text) {
-        fault_set(reterr_fault, FAULT_INVALID_PARAMETER, "prompt", "exactly one of prompt and prompt_tokens is expected");
+        fault_set(reterr_fault, FAULT_INVALID_PARAMETER, "prompt",
+                  "exactly one of prompt and prompt_tokens is expected");
         return CALL_REFUSED;
     }
     r = infer_check_ids("prompt_tokens", ids, reterr_fault);

@@ -35,7 +35,8 @@ static void say_progress(void *data)
         call_continue_take(load->call, load_to_json(load->state, load->bytes_done, load->bytes_total));
 }
 
-static void on_progress(struct model_wait *w, enum model_state state, uint64_t done, uint64_t total, void *userdata)
+static void on_progress(struct model_wait *w, enum model_state state, uint64_t done, uint64_t total,
+                        void *userdata)
 {
     struct load *load = userdata;
 
@@ -50,7 +51,8 @@ static void on_done(struct model_wait *w, enum model_state state, uint64_t total
 {
     struct load *load = userdata;
 
-    call_reply_take(load->call, load->is_unload ? json_object_new_object() : load_to_json(state, total, total));
+    call_reply_take(load->call,
+                    load->is_unload ? json_object_new_object() : load_to_json(state, total, total));
     free(load);
 }
 
@@ -70,7 +72,8 @@ static void cancel(void *data)
     free(load);
 }
 
-static const struct model_wait_callbacks callbacks = {.progress = on_progress, .done = on_done, .failed = on_failed};
+static const struct model_wait_callbacks callbacks = {
+    .progress = on_progress, .done = on_done, .failed = on_failed};
 static const struct call_ops ops = {.cancel = cancel, .heartbeat = say_progress};
 
 typedef int (*start_t)(struct manager *m, const struct policy_subject *s, const char *model,
@@ -85,7 +88,8 @@ static int start(struct call *call, start_t begin, bool is_unload, struct fault 
 
     if (!load)
         return -ENOMEM;
-    *load = (struct load){.call = call, .state = is_unload ? MODEL_DRAINING : MODEL_LOADING, .is_unload = is_unload};
+    *load = (struct load){
+        .call = call, .state = is_unload ? MODEL_DRAINING : MODEL_LOADING, .is_unload = is_unload};
     call_note(call, model, 0);
     r = begin(call_manager(call), call_subject(call), model, &callbacks, load, &load->wait, reterr_fault);
     if (r != 0)

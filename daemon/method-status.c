@@ -15,8 +15,10 @@ static json_object *model_to_json(const struct model_status *m)
     if (!o || !add_text(o, "name", m->name) || !add_text(o, "state", model_state_to_string(m->state)) ||
         !add_text_if(o, "reason", m->reason) ||
         !add_count_if(o, m->worker_pid > 0, "worker_pid", (uint64_t)m->worker_pid) ||
-        !add_count(o, "ram_locked_bytes", m->ram_locked_bytes) || !add_count(o, "ram_mapped_bytes", m->ram_mapped_bytes) ||
-        !add_count(o, "vram_bytes", m->vram_bytes) || !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
+        !add_count(o, "ram_locked_bytes", m->ram_locked_bytes) ||
+        !add_count(o, "ram_mapped_bytes", m->ram_mapped_bytes) ||
+        !add_count(o, "vram_bytes", m->vram_bytes) ||
+        !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
         !add_count(o, "gpu_layers", m->gpu_layers) ||
         !add_count_if(o, m->sequences_active >= 0, "sequences_active", (uint64_t)m->sequences_active))
         return NULL;
@@ -27,8 +29,9 @@ static json_object *ram_to_json(const struct manager_status *s)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
-    if (!o || !add_count(o, "budget_bytes", s->ram_budget_bytes) || !add_count(o, "locked_bytes", s->ram_locked_bytes) ||
-        !add_count(o, "kv_bytes", s->ram_kv_bytes) || !add_count(o, "used_bytes", s->ram_used_bytes))
+    if (!o || !add_count(o, "budget_bytes", s->ram_budget_bytes) ||
+        !add_count(o, "locked_bytes", s->ram_locked_bytes) || !add_count(o, "kv_bytes", s->ram_kv_bytes) ||
+        !add_count(o, "used_bytes", s->ram_used_bytes))
         return NULL;
     return TAKE_PTR(o);
 }
@@ -39,14 +42,16 @@ static json_object *user_to_json(const struct call *call, const struct account_s
 
     if (!o || !add_count(o, "uid", u->uid) || !add_text_if(o, "name", call_user_name(call, u->uid)) ||
         !add_count(o, "connections", u->used[ACCOUNT_CONNECTIONS]) ||
-        !add_count(o, "requests", u->used[ACCOUNT_REQUESTS] + u->used[ACCOUNT_QUEUED]) || !add_count(o, "kv_bytes", 0))
+        !add_count(o, "requests", u->used[ACCOUNT_REQUESTS] + u->used[ACCOUNT_QUEUED]) ||
+        !add_count(o, "kv_bytes", 0))
         return NULL;
     return TAKE_PTR(o);
 }
 
 static json_object *status_to_json(const struct call *call, const struct manager_status *s)
 {
-    _cleanup_json_ json_object *o = json_object_new_object(), *models = json_object_new_array(), *users = NULL;
+    _cleanup_json_ json_object *o = json_object_new_object(), *models = json_object_new_array(),
+                               *users = NULL;
 
     if (!o || !models)
         return NULL;

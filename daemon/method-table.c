@@ -14,7 +14,8 @@ enum { INTERFACES_MAX = 16 };
 
 static const struct method rows[] = {
     {"org.varlink.service.GetInfo", METHOD_ANYONE, method_get_info, .quiet = true},
-    {"org.varlink.service.GetInterfaceDescription", METHOD_ANYONE, method_get_interface_description, .quiet = true},
+    {"org.varlink.service.GetInterfaceDescription", METHOD_ANYONE, method_get_interface_description,
+     .quiet = true},
     {"io.residentd.Inference.ListModels", METHOD_ANYONE, method_list_models, .quiet = true},
     {"io.residentd.Inference.Complete", METHOD_ANYONE, method_complete},
     {"io.residentd.Inference.Chat", METHOD_ANYONE, method_chat},

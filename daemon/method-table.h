@@ -42,7 +42,9 @@ DEFINE_CLEANUP(struct method_table *, method_table_free)
 int method_table_find(const struct method_table *t, const char *name, const struct method **ret,
                       const struct idl_method **ret_idl, struct fault *reterr_fault);
 
-/* The handlers, in method-*.c. */
+/**
+ * method_() - the handlers, in method-*.c: each is a call_handler_t
+ */
 int method_get_info(struct call *call, struct fault *reterr_fault);
 int method_get_interface_description(struct call *call, struct fault *reterr_fault);
 int method_list_models(struct call *call, struct fault *reterr_fault);

@@ -23,7 +23,8 @@ static void on_done(struct request *r, const struct request_result *result, void
         struct fault fault;
 
         /* Cut off before it had an answer: by a deadline, or by a worker that does not know the question. */
-        fault_set(&fault, FAULT_MODEL_UNAVAILABLE, request_model(r), "no result (%s)", result->finish ? result->finish : "?");
+        fault_set(&fault, FAULT_MODEL_UNAVAILABLE, request_model(r), "no result (%s)",
+                  result->finish ? result->finish : "?");
         call_fail(ask->call, &fault);
     } else {
         /* A copy: the reply is overwritten after it was sent, and the result is not ours. */

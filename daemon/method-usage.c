@@ -12,9 +12,11 @@ static json_object *request_to_json(const struct request_status *q)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
-    if (!o || !add_count(o, "request", q->request) || !add_count(o, "uid", q->uid) || !add_text_if(o, "app", q->app) ||
-        !add_text(o, "model", q->model) || !add_text(o, "state", request_state_to_string(q->state)) ||
-        !add_count(o, "prompt_tokens", q->prompt_tokens) || !add_count(o, "output_tokens", q->output_tokens) ||
+    if (!o || !add_count(o, "request", q->request) || !add_count(o, "uid", q->uid) ||
+        !add_text_if(o, "app", q->app) || !add_text(o, "model", q->model) ||
+        !add_text(o, "state", request_state_to_string(q->state)) ||
+        !add_count(o, "prompt_tokens", q->prompt_tokens) ||
+        !add_count(o, "output_tokens", q->output_tokens) ||
         !add_count_if(o, q->queue_position >= 0, "queue_position", (uint64_t)q->queue_position) ||
         !add_count_if(o, q->eta_ms >= 0, "eta_ms", (uint64_t)q->eta_ms))
         return NULL;

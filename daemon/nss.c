@@ -28,7 +28,7 @@ enum {
     GROUPS_MAX = 65536,
 };
 
-#define KEEP_FOUND_US (60 * UINT64_C(1000000))
+#define KEEP_FOUND_US  (60 * UINT64_C(1000000))
 #define KEEP_NOBODY_US (5 * UINT64_C(1000000))
 
 enum entry_state { ENTRY_WAITING, ENTRY_RUNNING, ENTRY_ANSWERED };
@@ -60,8 +60,8 @@ struct nss {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    bool stop;             /* under the lock */
-    struct entry *entries; /* newest first; the list is changed under the lock */
+    bool stop;                      /* under the lock */
+    struct entry *entries;          /* newest first; the list is changed under the lock */
     const struct entry *delivering; /* must not be forgotten now; the loop's alone */
 };
 
@@ -355,7 +355,8 @@ int nss_ask(struct nss *nss, uid_t uid, nss_answer_t answer, void *userdata, str
         (void)!write(nss->event_fd, &one, sizeof(one)); /* delivered from the loop, as every answer */
     }
     pthread_mutex_unlock(&nss->lock);
-    *query = (struct nss_query){.next = e->queries, .nss = nss, .entry = e, .answer = answer, .userdata = userdata};
+    *query = (struct nss_query){
+        .next = e->queries, .nss = nss, .entry = e, .answer = answer, .userdata = userdata};
     e->queries = query;
     *ret = TAKE_PTR(query);
     return 0;

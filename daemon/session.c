@@ -62,9 +62,8 @@ struct session {
     sd_event_source *frame_timer, *unread_timer, *heartbeat;
     struct frame_reader in;
     struct frame_writer out;
-    bool eof;  /* the client sends no more */
-    bool dead; /* to be ended by the next handler that returns */
-    uint64_t n_unwritten; /* bytes that waited when the unread timer was started */
+    bool eof;                    /* the client sends no more */
+    bool dead;                   /* to be ended by the next handler that returns */
     size_t n_waiting, n_refused; /* whole frames in the buffer: charged as queued, and beyond the quota */
     bool has_call;
     struct call call;
@@ -127,7 +126,7 @@ static void wipe_value(json_object *value)
             wipe_value(json_object_array_get_idx(value, i));
         break;
     case json_type_object: {
-        json_object_object_foreach(value, key, inner) {
+        json_object_object_foreach (value, key, inner) {
             (void)key;
             wipe_value(inner);
         }
@@ -160,7 +159,8 @@ static void send_object(struct session *s, json_object *message)
         session_drop(s, "Connection dropped: the client does not read its replies");
         return;
     }
-    text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
+    text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE,
+                                             &n);
     if (!text || frame_writer_push(&s->out, text, n) < 0)
         session_drop(s, "Connection dropped: no memory for a reply, or a reply too large");
     wipe_text(text, n);
@@ -208,12 +208,16 @@ static void send_fault(struct session *s, const struct fault *fault)
 static void call_log(const struct call *call, const char *result)
 {
     const struct session *s = call->session;
-    const struct log_fields fields = {.model = call->note_model, .request = call->note_request, .has_uid = true,
-                                      .uid = s->identity.uid, .pid = s->identity.pid};
+    const struct log_fields fields = {.model = call->note_model,
+                                      .request = call->note_request,
+                                      .has_uid = true,
+                                      .uid = s->identity.uid,
+                                      .pid = s->identity.pid};
     int level = call->method && !call->method->quiet && call->note_request == 0 ? LOG_INFO : LOG_DEBUG;
 
     log_line(manager_log(s->host.manager), level, &fields, "%s: %s after %" PRIu64 " ms",
-             call->method ? call->method->name : "Call of a method that there is not", result, (now_us() - call->begin_us) / 1000);
+             call->method ? call->method->name : "Call of a method that there is not", result,
+             (now_us() - call->begin_us) / 1000);
 }
 
 static void call_ended(struct call *call, const char *result)
@@ -338,12 +342,14 @@ static int on_unread_timer(sd_event_source *source, uint64_t usec, void *userdat
 /* ---- in: a frame becomes a call ---- */
 
 /* A timer of the session that is made when it is first needed. */
-static int timer_start(struct session *s, sd_event_source **source, uint64_t us, sd_event_time_handler_t handler)
+static int timer_start(struct session *s, sd_event_source **source, uint64_t us,
+                       sd_event_time_handler_t handler)
 {
     int r;
 
     if (!*source)
-        return sd_event_add_time_relative(sd_event_source_get_event(s->io), source, CLOCK_MONOTONIC, us, 0, handler, s);
+        return sd_event_add_time_relative(sd_event_source_get_event(s->io), source, CLOCK_MONOTONIC, us, 0,
+                                          handler, s);
     r = sd_event_source_set_time_relative(*source, us);
     return r < 0 ? r : sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
 }
@@ -381,7 +387,7 @@ static int read_envelope(struct call *call, struct fault *reterr)
         fault_set(reterr, FAULT_INVALID_PARAMETER, "", "a call is a JSON object");
         return CALL_REFUSED;
     }
-    json_object_object_foreach(call->message, key, value) {
+    json_object_object_foreach (call->message, key, value) {
         if (strcmp(key, "method") == 0)
             name = value;
         else if (strcmp(key, "parameters") == 0)
@@ -524,8 +530,9 @@ static void handle_frame(struct session *s, const char *text, size_t n, bool is_
     if (r == -ENOMEM)
         return session_drop(s, "Connection dropped: no memory for a call");
     if (r < 0) {
-        fault_set(&fault, FAULT_INVALID_PARAMETER, error.key, "not accepted as JSON at line %u, column %u: %s", error.line,
-                  error.column, error.reason ? error.reason : "too large");
+        fault_set(&fault, FAULT_INVALID_PARAMETER, error.key,
+                  "not accepted as JSON at line %u, column %u: %s", error.line, error.column,
+                  error.reason ? error.reason : "too large");
         return refuse_frame(s, &fault);
     }
     call_start(s, message, is_beyond_quota);
@@ -564,8 +571,8 @@ static void charge_waiting(struct session *s)
 
         at++;
         if (s->n_refused == 0) {
-            r = s->n_waiting == 0 ? account_charge(manager_accounts(s->host.manager), s->identity.uid, ACCOUNT_QUEUED, 1,
-                                                   quota.queued, &s->queued)
+            r = s->n_waiting == 0 ? account_charge(manager_accounts(s->host.manager), s->identity.uid,
+                                                   ACCOUNT_QUEUED, 1, quota.queued, &s->queued)
                                   : account_resize(&s->queued, s->n_waiting + 1, quota.queued);
             if (r == 0) {
                 s->n_waiting++;
@@ -623,7 +630,8 @@ static void read_some(struct session *s)
     if (n == -EMSGSIZE) {
         struct fault fault;
 
-        fault_set(&fault, FAULT_INVALID_PARAMETER, NULL, "a call of at most %zu bytes is expected", FRAME_BYTES_MAX);
+        fault_set(&fault, FAULT_INVALID_PARAMETER, NULL, "a call of at most %zu bytes is expected",
+                  FRAME_BYTES_MAX);
         return refuse_frame(s, &fault);
     }
     if (n < 0) {
@@ -718,8 +726,8 @@ static void work(struct session *s)
         if (!s->dead)
             flush(s);
         /* Frames that waited for the client to read can go on at once when it has. */
-    } while (!s->dead && ((s->has_call && s->call.answered) ||
-                          (n_before > LIMIT_UNREAD_BYTES_PAUSE && s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE)));
+    } while (!s->dead && ((s->has_call && s->call.answered) || (n_before > LIMIT_UNREAD_BYTES_PAUSE &&
+                                                                s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE)));
     (void)charge_bytes(s);
 }
 
@@ -791,8 +799,8 @@ static void on_named(int error, const struct nss_user *user, void *userdata)
     (void)finish(s);
 }
 
-int session_new(const struct session_host *host, int fd, struct identity *identity, struct account_charge *charge,
-                const struct fault *refusal, struct session **ret)
+int session_new(const struct session_host *host, int fd, struct identity *identity,
+                struct account_charge *charge, const struct fault *refusal, struct session **ret)
 {
     _cleanup_(session_freep) struct session *s = calloc(1, sizeof(*s));
     sd_event *event = manager_event(host->manager);

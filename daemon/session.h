@@ -21,7 +21,8 @@ struct session_host {
     struct manager *manager;
     struct nss *nss;
     const struct method_table *methods;
-    void (*ended)(struct session *s, void *userdata); /* to be freed now; from the loop, with nothing of @s running */
+    void (*ended)(struct session *s,
+                  void *userdata); /* to be freed now; from the loop, with nothing of @s running */
     const char *(*user_name)(uid_t uid, void *userdata);
     void *userdata;
 };
@@ -34,8 +35,8 @@ struct session_host {
  * @refusal:  NULL; otherwise every call is answered with this, and the connection is closed after the first
  * Returns 0 or a negative errno.
  */
-int session_new(const struct session_host *host, int fd, struct identity *identity, struct account_charge *charge,
-                const struct fault *refusal, struct session **ret);
+int session_new(const struct session_host *host, int fd, struct identity *identity,
+                struct account_charge *charge, const struct fault *refusal, struct session **ret);
 
 /**
  * session_free() - cancel what runs, close, release; takes NULL, returns NULL. Not from a handler of the session

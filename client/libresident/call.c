@@ -79,20 +79,21 @@ static int make_frame(struct resident_call *call, const char *method, const char
 }
 
 int resident_start(struct resident *r, const char *method, const char *parameters, unsigned flags,
-                          resident_callback_t callback, void *userdata, struct resident_call **ret)
+                   resident_callback_t callback, void *userdata, struct resident_call **ret)
 {
     _cleanup_(call_freep) struct resident_call *call = NULL;
     int k;
 
-    if (!method || flags & ~(unsigned)(RESIDENT_MORE | RESIDENT_ONEWAY) || (!callback && !(flags & RESIDENT_ONEWAY)) ||
-        flags == (RESIDENT_MORE | RESIDENT_ONEWAY))
+    if (!method || flags & ~(unsigned)(RESIDENT_MORE | RESIDENT_ONEWAY) ||
+        (!callback && !(flags & RESIDENT_ONEWAY)) || flags == (RESIDENT_MORE | RESIDENT_ONEWAY))
         return -EINVAL;
     if (r->lost < 0)
         return r->lost;
     call = calloc(1, sizeof(*call));
     if (!call)
         return -ENOMEM;
-    *call = (struct resident_call){.connection = r, .flags = flags, .callback = callback, .userdata = userdata};
+    *call =
+        (struct resident_call){.connection = r, .flags = flags, .callback = callback, .userdata = userdata};
     k = make_frame(call, method, parameters);
     if (k < 0)
         return k;
@@ -192,7 +193,8 @@ int call_handle_frame(struct resident *r, const char *text, size_t n)
     k = json_parse(text, n, &limits, &message, NULL, NULL);
     if (k < 0)
         return k == -ENOMEM ? k : -EBADMSG;
-    if (!r->first || r->first->frame || (r->first->flags & RESIDENT_ONEWAY) || !json_object_is_type(message, json_type_object))
+    if (!r->first || r->first->frame || (r->first->flags & RESIDENT_ONEWAY) ||
+        !json_object_is_type(message, json_type_object))
         return -EBADMSG; /* an answer that nobody asked for */
     (void)json_object_object_get_ex(message, "parameters", &parameters);
     if (parameters && !json_object_is_type(parameters, json_type_object))
@@ -202,7 +204,8 @@ int call_handle_frame(struct resident *r, const char *text, size_t n)
             return -EBADMSG;
         k = error_new_take(json_object_get_string(name), json_object_get(parameters), &error);
     } else {
-        bool last = !json_object_object_get_ex(message, "continues", &continues) || !json_object_get_boolean(continues);
+        bool last = !json_object_object_get_ex(message, "continues", &continues) ||
+                    !json_object_get_boolean(continues);
 
         if (!last && !(r->first->flags & RESIDENT_MORE))
             return -EBADMSG;

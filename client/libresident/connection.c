@@ -17,8 +17,8 @@
 #include "base/cleanup.h"
 
 enum {
-    CONNECT_SECONDS = 5,      /* a connect() only waits while the service's backlog is full */
-    READS_PER_PROCESS = 16,   /* then the event loop gets control back */
+    CONNECT_SECONDS = 5,    /* a connect() only waits while the service's backlog is full */
+    READS_PER_PROCESS = 16, /* then the event loop gets control back */
 };
 
 DEFINE_CLEANUP(struct resident *, resident_close)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "resident.h"
+#include <resident.h>
 
 static int print_piece(const struct resident_reply *reply, void *userdata)
 {
@@ -39,7 +39,10 @@ static int write_parameters(char *to, size_t size, const char *model, const char
 {
     if (strpbrk(model, "\"\\\n") || strpbrk(prompt, "\"\\\n"))
         return -1;
-    return snprintf(to, size, "{\"model\": \"%s\", \"prompt\": \"%s\", \"max_tokens\": 64}", model, prompt) < (int)size ? 0 : -1;
+    return snprintf(to, size, "{\"model\": \"%s\", \"prompt\": \"%s\", \"max_tokens\": 64}", model, prompt) <
+                   (int)size
+               ? 0
+               : -1;
 }
 
 int main(int argc, char **argv)

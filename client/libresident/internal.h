@@ -52,27 +52,47 @@ struct resident {
     struct resident_call *first, *last;
 };
 
-/* Opens the socket and watches it. */
+/**
+ * connection_open() - open the socket, instead of the one that is open, and watch it; 0 or a negative errno
+ */
 int connection_open(struct resident *r);
 
-/* Puts the first call on the wire if it is not there yet, and writes what can be written. */
+/**
+ * connection_send() - put the first call on the wire if it is not there yet, and write what can be written
+ */
 void connection_send(struct resident *r);
 
-/* The connection is beyond repair: resident_process(), which this wakes, ends every call with @error. */
+/**
+ * connection_mark_lost() - beyond repair: resident_process(), which this wakes, ends every call with @error
+ */
 void connection_mark_lost(struct resident *r, int error);
 
-/* One frame of the service. Calls a callback. Returns 0, -EBADMSG, -ENOMEM. */
+/**
+ * call_handle_frame() - one frame of the service; calls a callback. Returns 0, -EBADMSG, -ENOMEM
+ */
 int call_handle_frame(struct resident *r, const char *text, size_t n);
 
-/* The first call ends with a lost connection. Calls its callback. */
+/**
+ * call_lose_first() - the first call ends with a lost connection; calls its callback
+ */
 void call_lose_first(struct resident *r, int error);
 
-/* The first call needs no answer and was written: gone. */
+/**
+ * call_end_oneway() - the first call needs no answer and was written: gone
+ */
 void call_end_oneway(struct resident *r);
 
-/* Takes @parameters, also on failure. NULL stands for none. */
+/**
+ * reply_new_take() - @parameters are taken, on failure too; NULL stands for none. Returns 0 or -ENOMEM
+ */
 int reply_new_take(json_object *parameters, bool last, struct resident_reply **ret);
+
+/**
+ * error_new_take() - @parameters are taken, on failure too; NULL stands for none. Returns 0 or -ENOMEM
+ */
 int error_new_take(const char *name, json_object *parameters, struct resident_error **ret);
 
-/* In place, because there may be no memory left. @ret owns nothing. */
+/**
+ * error_of_errno() - a lost connection as an error; in place, because there may be no memory left
+ */
 void error_of_errno(int error, struct resident_error *ret);

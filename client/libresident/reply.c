@@ -65,7 +65,7 @@ static int64_t index_of(const char *text, size_t n)
 
 static json_object *member_of(json_object *value, const char *name, size_t n)
 {
-    json_object_object_foreach(value, key, inner) {
+    json_object_object_foreach (value, key, inner) {
         if (strlen(key) == n && memcmp(key, name, n) == 0)
             return inner;
     }

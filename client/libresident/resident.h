@@ -22,8 +22,8 @@
  *      resident_error_free(error);
  *      resident_close(r);
  *
- * Results. Functions return 0 (or a documented positive value), or a negative errno: -EINVAL (a parameter of the call to
- * the library), -ENOMEM, -ECONNREFUSED, -ENOENT, -EACCES (connecting), -ECONNRESET (the service went away), -EBADMSG
+ * Results. Functions return 0 (or a documented positive value), or a negative errno: -EINVAL (a parameter of the call
+ * to the library), -ENOMEM, -ECONNREFUSED, -ENOENT, -EACCES (connecting), -ECONNRESET (the service went away), -EBADMSG
  * (the peer does not speak varlink), -ETIMEDOUT. What the service itself refuses or fails to do is no errno but
  * RESIDENT_REFUSED with a typed error.
  *
@@ -44,9 +44,9 @@ extern "C" {
 
 /** The varlink interfaces of the service, to put in front of a method's name. */
 #define RESIDENT_INFERENCE "io.residentd.Inference."
-#define RESIDENT_MODELS "io.residentd.Models."
-#define RESIDENT_USAGE "io.residentd.Usage."
-#define RESIDENT_SERVICE "org.varlink.service."
+#define RESIDENT_MODELS    "io.residentd.Models."
+#define RESIDENT_USAGE     "io.residentd.Usage."
+#define RESIDENT_SERVICE   "org.varlink.service."
 
 /** Where the service listens unless $RESIDENTD_SOCKET says otherwise. */
 #define RESIDENT_SOCKET "/run/residentd/io.residentd"
@@ -107,8 +107,8 @@ int resident_process(struct resident *r);
 int resident_wait(struct resident *r, int timeout_ms);
 
 /**
- * resident_interrupt() - make the blocking call that runs on @r in another thread, or that a signal handler interrupted,
- * return RESIDENT_STOPPED as soon as it can; if none runs, the next one
+ * resident_interrupt() - make a blocking call on @r return RESIDENT_STOPPED as soon as it can: the one that runs in
+ * another thread, or that a signal handler interrupted; if none runs, the next one
  * The only function that may be called from any thread and from signal handlers. @r must not be closed meanwhile.
  */
 void resident_interrupt(struct resident *r);

@@ -27,8 +27,8 @@ static void note_error(struct waiting *w, const struct resident_error *error)
         w->result = RESIDENT_REFUSED;
 }
 
-static void on_answer(struct resident_call *call, const struct resident_reply *reply, const struct resident_error *error,
-                      void *userdata)
+static void on_answer(struct resident_call *call, const struct resident_reply *reply,
+                      const struct resident_error *error, void *userdata)
 {
     struct waiting *w = userdata;
 
@@ -75,7 +75,7 @@ static int run(struct resident *r, struct waiting *w)
 }
 
 int resident_call(struct resident *r, const char *method, const char *parameters, struct resident_reply **ret,
-                         struct resident_error **reterr)
+                  struct resident_error **reterr)
 {
     struct waiting w = {0};
     int k;
@@ -94,7 +94,7 @@ int resident_call(struct resident *r, const char *method, const char *parameters
 }
 
 int resident_stream(struct resident *r, const char *method, const char *parameters, resident_piece_t piece,
-                           void *userdata, struct resident_error **reterr)
+                    void *userdata, struct resident_error **reterr)
 {
     struct waiting w = {.piece = piece, .userdata = userdata};
     int k;

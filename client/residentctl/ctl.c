@@ -82,7 +82,8 @@ int ctl_report(const struct ctl *ctl, int result, const struct resident_error *e
 
 static int parse_reply(const struct resident_reply *reply, json_object **ret)
 {
-    static const struct json_limits limits = {.bytes_max = READ_BYTES_MAX, .depth_max = 64, .values_max = 4 * 1024 * 1024};
+    static const struct json_limits limits = {
+        .bytes_max = READ_BYTES_MAX, .depth_max = 64, .values_max = 4 * 1024 * 1024};
     const char *text = resident_reply_json(reply);
 
     return json_parse(text, strlen(text), &limits, ret, NULL, NULL);
@@ -114,7 +115,8 @@ int ctl_call(struct ctl *ctl, const char *method, json_object *parameters_take, 
     return status;
 }
 
-int ctl_simple(struct ctl *ctl, const struct verb *verb, int argc, char **argv, const char *method, const char *name)
+int ctl_simple(struct ctl *ctl, const struct verb *verb, int argc, char **argv, const char *method,
+               const char *name)
 {
     json_object *parameters;
 

@@ -22,7 +22,7 @@ enum {
 struct ctl {
     const char *socket; /* NULL: the usual place */
     bool json;
-    bool is_terminal; /* stdout */
+    bool is_terminal;            /* stdout */
     struct resident *connection; /* made by the first ctl_connect() */
 };
 
@@ -69,7 +69,8 @@ int ctl_call(struct ctl *ctl, const char *method, json_object *parameters_take, 
 /**
  * ctl_simple() - a verb that takes one argument, calls a method with it and has nothing to show
  */
-int ctl_simple(struct ctl *ctl, const struct verb *verb, int argc, char **argv, const char *method, const char *name);
+int ctl_simple(struct ctl *ctl, const struct verb *verb, int argc, char **argv, const char *method,
+               const char *name);
 
 /**
  * ctl_read_all() - all of a file, "-" for stdin; terminated, *ret_n without the NUL

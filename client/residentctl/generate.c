@@ -13,7 +13,20 @@
 #include "base/units.h"
 #include "client/residentctl/print.h"
 
-enum { TEMPERATURE = 256, TOP_K, TOP_P, MIN_P, REPEAT_PENALTY, SEED, STOP, JSON_SCHEMA, GRAMMAR, STATS, SYSTEM, CHAT };
+enum {
+    TEMPERATURE = 256,
+    TOP_K,
+    TOP_P,
+    MIN_P,
+    REPEAT_PENALTY,
+    SEED,
+    STOP,
+    JSON_SCHEMA,
+    GRAMMAR,
+    STATS,
+    SYSTEM,
+    CHAT
+};
 
 enum option_type { OPTION_INT, OPTION_DOUBLE };
 
@@ -23,12 +36,9 @@ static const struct {
     const char *name;
     enum option_type type;
 } numbers[] = {
-    {'n', "max_tokens", OPTION_INT},
-    {TEMPERATURE, "temperature", OPTION_DOUBLE},
-    {TOP_K, "top_k", OPTION_INT},
-    {TOP_P, "top_p", OPTION_DOUBLE},
-    {MIN_P, "min_p", OPTION_DOUBLE},
-    {REPEAT_PENALTY, "repeat_penalty", OPTION_DOUBLE},
+    {'n', "max_tokens", OPTION_INT}, {TEMPERATURE, "temperature", OPTION_DOUBLE},
+    {TOP_K, "top_k", OPTION_INT},    {TOP_P, "top_p", OPTION_DOUBLE},
+    {MIN_P, "min_p", OPTION_DOUBLE}, {REPEAT_PENALTY, "repeat_penalty", OPTION_DOUBLE},
     {SEED, "seed", OPTION_INT},
 };
 
@@ -38,9 +48,11 @@ static int set_number(const struct verb *verb, json_object *parameters, size_t i
     int64_t number;
     double real;
 
-    if (numbers[i].type == OPTION_INT ? !parse_int(text, INT64_MIN, INT64_MAX, &number) : !parse_double(text, &real))
+    if (numbers[i].type == OPTION_INT ? !parse_int(text, INT64_MIN, INT64_MAX, &number)
+                                      : !parse_double(text, &real))
         return ctl_usage(verb, "\"%s\" is no number", text);
-    value = numbers[i].type == OPTION_INT ? json_object_new_int64(number) : json_object_new_double_s(real, text);
+    value =
+        numbers[i].type == OPTION_INT ? json_object_new_int64(number) : json_object_new_double_s(real, text);
     return put(parameters, numbers[i].name, value) ? STATUS_DONE : ctl_no_memory();
 }
 
@@ -73,7 +85,8 @@ static int read_schema(json_object *parameters, const char *path)
     status = ctl_read_all(path, &text, &n);
     if (status != STATUS_DONE)
         return status;
-    if (json_parse(text, n, &limits, &schema, NULL, &error) < 0 || !json_object_is_type(schema, json_type_object)) {
+    if (json_parse(text, n, &limits, &schema, NULL, &error) < 0 ||
+        !json_object_is_type(schema, json_type_object)) {
         fprintf(stderr, "residentctl: %s:%u:%u: %s\n", path, error.line, error.column,
                 error.reason ? error.reason : "a JSON object is expected");
         return STATUS_FAILED;
@@ -90,7 +103,8 @@ static int read_grammar(json_object *parameters, const char *path)
     status = ctl_read_all(path, &text, &n);
     if (status != STATUS_DONE)
         return status;
-    return put(parameters, "grammar", json_object_new_string_len(text, (int)n)) ? STATUS_DONE : ctl_no_memory();
+    return put(parameters, "grammar", json_object_new_string_len(text, (int)n)) ? STATUS_DONE
+                                                                                : ctl_no_memory();
 }
 
 static int set_option(const struct verb *verb, struct generate_options *options, int c)
@@ -123,12 +137,18 @@ static int set_option(const struct verb *verb, struct generate_options *options,
 int generate_parse(const struct verb *verb, int argc, char **argv, struct generate_options *ret)
 {
     static const struct option table[] = {
-        {"temperature", required_argument, NULL, TEMPERATURE}, {"top-k", required_argument, NULL, TOP_K},
-        {"top-p", required_argument, NULL, TOP_P},             {"min-p", required_argument, NULL, MIN_P},
-        {"repeat-penalty", required_argument, NULL, REPEAT_PENALTY}, {"seed", required_argument, NULL, SEED},
-        {"stop", required_argument, NULL, STOP},               {"json-schema", required_argument, NULL, JSON_SCHEMA},
-        {"grammar", required_argument, NULL, GRAMMAR},         {"stats", no_argument, NULL, STATS},
-        {"system", required_argument, NULL, SYSTEM},           {"chat", no_argument, NULL, CHAT},
+        {"temperature", required_argument, NULL, TEMPERATURE},
+        {"top-k", required_argument, NULL, TOP_K},
+        {"top-p", required_argument, NULL, TOP_P},
+        {"min-p", required_argument, NULL, MIN_P},
+        {"repeat-penalty", required_argument, NULL, REPEAT_PENALTY},
+        {"seed", required_argument, NULL, SEED},
+        {"stop", required_argument, NULL, STOP},
+        {"json-schema", required_argument, NULL, JSON_SCHEMA},
+        {"grammar", required_argument, NULL, GRAMMAR},
+        {"stats", no_argument, NULL, STATS},
+        {"system", required_argument, NULL, SYSTEM},
+        {"chat", no_argument, NULL, CHAT},
         {NULL, 0, NULL, 0},
     };
     int c;
@@ -156,7 +176,8 @@ bool generate_message(json_object *messages, const char *role, const char *conte
     json_object *message = json_object_new_object();
 
     if (message && put(message, "role", json_object_new_string(role)) &&
-        put(message, "content", json_object_new_string_len(content, (int)n)) && json_object_array_add(messages, message) == 0)
+        put(message, "content", json_object_new_string_len(content, (int)n)) &&
+        json_object_array_add(messages, message) == 0)
         return true;
     json_object_put(message);
     return false;
@@ -234,10 +255,10 @@ static void show_stats(struct generate_output *o, const struct resident_reply *r
     generate_end(o);
     fflush(stdout);
     fprintf(stderr,
-            "%" PRId64 " prompt tokens (%" PRId64 " cached) in %" PRId64 " ms%s; %" PRId64 " output tokens in %" PRId64
-            " ms%s; %" PRId64 " ms in the queue; ended by %s\n",
-            prompt, cached, prefill, per_second(prompt - cached, prefill, speed[0], sizeof(speed[0])), output, decode,
-            per_second(output, decode, speed[1], sizeof(speed[1])), queue, finish ? finish : "?");
+            "%" PRId64 " prompt tokens (%" PRId64 " cached) in %" PRId64 " ms%s; %" PRId64
+            " output tokens in %" PRId64 " ms%s; %" PRId64 " ms in the queue; ended by %s\n",
+            prompt, cached, prefill, per_second(prompt - cached, prefill, speed[0], sizeof(speed[0])), output,
+            decode, per_second(output, decode, speed[1], sizeof(speed[1])), queue, finish ? finish : "?");
 }
 
 int generate_show(struct generate_output *o, const struct resident_reply *reply)

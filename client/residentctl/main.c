@@ -10,7 +10,8 @@
 
 static const struct verb verbs[] = {
     {"list", "", "the models that you may use", verb_list},
-    {"run", "MODEL [PROMPT] [OPTION]...", "continue a text (from stdin without PROMPT), as it is made", verb_run},
+    {"run", "MODEL [PROMPT] [OPTION]...", "continue a text (from stdin without PROMPT), as it is made",
+     verb_run},
     {"chat", "MODEL [OPTION]...", "a conversation, line by line", verb_chat},
     {"embed", "MODEL TEXT...", "vectors of texts, one a line", verb_embed},
     {"tokenize", "MODEL [TEXT] [--special]", "token ids of a text (from stdin without TEXT)", verb_tokenize},
@@ -25,10 +26,12 @@ static const struct verb verbs[] = {
     {"unload", "MODEL", "take a model out of memory", verb_unload},
     {"pin", "MODEL", "load a model and keep it, until reboot or reload", verb_pin},
     {"unpin", "MODEL", "undo pin", verb_unpin},
-    {"wait", "MODEL|--pinned [--timeout SECONDS]", "wait until a model, or all that are on their way, are ready", verb_wait},
+    {"wait", "MODEL|--pinned [--timeout SECONDS]",
+     "wait until a model, or all that are on their way, are ready", verb_wait},
     {"reload", "", "read the policy again", verb_reload},
     {"plan", "MODEL [OPTION]...", "where a model's parts would go under other limits", verb_plan},
-    {"policy", "check [PATH]... | show [PATH]...", "check policy files, or print what they come to", verb_policy},
+    {"policy", "check [PATH]... | show [PATH]...", "check policy files, or print what they come to",
+     verb_policy},
     {"call", "METHOD [PARAMETERS] [--more]", "any method, with JSON", verb_call},
 };
 
@@ -39,14 +42,15 @@ static void help(void)
         printf("  %-11s %-36s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
     printf("\n"
            "run and chat:\n"
-           "  -n N  --temperature T  --top-k K  --top-p P  --min-p P  --repeat-penalty R  --seed S  --stop TEXT...\n"
-           "  --json-schema FILE | --grammar FILE  --system TEXT  --stats (on stderr)  run: --chat (PROMPT is a message)\n"
+           "  -n N  --temperature T  --top-k K  --top-p P  --min-p P  --repeat-penalty R  --seed S  --stop TEXT\n"
+           "  --json-schema FILE | --grammar FILE   what the answer must look like\n"
+           "  --system TEXT   --stats (on stderr)   run --chat (PROMPT is a message, not a text to continue)\n"
            "\n"
            "  --socket PATH   of the service; also $RESIDENTD_SOCKET (%s)\n"
            "  --json          the method's reply as one JSON object; one a line where it comes in pieces\n"
            "  --version, --help\n"
            "\n"
-           "Exit status: 0 done, 1 the service refused or failed (its error's name is on stderr), 2 wrong usage.\n",
+           "Exit status: 0 done, 1 refused or failed (the error's name is on stderr), 2 wrong usage.\n",
            RESIDENT_SOCKET);
 }
 
@@ -74,8 +78,10 @@ int main(int argc, char **argv)
 {
     enum { SOCKET = 256, JSON, VERSION, HELP };
     static const struct option options[] = {
-        {"socket", required_argument, NULL, SOCKET}, {"json", no_argument, NULL, JSON},
-        {"version", no_argument, NULL, VERSION},     {"help", no_argument, NULL, HELP},
+        {"socket", required_argument, NULL, SOCKET},
+        {"json", no_argument, NULL, JSON},
+        {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, HELP},
         {NULL, 0, NULL, 0},
     };
     struct ctl ctl = {.is_terminal = isatty(STDOUT_FILENO)};

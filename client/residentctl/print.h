@@ -34,8 +34,8 @@ struct table;
 struct table *table_new(const char *const *headers, size_t n_columns);
 
 /**
- * table_add() - one cell; cells fill the rows from left to right. NULL is shown as "-". Control characters and line ends
- * are escaped
+ * table_add() - one cell; cells fill the rows from left to right. NULL is shown as "-". Control characters and line
+ * ends are escaped
  */
 void table_add(struct table *t, const char *text);
 

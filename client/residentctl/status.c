@@ -27,7 +27,8 @@ static void add_locked(struct table *t, json_object *m)
 
 bool status_print_models(json_object *models)
 {
-    static const char *const headers[] = {"MODEL", "STATE", "LOCKED IN RAM", ">VRAM", ">KV", ">RUNNING", ">WORKER PID", "REASON"};
+    static const char *const headers[] = {"MODEL", "STATE",    "LOCKED IN RAM", ">VRAM",
+                                          ">KV",   ">RUNNING", ">WORKER PID",   "REASON"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
     if (!t)
@@ -49,7 +50,8 @@ bool status_print_models(json_object *models)
 
 bool status_print_requests(json_object *requests)
 {
-    static const char *const headers[] = {">REQUEST", ">UID", "APP", "MODEL", "STATE", ">PROMPT", ">OUTPUT", ">PLACE", ">FIRST TOKEN IN"};
+    static const char *const headers[] = {">REQUEST", ">UID",    "APP",    "MODEL",          "STATE",
+                                          ">PROMPT",  ">OUTPUT", ">PLACE", ">FIRST TOKEN IN"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
     if (!t)

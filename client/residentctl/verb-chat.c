@@ -26,18 +26,19 @@ struct chat {
     bool is_interactive; /* stdin is a terminal: show a prompt */
     struct generate_output output;
     struct resident_call *call; /* NULL: no answer is on its way */
-    int status; /* of the answer */
+    int status;                 /* of the answer */
 };
 
-static void on_piece(struct resident_call *call, const struct resident_reply *reply, const struct resident_error *error,
-                     void *userdata)
+static void on_piece(struct resident_call *call, const struct resident_reply *reply,
+                     const struct resident_error *error, void *userdata)
 {
     struct chat *c = userdata;
 
     if (!reply) {
         c->call = NULL;
         generate_end(&c->output);
-        c->status = ctl_report(c->ctl, resident_error_errno(error) < 0 ? resident_error_errno(error) : RESIDENT_REFUSED, error);
+        c->status = ctl_report(
+            c->ctl, resident_error_errno(error) < 0 ? resident_error_errno(error) : RESIDENT_REFUSED, error);
         return;
     }
     if (generate_show(&c->output, reply) < 0) {
@@ -60,7 +61,8 @@ static int wait_for_answer(struct chat *c)
 {
     while (c->call) {
         struct pollfd fds[] = {
-            {.fd = resident_get_fd(c->ctl->connection), .events = (short)resident_get_events(c->ctl->connection)},
+            {.fd = resident_get_fd(c->ctl->connection),
+             .events = (short)resident_get_events(c->ctl->connection)},
             {.fd = c->signal_fd, .events = POLLIN},
         };
         int k = resident_process(c->ctl->connection);
@@ -95,7 +97,8 @@ static int answer(struct chat *c, const char *line, size_t n)
         return ctl_no_memory();
     }
     c->status = STATUS_DONE;
-    r = resident_start(c->ctl->connection, RESIDENT_INFERENCE "Chat", parameters, RESIDENT_MORE, on_piece, c, &c->call);
+    r = resident_start(c->ctl->connection, RESIDENT_INFERENCE "Chat", parameters, RESIDENT_MORE, on_piece, c,
+                       &c->call);
     status = r < 0 ? ctl_report(c->ctl, r, NULL) : wait_for_answer(c);
     generate_end(&c->output);
     fflush(stdout);
@@ -165,7 +168,8 @@ static int begin(struct chat *c, const char *model)
     c->messages = json_object_new_array();
     if (!put(c->options.parameters, "messages", c->messages) ||
         !put(c->options.parameters, "model", json_object_new_string(model)) ||
-        (c->options.system && !generate_message(c->messages, "system", c->options.system, strlen(c->options.system))))
+        (c->options.system &&
+         !generate_message(c->messages, "system", c->options.system, strlen(c->options.system))))
         return ctl_no_memory();
     sigemptyset(&interrupt);
     sigaddset(&interrupt, SIGINT);
@@ -179,7 +183,9 @@ static int begin(struct chat *c, const char *model)
 
 int verb_chat(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
-    struct chat c = {.ctl = ctl, .signal_fd = -EBADF, .is_interactive = isatty(STDIN_FILENO) && ctl->is_terminal && !ctl->json};
+    struct chat c = {.ctl = ctl,
+                     .signal_fd = -EBADF,
+                     .is_interactive = isatty(STDIN_FILENO) && ctl->is_terminal && !ctl->json};
     int status;
 
     status = generate_parse(verb, argc, argv, &c.options);

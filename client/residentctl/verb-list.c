@@ -34,7 +34,8 @@ static void add_parameters(struct table *t, int64_t n)
 
 int verb_list(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
-    static const char *const headers[] = {"MODEL", "ALIASES", "STATE", ">PARAMETERS", "QUANTIZATION", ">SIZE", ">CONTEXT"};
+    static const char *const headers[] = {"MODEL",        "ALIASES", "STATE",   ">PARAMETERS",
+                                          "QUANTIZATION", ">SIZE",   ">CONTEXT"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
     _cleanup_json_ json_object *reply = NULL;
     json_object *models;

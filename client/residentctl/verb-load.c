@@ -46,7 +46,8 @@ int verb_load(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
     status = ctl_connect(ctl);
     if (status != STATUS_DONE)
         return status;
-    r = resident_stream(ctl->connection, RESIDENT_MODELS "Load", json_text(parameters), on_piece, (void *)&progress, &error);
+    r = resident_stream(ctl->connection, RESIDENT_MODELS "Load", json_text(parameters), on_piece,
+                        (void *)&progress, &error);
     if (progress.shows)
         fputs("\r\033[K", stderr);
     status = ctl_report(ctl, r, error);

@@ -46,15 +46,17 @@ static bool put_sizes(json_object *object, const char *name, const char *text)
 static void print_placement(json_object *plan)
 {
     static const char *const rows[][2] = {
-        {"weights_ram_bytes", "weights in RAM"},   {"weights_vram_bytes", "weights in VRAM"}, {"kv_ram_bytes", "KV cache in RAM"},
-        {"kv_vram_bytes", "KV cache in VRAM"},     {"scratch_ram_bytes", "scratch in RAM"},   {"scratch_vram_bytes", "scratch in VRAM"},
+        {"weights_ram_bytes", "weights in RAM"},    {"weights_vram_bytes", "weights in VRAM"},
+        {"kv_ram_bytes", "KV cache in RAM"},        {"kv_vram_bytes", "KV cache in VRAM"},
+        {"scratch_ram_bytes", "scratch in RAM"},    {"scratch_vram_bytes", "scratch in VRAM"},
         {"driver_vram_bytes", "the driver's VRAM"},
     };
     json_object *fits = NULL, *reasons = get_array(plan, "reasons");
 
     (void)json_object_object_get_ex(plan, "fits", &fits);
-    printf("%s, %" PRId64 " of %" PRId64 " layers on GPUs\n", json_object_get_boolean(fits) ? "fits" : "does not fit",
-           get_int(plan, "gpu_layers"), get_int(plan, "layers"));
+    printf("%s, %" PRId64 " of %" PRId64 " layers on GPUs\n",
+           json_object_get_boolean(fits) ? "fits" : "does not fit", get_int(plan, "gpu_layers"),
+           get_int(plan, "layers"));
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         int64_t bytes = get_int(plan, rows[i][0]);
         char text[UNITS_TEXT_MAX];
@@ -117,8 +119,9 @@ int verb_plan(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
         else if (c == VRAM)
             ok = put_sizes(parameters, "vram_bytes", optarg);
         else if (c == CONTEXT || c == SEQUENCES)
-            ok = parse_int(optarg, 1, INT32_MAX, &number) &&
-                 put(parameters, c == CONTEXT ? "context_tokens" : "sequences", json_object_new_int64(number));
+            ok =
+                parse_int(optarg, 1, INT32_MAX, &number) &&
+                put(parameters, c == CONTEXT ? "context_tokens" : "sequences", json_object_new_int64(number));
         else if (c == KV_TYPE)
             ok = put(parameters, "kv_type", json_object_new_string(optarg));
         else

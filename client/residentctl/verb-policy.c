@@ -29,7 +29,8 @@ int verb_policy(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
     if (r == -ENOMEM)
         return ctl_no_memory();
     if (r < 0) {
-        fprintf(stderr, "residentctl: %s: %s\n", fault_error_name(fault.kind), fault_describe(&fault, text, sizeof(text)));
+        fprintf(stderr, "residentctl: %s: %s\n", fault_error_name(fault.kind),
+                fault_describe(&fault, text, sizeof(text)));
         return STATUS_FAILED;
     }
     for (size_t i = 0; i < policy->n_warnings; i++)
@@ -39,9 +40,10 @@ int verb_policy(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
             printf("%zu models, %zu aliases: the policy is valid\n", policy->n_models, policy->n_aliases);
         return STATUS_DONE;
     }
-    print_json(stdout, json_object_to_json_string_ext(policy->document,
-                                                      (ctl->json ? 0 : JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED) |
-                                                          JSON_C_TO_STRING_NOSLASHESCAPE),
+    print_json(stdout,
+               json_object_to_json_string_ext(
+                   policy->document, (ctl->json ? 0 : JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED) |
+                                         JSON_C_TO_STRING_NOSLASHESCAPE),
                /* harmless= */ false);
     return STATUS_DONE;
 }

@@ -41,7 +41,8 @@ static int stream(struct ctl *ctl, const struct generate_options *options)
     if (status != STATUS_DONE)
         return status;
     generate_output_init(&output, ctl, options->stats);
-    r = resident_stream(ctl->connection, options->chat ? RESIDENT_INFERENCE "Chat" : RESIDENT_INFERENCE "Complete", text,
+    r = resident_stream(ctl->connection,
+                        options->chat ? RESIDENT_INFERENCE "Chat" : RESIDENT_INFERENCE "Complete", text,
                         on_piece, &output, &error);
     generate_end(&output);
     /* Only a failed write stops a stream from this side. */
@@ -74,7 +75,8 @@ int verb_run(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
         prompt = argv[1];
         n = strlen(prompt);
     }
-    if (!put(options.parameters, "model", json_object_new_string(argv[0])) || !add_prompt(&options, prompt, n))
+    if (!put(options.parameters, "model", json_object_new_string(argv[0])) ||
+        !add_prompt(&options, prompt, n))
         return ctl_no_memory();
     return stream(ctl, &options);
 }

@@ -25,7 +25,8 @@ static void print_memory(json_object *reply)
 
     if (json_object_object_get_ex(reply, "ram", &ram))
         printf("RAM: %s used of %s (%s locked, %s KV cache)\n", size(ram, "used_bytes", used),
-               size(ram, "budget_bytes", budget), size(ram, "locked_bytes", locked), size(ram, "kv_bytes", kv));
+               size(ram, "budget_bytes", budget), size(ram, "locked_bytes", locked),
+               size(ram, "kv_bytes", kv));
     for (size_t i = 0; i < length_of(vram); i++) {
         json_object *v = json_object_array_get_idx(vram, i);
         const char *name = get_text(v, "name");

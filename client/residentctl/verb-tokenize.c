@@ -59,7 +59,8 @@ int verb_tokenize(struct ctl *ctl, const struct verb *verb, int argc, char **arg
 
 int verb_detokenize(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
-    _cleanup_json_ json_object *parameters = json_object_new_object(), *tokens = json_object_new_array(), *reply = NULL;
+    _cleanup_json_ json_object *parameters = json_object_new_object(), *tokens = json_object_new_array(),
+                               *reply = NULL;
     const char *text;
     int status;
 
@@ -92,7 +93,8 @@ int verb_detokenize(struct ctl *ctl, const struct verb *verb, int argc, char **a
 
 int verb_embed(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
-    _cleanup_json_ json_object *parameters = json_object_new_object(), *input = json_object_new_array(), *reply = NULL;
+    _cleanup_json_ json_object *parameters = json_object_new_object(), *input = json_object_new_array(),
+                               *reply = NULL;
     json_object *embeddings;
     int status;
 

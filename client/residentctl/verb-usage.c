@@ -50,13 +50,14 @@ int verb_usage(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
     if (status != STATUS_DONE || !reply)
         return status;
     if (json_object_object_get_ex(reply, "used", &used) && json_object_is_type(used, json_type_object)) {
-        json_object_object_foreach(used, quota, value) {
+        json_object_object_foreach (used, quota, value) {
             (void)value;
             add_row(t, reply, quota);
         }
     }
-    if (json_object_object_get_ex(reply, "limits", &limits) && json_object_is_type(limits, json_type_object)) {
-        json_object_object_foreach(limits, name, limit) {
+    if (json_object_object_get_ex(reply, "limits", &limits) &&
+        json_object_is_type(limits, json_type_object)) {
+        json_object_object_foreach (limits, name, limit) {
             (void)limit;
             if (!json_object_object_get_ex(used, name, NULL))
                 add_row(t, reply, name);

@@ -33,7 +33,8 @@ static int fail(json_object *m, const char *what)
 {
     const char *name = get_text(m, "name"), *reason = get_text(m, "reason");
 
-    fprintf(stderr, "residentctl: model %s %s%s%s\n", name ? name : "?", what, reason ? ": " : "", reason ? reason : "");
+    fprintf(stderr, "residentctl: model %s %s%s%s\n", name ? name : "?", what, reason ? ": " : "",
+            reason ? reason : "");
     return STATUS_FAILED;
 }
 
@@ -52,7 +53,8 @@ static int resolve(struct ctl *ctl, const char *model, char **ret)
         json_object *m = json_object_array_get_idx(models, i), *aliases = get_array(m, "aliases");
 
         for (size_t k = 0; k < length_of(aliases); k++)
-            if (strcmp(json_object_get_string(json_object_array_get_idx(aliases, k)), model) == 0 && get_text(m, "name"))
+            if (strcmp(json_object_get_string(json_object_array_get_idx(aliases, k)), model) == 0 &&
+                get_text(m, "name"))
                 model = get_text(m, "name");
     }
     *ret = strdup(model);
@@ -105,8 +107,9 @@ static int64_t now_ms(void)
 int verb_wait(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
     enum { PINNED = 256, TIMEOUT };
-    static const struct option options[] = {
-        {"pinned", no_argument, NULL, PINNED}, {"timeout", required_argument, NULL, TIMEOUT}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"pinned", no_argument, NULL, PINNED},
+                                            {"timeout", required_argument, NULL, TIMEOUT},
+                                            {NULL, 0, NULL, 0}};
     const struct timespec pause = {.tv_nsec = ASK_AGAIN_MS * 1000000};
     _cleanup_free_ char *model = NULL;
     bool pinned = false, done = false;

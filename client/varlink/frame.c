@@ -216,7 +216,8 @@ int frame_writer_write(struct frame_writer *w, int fd)
         ssize_t n;
 
         for (struct frame_chunk *c = w->first; c && message.msg_iovlen < CHUNKS_AT_ONCE; c = c->next)
-            parts[message.msg_iovlen++] = (struct iovec){.iov_base = c->data + c->at, .iov_len = c->n - c->at};
+            parts[message.msg_iovlen++] =
+                (struct iovec){.iov_base = c->data + c->at, .iov_len = c->n - c->at};
         n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;

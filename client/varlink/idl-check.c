@@ -98,7 +98,8 @@ static int check_enum(struct check *c, const struct idl_type *type, json_object 
         return refuse(c, "a string is expected");
     text = json_object_get_string(value);
     for (size_t i = 0; i < type->n_members; i++) {
-        if (strcmp(type->members[i].name, text) == 0 && strlen(text) == (size_t)json_object_get_string_len(value))
+        if (strcmp(type->members[i].name, text) == 0 &&
+            strlen(text) == (size_t)json_object_get_string_len(value))
             return 0;
         if (n < sizeof(reason))
             n += (size_t)snprintf(reason + n, sizeof(reason) - n, " %s", type->members[i].name);
@@ -118,7 +119,7 @@ static int check_unknown(struct check *c, const struct idl_type *type, json_obje
 {
     if (c->flags & IDL_ALLOW_UNKNOWN)
         return 0;
-    json_object_object_foreach(value, key, member) {
+    json_object_object_foreach (value, key, member) {
         (void)member;
         if (!member_type(type, key)) {
             (void)path_push_member(c, key);
@@ -179,7 +180,7 @@ static int check_map(struct check *c, const struct idl_type *element, json_objec
 {
     if (!json_object_is_type(value, json_type_object))
         return refuse(c, "an object is expected");
-    json_object_object_foreach(value, key, inner) {
+    json_object_object_foreach (value, key, inner) {
         size_t before = path_push_member(c, key);
         int r = check_value(c, element, inner, depth + 1);
 

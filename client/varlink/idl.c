@@ -214,7 +214,8 @@ static int parse_member_name(struct parser *p, const char **ret)
     if (!is_letter(peek(p)))
         return expected(p, p->at, "the name of a member");
     while (is_letter(peek(p)) || is_digit(peek(p)) || peek(p) == '_') {
-        if (peek(p) == '_' && (p->at + 1 >= p->n || !(is_letter(p->text[p->at + 1]) || is_digit(p->text[p->at + 1]))))
+        if (peek(p) == '_' &&
+            (p->at + 1 >= p->n || !(is_letter(p->text[p->at + 1]) || is_digit(p->text[p->at + 1]))))
             return expected(p, p->at, "a letter or digit after '_'");
         p->at++;
     }
@@ -312,7 +313,11 @@ static int parse_element(struct parser *p, unsigned depth, struct idl_type *type
     static const struct {
         const char *word;
         enum idl_kind kind;
-    } basic[] = {{"bool", IDL_BOOL}, {"int", IDL_INT}, {"float", IDL_FLOAT}, {"string", IDL_STRING}, {"object", IDL_OBJECT}};
+    } basic[] = {{"bool", IDL_BOOL},
+                 {"int", IDL_INT},
+                 {"float", IDL_FLOAT},
+                 {"string", IDL_STRING},
+                 {"object", IDL_OBJECT}};
     struct idl_type **use;
 
     for (size_t i = 0; i < sizeof(basic) / sizeof(basic[0]); i++)

@@ -38,9 +38,9 @@ struct idl_member {
 struct idl_type {
     enum idl_kind kind;
     bool nullable;
-    const char *name;                  /* IDL_NAMED */
-    const struct idl_type *target;     /* IDL_NAMED: an enum or a struct; IDL_ARRAY, IDL_MAP: the element */
-    const struct idl_member *members;  /* IDL_ENUM, IDL_STRUCT */
+    const char *name;                 /* IDL_NAMED */
+    const struct idl_type *target;    /* IDL_NAMED: an enum or a struct; IDL_ARRAY, IDL_MAP: the element */
+    const struct idl_member *members; /* IDL_ENUM, IDL_STRUCT */
     size_t n_members;
 };
 
@@ -114,7 +114,7 @@ size_t idl_n_methods(const struct idl *idl);
 const struct idl_method *idl_method(const struct idl *idl, size_t i);
 
 enum idl_check_flags {
-    IDL_DROP_NULLS = 1 << 0,   /* remove members that are null from structs: they count as absent either way */
+    IDL_DROP_NULLS = 1 << 0, /* remove members that are null from structs: they count as absent either way */
     IDL_ALLOW_UNKNOWN = 1 << 1, /* members that the type does not have: for replies, which may grow */
 };
 

@@ -48,7 +48,8 @@ static void the_fault_table_names_errors_of_the_interfaces(void **state)
 
     for (enum fault_kind kind = 1; kind < FAULT_KIND_MAX; kind++) {
         const char *name = fault_error_name(kind), *dot = strrchr(name, '.');
-        const struct idl_error *error = idl_find_error(strncmp(name, "io.", 3) == 0 ? ours : service, dot + 1);
+        const struct idl_error *error =
+            idl_find_error(strncmp(name, "io.", 3) == 0 ? ours : service, dot + 1);
         _cleanup_json_ json_object *parameters = NULL;
         struct fault fault, wrong;
 
@@ -91,8 +92,9 @@ static void methods_have_types_and_flags(void **state)
 /* A blank line parts a comment from what follows. */
 static void a_flag_belongs_to_the_comment_right_above(void **state)
 {
-    _cleanup_(idl_freep) struct idl *idl = parse("interface a.b\n# [Supports 'more' flag]\n\nmethod A() -> ()\n"
-                                                 "# [Supports 'more' flag]\n# more words\nmethod B() -> ()\n");
+    _cleanup_(idl_freep) struct idl *idl =
+        parse("interface a.b\n# [Supports 'more' flag]\n\nmethod A() -> ()\n"
+              "# [Supports 'more' flag]\n# more words\nmethod B() -> ()\n");
 
     assert_int_equal(idl_find_method(idl, "A")->more, IDL_MORE_NO);
     assert_int_equal(idl_find_method(idl, "B")->more, IDL_MORE_SUPPORTED);
@@ -170,11 +172,11 @@ static void types_nest_only_so_deep(void **state)
     assert_int_equal(idl_parse(text, strlen(text), &idl, NULL), -EINVAL);
 }
 
-static const char *const check_text =
-    "interface a.b\n"
-    "type Kind (one, two)\n"
-    "type Inner (n: int, more: ?Inner)\n"
-    "method M(b: bool, i: int, f: float, s: string, o: object, k: Kind, a: []Inner, m: [string]float, x: ?(y: ?int)) -> ()\n";
+static const char *const check_text = "interface a.b\n"
+                                      "type Kind (one, two)\n"
+                                      "type Inner (n: int, more: ?Inner)\n"
+                                      "method M(b: bool, i: int, f: float, s: string, o: object, k: Kind, a: "
+                                      "[]Inner, m: [string]float, x: ?(y: ?int)) -> ()\n";
 
 #define WHOLE "\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{\"any\":null},\"k\":\"one\",\"a\":[],\"m\":{}"
 
@@ -195,7 +197,8 @@ static void what_has_the_type_passes(void **state)
         "{" WHOLE ",\"x\":null}",
         "{" WHOLE ",\"x\":{}}",
         "{" WHOLE ",\"x\":{\"y\":-9223372036854775808}}",
-        "{\"b\":false,\"i\":9223372036854775807,\"f\":-3,\"s\":\"é\",\"o\":{},\"k\":\"two\",\"a\":[{\"n\":1,\"more\":{\"n\":2}}],"
+        "{\"b\":false,\"i\":9223372036854775807,\"f\":-3,\"s\":\"é\",\"o\":{},\"k\":\"two\",\"a\":[{\"n\":1,"
+        "\"more\":{\"n\":2}}],"
         "\"m\":{\"1\":1e3,\"2\":0}}",
     };
     _cleanup_(idl_freep) struct idl *idl = parse(check_text);
@@ -231,9 +234,12 @@ static void what_has_not_is_named(void **state)
         {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"three\",\"a\":[],\"m\":{}}", "k"},
         {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\\u0000\",\"a\":[],\"m\":{}}", "k"},
         {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":{},\"m\":{}}", "a"},
-        {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[{\"n\":1},{\"n\":1,\"more\":{}}],\"m\":{}}", "a[1].more.n"},
+        {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[{\"n\":1},{\"n\":1,\"more\":"
+         "{}}],\"m\":{}}",
+         "a[1].more.n"},
         {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[null],\"m\":{}}", "a[0]"},
-        {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[],\"m\":{\"q\":\"\"}}", "m.q"},
+        {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[],\"m\":{\"q\":\"\"}}",
+         "m.q"},
         {"{\"b\":true,\"i\":1,\"f\":0.5,\"s\":\"\",\"o\":{},\"k\":\"one\",\"a\":[],\"m\":[]}", "m"},
     };
     _cleanup_(idl_freep) struct idl *idl = parse(check_text);

@@ -45,7 +45,8 @@ static int answer(int fd, const char *call)
         snprintf(text, sizeof(text), "{%.*s}", (int)(strrchr(parameters, '}') - parameters), parameters);
         reply(fd, text);
     } else if (strstr(call, "\"a.b.Fail\"")) {
-        reply(fd, "{\"error\":\"io.residentd.QueueFull\",\"parameters\":{\"limit\":3,\"retry_after_ms\":20}}");
+        reply(fd,
+              "{\"error\":\"io.residentd.QueueFull\",\"parameters\":{\"limit\":3,\"retry_after_ms\":20}}");
     } else if (strstr(call, "\"a.b.FailOddly\"")) {
         reply(fd, "{\"error\":\"a.b.Odd\",\"parameters\":{\"why\":\"x\"}}");
     } else if (strstr(call, "\"a.b.Three\"")) {
@@ -180,8 +181,10 @@ static void a_reply_can_be_looked_into(void **state)
     size_t n;
 
     assert_int_equal(resident_call(r, "a.b.Echo",
-                                   "{\"text\":\"a\\u0000b\",\"list\":[{\"n\":5},{\"n\":-6}],\"real\":0.5,\"yes\":true,\"none\":null}",
-                                   &reply, NULL), 0);
+                                   "{\"text\":\"a\\u0000b\",\"list\":[{\"n\":5},{\"n\":-6}],\"real\":0.5,"
+                                   "\"yes\":true,\"none\":null}",
+                                   &reply, NULL),
+                     0);
     assert_int_equal(resident_reply_is_last(reply), 1);
     assert_memory_equal(resident_reply_text(reply, "text", &n), "a\0b", 3);
     assert_int_equal(n, 3);
@@ -198,8 +201,9 @@ static void a_reply_can_be_looked_into(void **state)
     assert_int_equal(resident_reply_int(reply, "text/0", &number), -ENOENT);
     assert_int_equal(resident_reply_length(reply, "none"), -ENOENT);
     assert_null(resident_reply_text(reply, "none", NULL));
-    assert_string_equal(resident_reply_json(reply),
-                        "{\"text\":\"a\\u0000b\",\"list\":[{\"n\":5},{\"n\":-6}],\"real\":0.5,\"yes\":true,\"none\":null}");
+    assert_string_equal(
+        resident_reply_json(reply),
+        "{\"text\":\"a\\u0000b\",\"list\":[{\"n\":5},{\"n\":-6}],\"real\":0.5,\"yes\":true,\"none\":null}");
     resident_reply_free(reply);
     resident_close(r);
 }
@@ -291,8 +295,8 @@ static void a_stream_can_be_stopped_and_the_connection_used_again(void **state)
     assert_int_equal(pthread_create(&s->thread, NULL, run, s), 0);
 }
 
-static void on_answer(struct resident_call *call, const struct resident_reply *reply, const struct resident_error *error,
-                      void *userdata)
+static void on_answer(struct resident_call *call, const struct resident_reply *reply,
+                      const struct resident_error *error, void *userdata)
 {
     struct heard *h = userdata;
 

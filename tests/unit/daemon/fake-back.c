@@ -35,15 +35,23 @@ bool manager_is_stopping(const struct manager *m)
 static const char *const aliases[] = {"chat"};
 static const char *const capabilities[] = {"complete", "chat"};
 
-int manager_list_models(struct manager *m, const struct policy_subject *s, struct model_info **ret, size_t *ret_n)
+int manager_list_models(struct manager *m, const struct policy_subject *s, struct model_info **ret,
+                        size_t *ret_n)
 {
     struct model_info *list = calloc(2, sizeof(*list));
 
     if (!list)
         return -ENOMEM;
-    list[0] = (struct model_info){.name = "tiny", .aliases = aliases, .n_aliases = 1, .architecture = "llama",
-                                  .n_parameters = 260000, .quantization = "q8_0", .size_bytes = 300000,
-                                  .context_tokens = 512, .state = MODEL_READY, .capabilities = capabilities,
+    list[0] = (struct model_info){.name = "tiny",
+                                  .aliases = aliases,
+                                  .n_aliases = 1,
+                                  .architecture = "llama",
+                                  .n_parameters = 260000,
+                                  .quantization = "q8_0",
+                                  .size_bytes = 300000,
+                                  .context_tokens = 512,
+                                  .state = MODEL_READY,
+                                  .capabilities = capabilities,
                                   .n_capabilities = 2};
     list[1] = (struct model_info){.name = "unread", .size_bytes = 1, .state = MODEL_MAPPING};
     *ret = list;
@@ -57,9 +65,13 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
     ret->models = calloc(1, sizeof(*ret->models));
     if (!ret->models)
         return -ENOMEM;
-    ret->models[0] = (struct model_status){.name = "tiny", .state = MODEL_READY, .worker_pid = 42,
-                                           .ram_locked_bytes = 500, .ram_mapped_bytes = 500,
-                                           .kv_bytes = policy_is_admin(&m->policy, s) ? 7 : -1, .sequences_active = -1};
+    ret->models[0] = (struct model_status){.name = "tiny",
+                                           .state = MODEL_READY,
+                                           .worker_pid = 42,
+                                           .ram_locked_bytes = 500,
+                                           .ram_mapped_bytes = 500,
+                                           .kv_bytes = policy_is_admin(&m->policy, s) ? 7 : -1,
+                                           .sequences_active = -1};
     ret->has_users = policy_is_admin(&m->policy, s);
     return ret->has_users ? accounts_list(m->accounts, &ret->users, &ret->n_users) : 0;
 }
@@ -79,9 +91,12 @@ int manager_requests(struct manager *m, bool all, uid_t uid, struct request_stat
         return -ENOMEM;
     for (unsigned i = 0; i < FAKE_REQUESTS_MAX; i++)
         if (m->requests[i].manager && (all || m->requests[i].uid == uid))
-            list[n++] = (struct request_status){.request = m->requests[i].id, .uid = m->requests[i].uid,
-                                                .model = m->requests[i].model, .state = REQUEST_QUEUED,
-                                                .queue_position = 1, .eta_ms = -1};
+            list[n++] = (struct request_status){.request = m->requests[i].id,
+                                                .uid = m->requests[i].uid,
+                                                .model = m->requests[i].model,
+                                                .state = REQUEST_QUEUED,
+                                                .queue_position = 1,
+                                                .eta_ms = -1};
     *ret = list;
     *ret_n = n;
     return 0;
@@ -133,7 +148,8 @@ struct model_wait *model_wait_cancel(struct model_wait *w)
 
 const char *model_state_to_string(enum model_state state)
 {
-    static const char *const names[MODEL_STATE_MAX] = {"absent", "loading", "loading", "ready", "draining", "failed"};
+    static const char *const names[MODEL_STATE_MAX] = {"absent", "loading",  "loading",
+                                                       "ready",  "draining", "failed"};
 
     return names[state];
 }
@@ -145,8 +161,9 @@ const char *request_state_to_string(enum request_state state)
     return names[state];
 }
 
-int request_start(struct manager *m, const struct request_params *params, const struct request_callbacks *callbacks,
-                  void *userdata, struct request **ret, struct fault *reterr_fault)
+int request_start(struct manager *m, const struct request_params *params,
+                  const struct request_callbacks *callbacks, void *userdata, struct request **ret,
+                  struct fault *reterr_fault)
 {
     if (m->refusal.kind != FAULT_NONE) {
         *reterr_fault = m->refusal;
@@ -157,8 +174,12 @@ int request_start(struct manager *m, const struct request_params *params, const 
 
         if (r->manager)
             continue;
-        *r = (struct request){.manager = m, .id = ++m->n_started, .kind = params->kind, .uid = params->subject->uid,
-                              .callbacks = callbacks, .userdata = userdata};
+        *r = (struct request){.manager = m,
+                              .id = ++m->n_started,
+                              .kind = params->kind,
+                              .uid = params->subject->uid,
+                              .callbacks = callbacks,
+                              .userdata = userdata};
         snprintf(r->model, sizeof(r->model), "%s", params->model);
         snprintf(r->parameters, sizeof(r->parameters), "%s", json_text(params->parameters));
         *ret = r;
@@ -227,8 +248,8 @@ void fake_progress(struct request *r, uint64_t done, uint64_t total)
 void fake_done(struct request *r, const char *finish, const char *extra_json)
 {
     _cleanup_json_ json_object *extra = extra_json ? json_tokener_parse(extra_json) : NULL;
-    struct request_result result = {.finish = finish, .extra = extra,
-                                    .usage = {.prompt_tokens = 3, .output_tokens = 2, .decode_ms = 5}};
+    struct request_result result = {
+        .finish = finish, .extra = extra, .usage = {.prompt_tokens = 3, .output_tokens = 2, .decode_ms = 5}};
 
     r->callbacks->done(r, &result, r->userdata);
     r->manager = NULL;

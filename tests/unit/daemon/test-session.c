@@ -26,7 +26,8 @@
 #include "fake-back.h"
 
 #define INFERENCE "io.residentd.Inference."
-#define COMPLETE(more) "{\"method\":\"" INFERENCE "Complete\",\"parameters\":{\"model\":\"tiny\",\"prompt\":\"x\"}" more "}"
+#define COMPLETE(more) \
+    "{\"method\":\"" INFERENCE "Complete\",\"parameters\":{\"model\":\"tiny\",\"prompt\":\"x\"}" more "}"
 
 struct fixture {
     struct manager m;
@@ -191,7 +192,8 @@ static void assert_heard_error(struct client *c, const char *error, const char *
         assert_string_equal(json_object_get_string(json_object_object_get(parameters, key)), value);
 }
 
-static void assert_error(struct fixture *f, const char *call, const char *error, const char *key, const char *value)
+static void assert_error(struct fixture *f, const char *call, const char *error, const char *key,
+                         const char *value)
 {
     struct client c = client_new(f);
 
@@ -212,7 +214,8 @@ static void assert_reply_conforms(const char *reply, const char *interface, cons
     struct fault fault = {0};
 
     assert_int_equal(idl_parse(text->text, text->n, &idl, NULL), 0);
-    if (idl_check(idl_find_method(idl, method)->out, json_object_object_get(message, "parameters"), 0, &fault) < 0)
+    if (idl_check(idl_find_method(idl, method)->out, json_object_object_get(message, "parameters"), 0,
+                  &fault) < 0)
         fail_msg("%s: %s: %s", reply, fault.subject, fault.reason);
 }
 
@@ -234,14 +237,17 @@ static void the_service_describes_itself(void **state)
         _cleanup_json_ json_object *message = NULL;
         char call[256];
 
-        snprintf(call, sizeof(call), "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"%s\"}}",
+        snprintf(call, sizeof(call),
+                 "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":"
+                 "\"%s\"}}",
                  row->name);
         say(&c, call);
         settle(f);
         text = hear(&c);
         assert_non_null(text);
         message = json_tokener_parse(text);
-        assert_string_equal(json_object_get_string(json_object_object_get(json_object_object_get(message, "parameters"), "description")),
+        assert_string_equal(json_object_get_string(json_object_object_get(
+                                json_object_object_get(message, "parameters"), "description")),
                             row->text);
     }
     client_close(&c);
@@ -254,20 +260,28 @@ static void wrong_calls_get_varlinks_errors(void **state)
     } cases[] = {
         {"{\"method\":\"nodots\"}", "org.varlink.service.InterfaceNotFound", "interface", "nodots"},
         {"{\"method\":\"a.b.C\"}", "org.varlink.service.InterfaceNotFound", "interface", "a.b"},
-        {"{\"method\":\"io.residentd.Inference.Explode\"}", "org.varlink.service.MethodNotFound", "method", "io.residentd.Inference.Explode"},
-        {"{\"method\":\"io.residentd.Models.Metrics\"}", "org.varlink.service.MethodNotImplemented", "method", "io.residentd.Models.Metrics"},
-        {"{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"a.b\"}}",
+        {"{\"method\":\"io.residentd.Inference.Explode\"}", "org.varlink.service.MethodNotFound", "method",
+         "io.residentd.Inference.Explode"},
+        {"{\"method\":\"io.residentd.Models.Metrics\"}", "org.varlink.service.MethodNotImplemented", "method",
+         "io.residentd.Models.Metrics"},
+        {"{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"a.b\"}"
+         "}",
          "org.varlink.service.InterfaceNotFound", "interface", "a.b"},
         {"{\"method\":7}", "org.varlink.service.InvalidParameter", "parameter", "method"},
         {"{\"method\":\"a.b.C\\u0000\"}", "org.varlink.service.InvalidParameter", "parameter", "method"},
         {"{}", "org.varlink.service.InvalidParameter", "parameter", "method"},
         {"[]", "org.varlink.service.InvalidParameter", "parameter", ""},
         {"null", "org.varlink.service.InvalidParameter", "parameter", ""},
-        {"{\"method\":\"org.varlink.service.GetInfo\",\"onewya\":true}", "org.varlink.service.InvalidParameter", "parameter", "onewya"},
-        {"{\"method\":\"org.varlink.service.GetInfo\",\"more\":1}", "org.varlink.service.InvalidParameter", "parameter", "more"},
-        {"{\"method\":\"org.varlink.service.GetInfo\",\"upgrade\":true}", "org.varlink.service.InvalidParameter", "parameter", "upgrade"},
-        {"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":[]}", "org.varlink.service.InvalidParameter", "parameter", ""},
-        {"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":{\"x\":1}}", "org.varlink.service.InvalidParameter", "parameter", "x"},
+        {"{\"method\":\"org.varlink.service.GetInfo\",\"onewya\":true}",
+         "org.varlink.service.InvalidParameter", "parameter", "onewya"},
+        {"{\"method\":\"org.varlink.service.GetInfo\",\"more\":1}", "org.varlink.service.InvalidParameter",
+         "parameter", "more"},
+        {"{\"method\":\"org.varlink.service.GetInfo\",\"upgrade\":true}",
+         "org.varlink.service.InvalidParameter", "parameter", "upgrade"},
+        {"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":[]}",
+         "org.varlink.service.InvalidParameter", "parameter", ""},
+        {"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\":{\"x\":1}}",
+         "org.varlink.service.InvalidParameter", "parameter", "x"},
     };
     struct fixture *f = *state;
 
@@ -297,9 +311,13 @@ static void parameters_are_checked_beyond_their_types(void **state)
         {COMPLETE_WITH("\"prompt\":\"a\",\"priority\":1001"), "priority"},
         {COMPLETE_WITH("\"prompt\":\"a\",\"deadline_ms\":0"), "deadline_ms"},
         {COMPLETE_WITH("\"prompt\":\"a\",\"grammar\":\"\",\"json_schema\":{}"), "grammar"},
-        {"{\"method\":\"" INFERENCE "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[]}}", "messages"},
-        {"{\"method\":\"" INFERENCE "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[{\"rolle\":\"user\"}]}}", "messages[0].rolle"},
-        {"{\"method\":\"" INFERENCE "Detokenize\",\"parameters\":{\"model\":\"tiny\",\"tokens\":[-5]}}", "tokens"},
+        {"{\"method\":\"" INFERENCE "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[]}}",
+         "messages"},
+        {"{\"method\":\"" INFERENCE
+         "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[{\"rolle\":\"user\"}]}}",
+         "messages[0].rolle"},
+        {"{\"method\":\"" INFERENCE "Detokenize\",\"parameters\":{\"model\":\"tiny\",\"tokens\":[-5]}}",
+         "tokens"},
     };
     struct fixture *f = *state;
 
@@ -358,16 +376,19 @@ static void an_answer_streams_with_more(void **state)
     fake_piece(fake_request(&f->m, 0), "Once", NULL);
     settle(f);
     text = hear(&c);
-    assert_string_equal(text, "{\"parameters\":{\"request\":1,\"text\":\"Once\",\"done\":false},\"continues\":true}");
+    assert_string_equal(
+        text, "{\"parameters\":{\"request\":1,\"text\":\"Once\",\"done\":false},\"continues\":true}");
     assert_reply_conforms(text, "io.residentd.Inference", "Complete");
     fake_piece(fake_request(&f->m, 0), " upon", "{\"logprobs\":[],\"text\":\"not this\",\"request\":9}");
     fake_done(fake_request(&f->m, 0), "stop", NULL);
     settle(f);
-    assert_heard(&c, "{\"parameters\":{\"request\":1,\"text\":\" upon\",\"done\":false,\"logprobs\":[]},\"continues\":true}");
+    assert_heard(&c, "{\"parameters\":{\"request\":1,\"text\":\" "
+                     "upon\",\"done\":false,\"logprobs\":[]},\"continues\":true}");
     text = hear(&c);
-    assert_string_equal(text, "{\"parameters\":{\"request\":1,\"text\":\"\",\"done\":true,\"finish\":\"stop\",\"usage\":{"
-                              "\"prompt_tokens\":3,\"cached_tokens\":0,\"output_tokens\":2,\"queue_ms\":0,\"prefill_ms\":0,"
-                              "\"decode_ms\":5}}}");
+    assert_string_equal(
+        text, "{\"parameters\":{\"request\":1,\"text\":\"\",\"done\":true,\"finish\":\"stop\",\"usage\":{"
+              "\"prompt_tokens\":3,\"cached_tokens\":0,\"output_tokens\":2,\"queue_ms\":0,\"prefill_ms\":0,"
+              "\"decode_ms\":5}}}");
     assert_reply_conforms(text, "io.residentd.Inference", "Complete");
     assert_null(hear(&c));
     assert_false(is_closed(&c));
@@ -380,7 +401,9 @@ static void an_answer_is_one_reply_without_more(void **state)
     struct client c = client_new(f);
     const char *text;
 
-    say(&c, "{\"method\":\"" INFERENCE "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}}");
+    say(&c,
+        "{\"method\":\"" INFERENCE
+        "Chat\",\"parameters\":{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}}");
     settle(f);
     fake_queue(fake_request(&f->m, 0), 2, 100);
     fake_progress(fake_request(&f->m, 0), 1, 2);
@@ -393,7 +416,8 @@ static void an_answer_is_one_reply_without_more(void **state)
     text = hear(&c);
     assert_non_null(text);
     assert_reply_conforms(text, "io.residentd.Inference", "Chat");
-    assert_non_null(strstr(text, "\"text\":\"Good morning\",\"done\":true,\"reasoning\":\"morning\",\"finish\":\"length\""));
+    assert_non_null(strstr(
+        text, "\"text\":\"Good morning\",\"done\":true,\"reasoning\":\"morning\",\"finish\":\"length\""));
     assert_null(strstr(text, "continues"));
     client_close(&c);
 }
@@ -409,7 +433,8 @@ static void waiting_is_told_in_pieces(void **state)
     fake_queue(fake_request(&f->m, 0), 4, -1);
     settle(f);
     text = hear(&c);
-    assert_string_equal(text, "{\"parameters\":{\"request\":1,\"text\":\"\",\"done\":false,\"queue\":{\"position\":4}},\"continues\":true}");
+    assert_string_equal(text, "{\"parameters\":{\"request\":1,\"text\":\"\",\"done\":false,\"queue\":{"
+                              "\"position\":4}},\"continues\":true}");
     assert_reply_conforms(text, "io.residentd.Inference", "Complete");
     client_close(&c);
     settle(f);
@@ -439,7 +464,8 @@ static void a_failed_request_is_a_typed_error(void **state)
     fake_failed(fake_request(&f->m, 0), &fault);
     settle(f);
     assert_non_null(hear(&c));
-    assert_heard(&c, "{\"error\":\"io.residentd.ModelUnavailable\",\"parameters\":{\"model\":\"tiny\",\"reason\":\"the worker died\"}}");
+    assert_heard(&c, "{\"error\":\"io.residentd.ModelUnavailable\",\"parameters\":{\"model\":\"tiny\","
+                     "\"reason\":\"the worker died\"}}");
     client_close(&c);
 }
 
@@ -448,7 +474,8 @@ static void a_oneway_call_is_done_and_not_answered(void **state)
     struct fixture *f = *state;
     struct client c = client_new(f);
 
-    say(&c, "{\"method\":\"" INFERENCE "Complete\",\"parameters\":{\"model\":\"tiny\",\"prompt\":\"x\"},\"oneway\":true}");
+    say(&c, "{\"method\":\"" INFERENCE
+            "Complete\",\"parameters\":{\"model\":\"tiny\",\"prompt\":\"x\"},\"oneway\":true}");
     say(&c, "{\"method\":\"a.b.C\",\"oneway\":true}");
     settle(f);
     fake_done(fake_request(&f->m, 0), "stop", NULL);
@@ -558,7 +585,8 @@ static void a_reader_that_does_not_read_is_dropped(void **state)
         fake_piece(fake_request(&f->m, 0), text, NULL);
         settle(f);
         n++;
-        assert_true(account_used(f->m.accounts, getuid(), ACCOUNT_BYTES) < LIMIT_UNREAD_BYTES_DROP + (1 << 20));
+        assert_true(account_used(f->m.accounts, getuid(), ACCOUNT_BYTES) <
+                    LIMIT_UNREAD_BYTES_DROP + (1 << 20));
     }
     assert_in_range(n, LIMIT_UNREAD_BYTES_DROP / sizeof(text), LIMIT_UNREAD_BYTES_DROP / sizeof(text) + 50);
     assert_int_equal(f->m.n_cancelled, 1);
@@ -569,7 +597,8 @@ static void a_reader_that_does_not_read_is_dropped(void **state)
 /* A client that calls and calls and never reads gets no further than the pause. */
 static void no_new_call_begins_while_replies_wait(void **state)
 {
-    static const char call[] = "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"io.residentd.Inference\"}}";
+    static const char call[] = "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{"
+                               "\"interface\":\"io.residentd.Inference\"}}";
     struct fixture *f = *state;
     struct client c = client_new(f);
     unsigned n_sent = 0, n_heard = 0;
@@ -579,7 +608,8 @@ static void no_new_call_begins_while_replies_wait(void **state)
             n_sent++;
         full = account_used(f->m.accounts, getuid(), ACCOUNT_BYTES) > LIMIT_UNREAD_BYTES_PAUSE;
         settle(f);
-        assert_true(account_used(f->m.accounts, getuid(), ACCOUNT_BYTES) < LIMIT_UNREAD_BYTES_PAUSE + (1 << 17));
+        assert_true(account_used(f->m.accounts, getuid(), ACCOUNT_BYTES) <
+                    LIMIT_UNREAD_BYTES_PAUSE + (1 << 17));
     }
     for (bool idle = false; !idle;) {
         idle = true;
@@ -685,7 +715,9 @@ static void status_load_and_usage_conform(void **state)
     f->m.wait.callbacks->progress(&f->m.wait, MODEL_MAPPING, 1, 10, f->m.wait.userdata);
     f->m.wait.callbacks->done(&f->m.wait, MODEL_READY, 10, f->m.wait.userdata);
     settle(f);
-    assert_heard(&c, "{\"parameters\":{\"state\":\"loading\",\"bytes_done\":1,\"bytes_total\":10},\"continues\":true}");
+    assert_heard(
+        &c,
+        "{\"parameters\":{\"state\":\"loading\",\"bytes_done\":1,\"bytes_total\":10},\"continues\":true}");
     assert_heard(&c, "{\"parameters\":{\"state\":\"ready\",\"bytes_done\":10,\"bytes_total\":10}}");
     say(&c, "{\"method\":\"io.residentd.Models.Unload\",\"parameters\":{\"model\":\"tiny\"},\"more\":true}");
     settle(f);
@@ -713,7 +745,8 @@ static void tokenize_hands_on_what_the_worker_wrote(void **state)
     struct fixture *f = *state;
     struct client c = client_new(f);
 
-    say(&c, "{\"method\":\"" INFERENCE "Tokenize\",\"parameters\":{\"model\":\"tiny\",\"text\":\"a\",\"special\":null}}");
+    say(&c, "{\"method\":\"" INFERENCE
+            "Tokenize\",\"parameters\":{\"model\":\"tiny\",\"text\":\"a\",\"special\":null}}");
     settle(f);
     assert_int_equal(fake_request(&f->m, 0)->kind, REQUEST_TOKENIZE);
     assert_string_equal(fake_request(&f->m, 0)->parameters, "{\"model\":\"tiny\",\"text\":\"a\"}");
@@ -756,12 +789,16 @@ static void the_kernel_says_who_calls(void **state)
     if (getuid() != 0)
         skip();
     assert_other_uid_hears(f, 1, "{\"method\":\"org.varlink.service.GetInfo\"}", "vendor");
-    assert_other_uid_hears(f, 1, "{\"method\":\"io.residentd.Models.Load\",\"parameters\":{\"model\":\"tiny\"}}",
-                           "{\"error\":\"io.residentd.NotAllowed\",\"parameters\":{\"reason\":\"admins_only\"}}");
-    assert_other_uid_hears(f, 1, "{\"method\":\"io.residentd.Models.Status\"}", "\"models\":[{\"name\":\"tiny\"");
-    assert_other_uid_hears(f, 1, "{\"method\":\"io.residentd.Usage.Requests\",\"parameters\":{\"uid\":0}}", "admins_only");
-    assert_other_uid_hears(f, 4242, "{\"method\":\"org.varlink.service.GetInfo\"}",
-                           "{\"error\":\"io.residentd.NotAllowed\",\"parameters\":{\"reason\":\"unknown_uid\"}}");
+    assert_other_uid_hears(
+        f, 1, "{\"method\":\"io.residentd.Models.Load\",\"parameters\":{\"model\":\"tiny\"}}",
+        "{\"error\":\"io.residentd.NotAllowed\",\"parameters\":{\"reason\":\"admins_only\"}}");
+    assert_other_uid_hears(f, 1, "{\"method\":\"io.residentd.Models.Status\"}",
+                           "\"models\":[{\"name\":\"tiny\"");
+    assert_other_uid_hears(f, 1, "{\"method\":\"io.residentd.Usage.Requests\",\"parameters\":{\"uid\":0}}",
+                           "admins_only");
+    assert_other_uid_hears(
+        f, 4242, "{\"method\":\"org.varlink.service.GetInfo\"}",
+        "{\"error\":\"io.residentd.NotAllowed\",\"parameters\":{\"reason\":\"unknown_uid\"}}");
     assert_other_uid_hears(f, 77777, "{\"method\":\"org.varlink.service.GetInfo\"}", "unknown_uid");
 }
 
