@@ -30,6 +30,44 @@ def proto():
     ]
 
 
+def varlink():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    texts = [b'I' + path.read_bytes() for path in sorted((root / 'client/varlink').glob('*.varlink'))]
+    return texts + [
+        b'Iinterface a.b\n# [Requires \'more\' flag]\nmethod M(a: ?[][string]?(b: T), c: (x, y)) -> ()\ntype T (t: ?T)\nerror E ()\n',
+        *[bytes([n]) + b'\0'.join(calls()) + b'\0' for n in (1, 7, 255)],
+    ]
+
+
+def calls():
+    inference, models, usage = (b'io.residentd.' + name for name in (b'Inference.', b'Models.', b'Usage.'))
+    call = lambda method, parameters=b'{}', rest=b'': b'{"method":"' + method + b'","parameters":' + parameters + rest + b'}'
+    return [
+        call(b'org.varlink.service.GetInfo'),
+        call(b'org.varlink.service.GetInterfaceDescription', b'{"interface":"io.residentd"}'),
+        call(inference + b'ListModels', b'null'),
+        call(inference + b'Complete', b'{"model":"tiny","prompt":"x","temperature":0.5,"stop":["a"],"seed":null}', b',"more":true'),
+        call(inference + b'Complete', b'{"model":"tiny","prompt_tokens":[1,2],"logit_bias":{"5":-1}}', b',"oneway":true'),
+        call(inference + b'Chat', b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"tools":[{}]}', b',"more":true'),
+        call(inference + b'Tokenize', b'{"model":"tiny","text":"a"}'),
+        call(inference + b'Detokenize', b'{"model":"tiny","tokens":[1]}'),
+        call(models + b'Load', b'{"model":"tiny"}', b',"more":true'), call(models + b'Unload', b'{"model":"tiny"}'),
+        call(models + b'Status'), call(models + b'Watch'), call(usage + b'Requests', b'{"uid":-1}'),
+        call(usage + b'Cancel', b'{"request":1}'), b'[', b'{"method":7}', b'',
+    ]
+
+
+def session():
+    """The head byte of a piece: what happens before in its upper half, how many bytes follow in its lower one (0: all)."""
+    every = calls()
+    seeds = [bytes([0]) + c + b'\0' for c in every]
+    seeds += [bytes([0]) + b'\0'.join(every) + b'\0', bytes([0x80]) + (every[3] + b'\0') * 6]
+    for then in range(16):
+        seeds.append(b''.join(bytes([8]) + (every[3] + b'\0')[i:i + 8] for i in range(0, len(every[3]) + 1, 8))
+                     + bytes([0x11, 0x20, then << 4, 0x20]))
+    return seeds
+
+
 def chat():
     return [
         b"{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }}\n{% endfor %}{% if add_generation_prompt %}x{% endif %}",
