@@ -6,6 +6,7 @@
 
 #include "engine/kernels/scalar/linear-scalar.h"
 #ifdef __x86_64__
+#include "engine/kernels/x86/linear-avx2.h"
 #include "engine/kernels/x86/linear-avx512.h"
 #endif
 
@@ -14,6 +15,10 @@ const struct kernel_rows *kernel_registry(uint32_t *ret_n)
     static const struct kernel_rows groups[] = {
         {linear_scalar_rows, LINEAR_SCALAR_N_ROWS},
 #ifdef __x86_64__
+        {pack_avx2_rows, PACK_AVX2_N_ROWS},
+        {linear_float_avx2_rows, LINEAR_FLOAT_AVX2_N_ROWS},
+        {linear_avx2_rows, LINEAR_YMM_N_ROWS},
+        {linear_avxvnni_rows, LINEAR_YMM_N_ROWS},
         {pack_avx512_rows, PACK_AVX512_N_ROWS},
         {linear_float_avx512_rows, LINEAR_FLOAT_AVX512_N_ROWS},
         {linear_tokens32_avx512_rows, LINEAR_TOKENS32_AVX512_N_ROWS},

@@ -17,6 +17,7 @@
 
 #include "engine/gguf/blocks.h"
 #include "engine/gguf/types.h"
+#include "engine/kernels/x86/types.h"
 #include "engine/kernels/x86/unroll.h"
 
 /* 64 bytes of control for shuffles, spelled out by index. */
@@ -40,80 +41,6 @@ TEMPLATE __m512i load_table(const void *table)
 /* Defines a constant register from a function of the byte's (word's) index. */
 #define BYTE_TABLE(name, f) static const _Alignas(64) char name[64] = BYTES_64(f)
 #define WORD_TABLE(name, f) static const _Alignas(64) int16_t name[32] = WORDS_32(f)
-
-TEMPLATE bool type_has_mins(const enum tensor_type type)
-{
-    return type == TENSOR_Q2_K || type == TENSOR_Q4_K || type == TENSOR_Q5_K || type == TENSOR_Q4_1 || type == TENSOR_Q5_1;
-}
-
-/* What was added to the weights to make them unsigned: 1 << this; -1 for nothing. */
-TEMPLATE int type_offset_log2(const enum tensor_type type)
-{
-    switch (type) {
-    case TENSOR_Q3_K:
-        return 2;
-    case TENSOR_Q4_0:
-        return 3;
-    case TENSOR_Q5_0:
-        return 4;
-    case TENSOR_Q6_K:
-        return 5;
-    case TENSOR_Q8_0:
-    case TENSOR_IQ4_NL:
-    case TENSOR_IQ4_XS:
-        return 7;
-    default:
-        return -1;
-    }
-}
-
-TEMPLATE uint32_t type_sub_values(const enum tensor_type type)
-{
-    return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q6_K ? 16 : 32;
-}
-
-TEMPLATE size_t type_block_bytes(const enum tensor_type type)
-{
-    switch (type) {
-    case TENSOR_Q4_0:
-        return sizeof(struct block_q4_0);
-    case TENSOR_Q4_1:
-        return sizeof(struct block_q4_1);
-    case TENSOR_Q5_0:
-        return sizeof(struct block_q5_0);
-    case TENSOR_Q5_1:
-        return sizeof(struct block_q5_1);
-    case TENSOR_Q8_0:
-        return sizeof(struct block_q8_0);
-    case TENSOR_IQ4_NL:
-        return sizeof(struct block_iq4_nl);
-    case TENSOR_Q2_K:
-        return sizeof(struct block_q2_k);
-    case TENSOR_Q3_K:
-        return sizeof(struct block_q3_k);
-    case TENSOR_Q4_K:
-        return sizeof(struct block_q4_k);
-    case TENSOR_Q5_K:
-        return sizeof(struct block_q5_k);
-    case TENSOR_Q6_K:
-        return sizeof(struct block_q6_k);
-    default:
-        return sizeof(struct block_iq4_xs);
-    }
-}
-
-TEMPLATE uint16_t load_u16(const void *p)
-{
-    uint16_t value;
-
-    memcpy(&value, p, sizeof(value));
-    return value;
-}
-
-TEMPLATE float load_half(const void *p)
-{
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p))));
-}
 
 /* --- weights --- */
 
@@ -362,19 +289,4 @@ TEMPLATE __m128i iq4_xs_scales(const uint8_t *p)
     __m128i z = _mm_and_si128(_mm_ternarylogic_epi32(_mm_set1_epi8(15), low, high, 0xCA), _mm_set1_epi8(63));
 
     return _mm_sub_epi8(z, _mm_set1_epi8(32));
-}
-
-/* Where d is in a block of a 256-type, and dmin, where there is one, two bytes behind. */
-TEMPLATE size_t type_d_offset(const enum tensor_type type)
-{
-    switch (type) {
-    case TENSOR_Q2_K:
-        return offsetof(struct block_q2_k, d);
-    case TENSOR_Q3_K:
-        return offsetof(struct block_q3_k, d);
-    case TENSOR_Q6_K:
-        return offsetof(struct block_q6_k, d);
-    default:
-        return 0;
-    }
 }

@@ -38,12 +38,6 @@ struct tile_row {
 
 _Static_assert(sizeof(struct tile_row) <= SCRATCH_ROW_BYTES, "scratch is laid out for this");
 
-TEMPLATE bool is_256(const enum tensor_type type)
-{
-    return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q4_K || type == TENSOR_Q5_K || type == TENSOR_Q6_K ||
-           type == TENSOR_IQ4_XS;
-}
-
 /* --- unpacking --- */
 
 TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
@@ -295,14 +289,14 @@ struct chunk {
 TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chunk, uint32_t b, uint32_t n_blocks32,
                             const struct tile_row *tile, uint32_t n_rows, float *sums)
 {
-    const size_t wide_bytes = is_256(type) ? sizeof(struct act_lanes16_256) : 8 * sizeof(struct act_lanes16_32);
-    const size_t narrow_bytes = is_256(type) ? sizeof(struct act_lanes8_256) : 8 * sizeof(struct act_lanes8_32);
+    const size_t wide_bytes = type_is_256(type) ? sizeof(struct act_lanes16_256) : 8 * sizeof(struct act_lanes16_32);
+    const size_t narrow_bytes = type_is_256(type) ? sizeof(struct act_lanes8_256) : 8 * sizeof(struct act_lanes8_32);
     const uint8_t *narrow = chunk->act + chunk->n_wide * chunk->group_bytes + b * narrow_bytes;
     uint32_t v = 0;
 
 #define MULTIPLY(T, R, V, act, at)                                                                                 \
     do {                                                                                                           \
-        if (is_256(type))                                                                                          \
+        if (type_is_256(type))                                                                                          \
             multiply_256(type, T, R, V, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);                \
         else                                                                                                       \
             multiply_32(type, T, R, V, n_blocks32, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);     \
@@ -326,7 +320,7 @@ TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chu
 TEMPLATE void tile_panel(const enum tensor_type type, const struct linear_args *args, const struct chunk *chunk, uint32_t row,
                          uint32_t n_rows, uint32_t b0, uint32_t b1, bool stream, struct tile_row *tile, float *sums)
 {
-    const size_t block_bytes = type_block_bytes(type) * (is_256(type) ? 1 : 8);
+    const size_t block_bytes = type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
     const uint8_t *w = args->w + row * args->row_bytes, *next = w + n_rows * args->row_bytes;
     const uint32_t n_blocks32 = args->k / 32;
 
@@ -337,7 +331,7 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct linear_args *
             const uint8_t *p = w + r * args->row_bytes + b * block_bytes;
             const char *ahead = (const char *)(stream ? next : p + n_rows * args->row_bytes);
 
-            if (is_256(type))
+            if (type_is_256(type))
                 unpack_256(type, p, &tile[r]);
             else
                 unpack_32(type, p, n32, &tile[r]);
@@ -423,7 +417,7 @@ static void store_sums(const struct linear_args *args, const struct chunk *chunk
 
 TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type)
 {
-    const enum act_format format = is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
+    const enum act_format format = type_is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
     const bool stream = args->m <= SMALL_BATCH;
     const uint32_t n_blocks = (args->k + 255) / 256, panel = stream ? n_blocks : PANEL_VALUES / 256, tile_max = stream ? 16 : 32;
     struct tile_row *tile = args->scratch;
