@@ -2,17 +2,17 @@
 #pragma once
 
 /*
- * Attention over a paged cache, and the writing of that cache. Flash attention: an online softmax over tiles of 32
- * keys, so memory does not grow with the context.
+ * Attention over a paged cache, and the writing of that cache. Flash attention: an online softmax over tiles
+ * of 32 keys, so memory does not grow with the context.
  *
  * The order of every sum is fixed (see vector.h, "The rule of sums"):
  *   - a tile is one page: 32 keys at absolute positions 32*i ... 32*i + 31;
- *   - a segment is 16 tiles (512 keys) at absolute positions; each starts afresh with (maximum, sum, accumulator), and
- *     segments are merged in ascending order, also when one thread computes all of them;
- *   - what a query may not see (later positions, positions outside the window) has no influence on a single bit, even
- *     if the slots hold NaN.
- * So a query's result depends on its own row of q, its position and the cache, never on which or how many other queries
- * are in the call, on the number of threads, or on the instruction set.
+ *   - a segment is 16 tiles (512 keys) at absolute positions; each starts afresh with (maximum, sum,
+ *     accumulator), and segments are merged in ascending order, also when one thread computes all of them;
+ *   - what a query may not see (later positions, positions outside the window) has no influence on a single
+ *     bit, even if the slots hold NaN.
+ * So a query's result depends on its own row of q, its position and the cache, never on which or how many
+ * other queries are in the call, on the number of threads, or on the instruction set.
  */
 
 #include <stddef.h>
@@ -26,21 +26,24 @@ struct kernels;
 
 struct attention_args {
     const struct kv_layout *layout;
-    void *const *pages;   /* this layer's pages in order of position; pages[i] holds positions 32*i ... 32*i + 31. Pages
-                             that lie wholly before every query's window are not touched and may be NULL */
-    uint32_t n_queries;   /* consecutive positions of one sequence, at least 1 */
-    uint32_t position0;   /* of the first query; K and V of all positions up to the last query's are in the pages */
-    const float *q;       /* [n_queries, q_stride]: per query [n_heads, k_dim] */
-    size_t q_stride;      /* in floats */
-    uint32_t n_heads;     /* a multiple of layout->n_kv_heads */
-    uint32_t kv_head;     /* computes the n_heads / n_kv_heads query heads that share this KV head */
-    float scale;          /* scores are q . k * scale */
-    float softcap;        /* > 0: scores become softcap * tanh(score / softcap); 0: none */
-    uint32_t window;      /* > 0: a query at p sees positions p - window + 1 ... p; 0: all up to p */
-    const float *sinks;   /* [n_heads] or NULL: a logit per head that takes part in the softmax and has no value */
-    float *out;           /* [n_queries, out_stride]: per query [n_heads, v_dim]; only this KV head's part is written */
-    size_t out_stride;    /* in floats */
-    void *scratch;        /* attention_scratch_bytes(), aligned to 64; not shared between threads */
+    /*
+     * This layer's pages in order of position: pages[i] holds positions 32*i ... 32*i + 31. Pages that lie
+     * wholly before every query's window are not touched and may be NULL.
+     */
+    void *const *pages;
+    uint32_t n_queries;  /* consecutive positions of one sequence, at least 1 */
+    uint32_t position0;  /* of the first query; K and V up to the last query's position are in the pages */
+    const float *q;      /* [n_queries, q_stride]: per query [n_heads, k_dim] */
+    size_t q_stride;     /* in floats */
+    uint32_t n_heads;    /* a multiple of layout->n_kv_heads */
+    uint32_t kv_head;    /* computes the n_heads / n_kv_heads query heads that share this KV head */
+    float scale;         /* scores are q . k * scale */
+    float softcap;       /* > 0: scores become softcap * tanh(score / softcap); 0: none */
+    uint32_t window;     /* > 0: a query at p sees positions p - window + 1 ... p; 0: all up to p */
+    const float *sinks;  /* [n_heads] or NULL: a logit per head that is in the softmax and has no value */
+    float *out;          /* [n_queries, out_stride]: per query [n_heads, v_dim]; only this KV head's part */
+    size_t out_stride;   /* in floats */
+    void *scratch;       /* attention_scratch_bytes(), aligned to 64; not shared between threads */
 };
 
 /**
@@ -53,8 +56,8 @@ size_t attention_scratch_bytes(const struct kv_layout *layout);
  * attention() - out = softmax(q . K) . V for the query heads of one KV head
  * @k: the table of kernels; @args: see there; all memory is borrowed for the call
  * A query that sees no key at all (only possible with sinks or NaN everywhere) gets zeros.
- * Threads split the work by KV head and by queries (each with its own position0); for a single query and a long
- * context also by segment, see attention_part().
+ * Threads split the work by KV head and by queries (each with its own position0); for a single query and a
+ * long context also by segment, see attention_part().
  */
 void attention(const struct kernels *k, const struct attention_args *args);
 
@@ -89,5 +92,5 @@ void attention_merge(const struct kernels *k, const struct attention_args *args,
  * @key: [n_kv_heads, k_dim]; @value: [n_kv_heads, v_dim]
  * Threads may write different slots of one page at the same time.
  */
-void kv_write(const struct kernels *k, const struct kv_layout *layout, void *page, uint32_t slot, const float *key,
-              const float *value);
+void kv_write(const struct kernels *k, const struct kv_layout *layout, void *page, uint32_t slot,
+              const float *key, const float *value);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sine and cosine in double precision from IEEE operations alone: reduction by pi/2 in three parts (Cody and Waite; the
- * first two have 33 bits, so that their products with the quadrant are exact up to 2^20 quadrants, and below a float's
- * half ulp far beyond), then Taylor polynomials on [-pi/4, pi/4], whose first omitted terms are below 1e-15.
+ * Sine and cosine in double precision from IEEE operations alone: reduction by pi/2 in three parts (Cody and
+ * Waite; the first two have 33 bits, so that their products with the quadrant are exact up to 2^20 quadrants,
+ * and below a float's half ulp far beyond), then Taylor polynomials on [-pi/4, pi/4], whose first omitted
+ * terms are below 1e-15.
  */
 #include "engine/kernels/rope.h"
 
 #define TWO_OVER_PI 0x1.45f306dc9c883p-1
-#define HALF_PI_1 0x1.921fb544p+0
-#define HALF_PI_2 0x1.0b4611a6p-34
-#define HALF_PI_3 0x1.3198a2e037073p-69
-#define ROUND 0x1.8p+52 /* adding and subtracting it rounds to an integer, to even */
+#define HALF_PI_1   0x1.921fb544p+0
+#define HALF_PI_2   0x1.0b4611a6p-34
+#define HALF_PI_3   0x1.3198a2e037073p-69
+#define ROUND       0x1.8p+52 /* adding and subtracting it rounds to an integer, to even */
 
 static double sine(double r)
 {

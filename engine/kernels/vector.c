@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fills the vector part of the kernel table from the registry of rows, and the functions of attention.h that stand in
- * front of it. The table consists of nothing but function pointers, so a row can say where it belongs by an offset.
+ * Fills the vector part of the kernel table from the registry of rows, and the functions of attention.h that
+ * stand in front of it. The table consists of nothing but function pointers, so a row can say where it
+ * belongs by an offset.
  */
 #include "engine/kernels/vector.h"
 
@@ -12,7 +13,8 @@
 #include "engine/kernels/vector/attention-state.h"
 #include "engine/kernels/vector/rows-list.h"
 
-_Static_assert(sizeof(struct vector_table) == VECTOR_N_SLOTS * sizeof(void (*)(void)), "function pointers only");
+_Static_assert(sizeof(struct vector_table) == VECTOR_N_SLOTS * sizeof(void (*)(void)),
+               "function pointers only");
 
 const struct vector_row *vector_row_at(uint32_t i)
 {
@@ -76,8 +78,8 @@ void attention_merge(const struct kernels *k, const struct attention_args *args,
     k->vector.attention_merge(args, parts);
 }
 
-void kv_write(const struct kernels *k, const struct kv_layout *layout, void *page, uint32_t slot, const float *key,
-              const float *value)
+void kv_write(const struct kernels *k, const struct kv_layout *layout, void *page, uint32_t slot,
+              const float *key, const float *value)
 {
     k->vector.kv_write(layout, page, slot, key, value);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sizes of K and V in a page, per type. Shapes come from model files: bounded first, so that no product can overflow.
+ * Sizes of K and V in a page, per type. Shapes come from model files: bounded first, so that no product can
+ * overflow.
  */
 #include "engine/kv/layout.h"
 
@@ -29,10 +30,11 @@ static size_t align_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-int kv_layout_init(struct kv_layout *ret, enum tensor_type k_type, enum tensor_type v_type, uint32_t n_kv_heads,
-                   uint32_t k_dim, uint32_t v_dim)
+int kv_layout_init(struct kv_layout *ret, enum tensor_type k_type, enum tensor_type v_type,
+                   uint32_t n_kv_heads, uint32_t k_dim, uint32_t v_dim)
 {
-    struct kv_layout l = {.k_type = k_type, .v_type = v_type, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+    struct kv_layout l = {
+        .k_type = k_type, .v_type = v_type, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim};
 
     if (value_bytes(k_type) == 0 || value_bytes(v_type) == 0)
         return -ENOTSUP;

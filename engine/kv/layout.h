@@ -2,16 +2,16 @@
 #pragma once
 
 /*
- * Where the keys and values of one layer lie in a page of 32 tokens. Whoever allocates pages needs the size only; the
- * inside is known to the kernels that write and read it (engine/kernels/attention.h).
+ * Where the keys and values of one layer lie in a page of 32 tokens. Whoever allocates pages needs the size
+ * only; the inside is known to the kernels that write and read it (engine/kernels/attention.h).
  *
  *   page:      KV head 0: K, V;  KV head 1: K, V;  ...      so that one head's page is read in one go
- *   K, float:  [k_dim][32 tokens]    tokens are lanes: a dot product of a query with 32 keys needs no horizontal sum
- *   V, float:  [32 tokens][v_stride] token by token; rows are padded to 16 values, and the padding is written as zero
+ *   K, float:  [k_dim][32 tokens]    tokens are lanes: q . K of 32 keys needs no horizontal sum
+ *   V, float:  [32 tokens][v_stride] token by token; rows are padded to 16 values with zeros
  *
- * Token t of a sequence lies in slot t % 32 of its page t / 32, always: tiles of attention are anchored at absolute
- * positions, which is what makes a result independent of how a prompt was cut into batches.
- * A new type of cache is one row in layout.c's table, a writer and a reader; K and V may differ.
+ * Token t of a sequence lies in slot t % 32 of its page t / 32, always: tiles of attention are anchored at
+ * absolute positions, which is what makes a result independent of how a prompt was cut into batches. A new
+ * type of cache is one row in layout.c's table, a writer and a reader; K and V may differ.
  */
 
 #include <stddef.h>
@@ -20,8 +20,8 @@
 #include "engine/gguf/types.h"
 
 #define KV_PAGE_TOKENS 32
-#define KV_DIM_MAX 1024 /* of one head; the largest in any published model is 576 */
-#define KV_ALIGN 64     /* of a page's address and of every part in it */
+#define KV_DIM_MAX     1024 /* of one head; the largest in any published model is 576 */
+#define KV_ALIGN       64   /* of a page's address and of every part in it */
 
 struct kv_layout {
     enum tensor_type k_type, v_type;
@@ -39,8 +39,8 @@ struct kv_layout {
  * @n_kv_heads, @k_dim, @v_dim: of one layer; from a model file, so anything
  * Returns 0; -ENOTSUP for a type that the cache can't have, -EINVAL for a shape that no model has.
  */
-int kv_layout_init(struct kv_layout *ret, enum tensor_type k_type, enum tensor_type v_type, uint32_t n_kv_heads,
-                   uint32_t k_dim, uint32_t v_dim);
+int kv_layout_init(struct kv_layout *ret, enum tensor_type k_type, enum tensor_type v_type,
+                   uint32_t n_kv_heads, uint32_t k_dim, uint32_t v_dim);
 
 /* Where a head's keys begin in a page, in bytes. */
 static inline size_t kv_layout_k_offset(const struct kv_layout *l, uint32_t kv_head)

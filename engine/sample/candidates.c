@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A heap of the best n so far, the worst of them on top. The scan compares blocks of 16 keys with that one and looks
- * closer only where one is larger, which soon becomes rare: for 40 of 128k keys in random order about 330 times.
+ * A heap of the best n so far, the worst of them on top. The scan compares blocks of 16 keys with that one
+ * and looks closer only where one is larger, which soon becomes rare: for 40 of 128k keys in random order
+ * about 330 times.
  */
 #include "engine/sample/candidates.h"
 
@@ -60,7 +61,10 @@ void candidates_sort(struct candidate *c, uint32_t n)
 typedef float floats __attribute__((vector_size(16)));
 typedef int64_t masks __attribute__((vector_size(16)));
 
-/* Whether one of 16 keys is above @limit; the compiler's own vectors, since it makes none of a loop that ends in a bool. */
+/*
+ * Whether one of 16 keys is above @limit; the compiler's own vectors, since it makes none of a loop that ends
+ * in a bool.
+ */
 static inline bool any_above(const float *keys, float limit)
 {
     const floats limits = {limit, limit, limit, limit};

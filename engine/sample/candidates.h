@@ -2,14 +2,15 @@
 #pragma once
 
 /*
- * The few tokens that matter out of a vocabulary: the n with the largest keys, sorted, without sorting the rest.
+ * The few tokens that matter out of a vocabulary: the n with the largest keys, sorted, without sorting the
+ * rest.
  */
 
 #include <stdint.h>
 
 struct candidate {
-    float key;  /* what it was chosen by */
-    float p;    /* for the caller */
+    float key; /* what it was chosen by */
+    float p;   /* for the caller */
     int32_t id;
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Four floats at a time, in the compiler's own vectors, which every 64-bit machine has; what is compiled for is the
- * baseline of the platform, and no fused operation is used, so the bits are the same everywhere.
+ * Four floats at a time, in the compiler's own vectors, which every 64-bit machine has; what is compiled for
+ * is the baseline of the platform, and no fused operation is used, so the bits are the same everywhere.
  */
 #include "engine/sample/probability.h"
 
@@ -41,8 +41,8 @@ static inline floats clean(floats x)
 }
 
 /*
- * 2^n * e^r with n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 in two parts, the upper with few bits, so that its product
- * with n is exact. The polynomial is a minimax fit made for this file.
+ * 2^n * e^r with n = round(x / ln 2), |r| <= ln 2 / 2. ln 2 in two parts, the upper with few bits, so that
+ * its product with n is exact. The polynomial is a minimax fit made for this file.
  */
 static inline floats exp_of(floats x)
 {
@@ -67,7 +67,10 @@ float probability_exp(float x)
     return exp_of(all(x))[0];
 }
 
-/* x = 2^e * m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m - 1) / (m + 1)), its series up to the 21st power. */
+/*
+ * x = 2^e * m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m - 1) / (m + 1)), its series up to the 21st
+ * power.
+ */
 double probability_log(double x)
 {
     uint64_t bits;
@@ -112,7 +115,10 @@ float probability_max(const float *logits, uint32_t n)
     return probability_clean(result);
 }
 
-/* exp(x) of x = (logit - most) / temperature; and, for the mean, times -x. An infinite distance counts for nothing. */
+/*
+ * exp(x) of x = (logit - most) / temperature; and, for the mean, times -x. An infinite distance counts for
+ * nothing.
+ */
 static inline floats term(floats x, bool is_mean)
 {
     floats e = exp_of(x);
@@ -130,7 +136,8 @@ static inline double chunk_sum(const float *logits, uint32_t n, float most, floa
         for (uint32_t j = 0; j < BLOCK / WIDTH; j++)
             sum[j] += term((clean(load(logits + i + j * WIDTH)) - all(most)) / all(temperature), is_mean);
     for (; i < n; i++)
-        sum[i % BLOCK / WIDTH][i % WIDTH] += term((all(probability_clean(logits[i])) - all(most)) / all(temperature), is_mean)[0];
+        sum[i % BLOCK / WIDTH][i % WIDTH] +=
+            term((all(probability_clean(logits[i])) - all(most)) / all(temperature), is_mean)[0];
     for (uint32_t j = 0; j < BLOCK; j++)
         total += (double)sum[j / WIDTH][j % WIDTH];
     return total;

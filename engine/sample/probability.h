@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * exp, log and sums over a vocabulary for the sampler: plain C with one fixed order of operations and no C library, so
- * that every machine gets the same bits. Sums over many tokens run in 16 lanes per chunk of 1024 tokens, and over
- * the chunks in double precision.
+ * exp, log and sums over a vocabulary for the sampler: plain C with one fixed order of operations and no C
+ * library, so that every machine gets the same bits. Sums over many tokens run in 16 lanes per chunk of 1024
+ * tokens, and over the chunks in double precision.
  */
 
 #include <stdint.h>
@@ -41,6 +41,7 @@ float probability_max(const float *logits, uint32_t n);
 double probability_sum(const float *logits, uint32_t n, float most, float temperature, double *ret_chunks);
 
 /**
- * probability_mean_distance() - sum of d * exp(-d), d = most - logits[i]: with the sum at temperature 1, the entropy
+ * probability_mean_distance() - sum of d * exp(-d), d = most - logits[i]: with the sum at temperature 1, the
+ * entropy
  */
 double probability_mean_distance(const float *logits, uint32_t n, float most);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The steps that sampler.h lists. Logits are copied only when something changes them (mask, bias, penalties). Truncation
- * works on a sorted beginning of the vocabulary: 64 tokens at first, four times as many when the step could not be
- * decided by those, so that a peaked distribution costs one scan and a flat one still comes out right.
+ * The steps that sampler.h lists. Logits are copied only when something changes them (mask, bias, penalties).
+ * Truncation works on a sorted beginning of the vocabulary: 64 tokens at first, four times as many when the
+ * step could not be decided by those, so that a peaked distribution costs one scan and a flat one still comes
+ * out right.
  */
 #include "engine/sample/sampler.h"
 
@@ -46,10 +47,10 @@ struct choice {
     struct sampler_workspace *w;
     const float *logits;
     uint32_t n_vocab;
-    float most;        /* the largest logit */
-    uint32_t n;        /* candidates in w->list, sorted by logit */
-    uint32_t n_limit;  /* as many as there may be: top_k or the vocabulary */
-    bool is_complete;  /* list holds all that there are */
+    float most;       /* the largest logit */
+    uint32_t n;       /* candidates in w->list, sorted by logit */
+    uint32_t n_limit; /* as many as there may be: top_k or the vocabulary */
+    bool is_complete; /* list holds all that there are */
 };
 
 DEFINE_CLEANUP(struct sampler *, sampler_free)
@@ -74,27 +75,29 @@ static int check_range(const char *name, float value, float low, float high, str
 {
     if (value >= low && value <= high) /* NaN is neither */
         return 0;
-    fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected a number from %g to %g", (double)low, (double)high);
+    fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected a number from %g to %g", (double)low,
+              (double)high);
     return -EINVAL;
 }
 
 static int check_biases(const struct sampler_params *p, uint32_t n_vocab, struct fault *reterr)
 {
     if (p->n_biases > SAMPLER_BIASES_MAX) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "expected at most %d tokens", SAMPLER_BIASES_MAX);
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "expected at most %d tokens",
+                  SAMPLER_BIASES_MAX);
         return -EINVAL;
     }
     for (size_t i = 0; i < p->n_biases; i++) {
         const struct sampler_bias *b = &p->biases[i];
 
         if (b->token < 0 || (uint32_t)b->token >= n_vocab) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "no token %d: the vocabulary has %u", b->token,
-                      n_vocab);
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "no token %d: the vocabulary has %u",
+                      b->token, n_vocab);
             return -EINVAL;
         }
         if (isnan(b->bias) || b->bias == INFINITY) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "expected a number or -infinity for token %d",
-                      b->token);
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias",
+                      "expected a number or -infinity for token %d", b->token);
             return -EINVAL;
         }
     }
@@ -132,7 +135,8 @@ int sampler_params_check(const struct sampler_params *p, uint32_t n_vocab, struc
     return check_biases(p, n_vocab, reterr);
 }
 
-int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sampler **ret, struct fault *reterr)
+int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sampler **ret,
+                struct fault *reterr)
 {
     _cleanup_(sampler_freep) struct sampler *s = NULL;
     int r = sampler_params_check(params, n_vocab, reterr);
@@ -402,13 +406,16 @@ static void typical_of_list(struct choice *c, float typical_p)
 /* Step 7 of the whole vocabulary: the same, on a beginning of it that grows until it holds enough. */
 static void typical_of_all(struct choice *c, float typical_p)
 {
-    double total = probability_sum(c->logits, c->n_vocab, c->most, 1, NULL), log_total = probability_log(total);
+    double total = probability_sum(c->logits, c->n_vocab, c->most, 1, NULL),
+           log_total = probability_log(total);
     double entropy = probability_mean_distance(c->logits, c->n_vocab, c->most) / total + log_total;
 
     for (uint32_t i = 0; i < c->n_vocab; i++)
         c->w->keys[i] = typical_key(c, probability_clean(c->logits[i]), entropy, log_total);
-    for (uint32_t n_wanted = FIRST_CANDIDATES;; n_wanted = n_wanted < UINT32_MAX / 4 ? n_wanted * 4 : UINT32_MAX) {
-        uint32_t n_have = candidates_top(c->w->keys, c->n_vocab, n_wanted < c->n_vocab ? n_wanted : c->n_vocab, c->w->list);
+    for (uint32_t n_wanted = FIRST_CANDIDATES;;
+         n_wanted = n_wanted < UINT32_MAX / 4 ? n_wanted * 4 : UINT32_MAX) {
+        uint32_t n_have =
+            candidates_top(c->w->keys, c->n_vocab, n_wanted < c->n_vocab ? n_wanted : c->n_vocab, c->w->list);
         double sum = 0;
 
         for (c->n = 0; c->n < n_have && (c->n == 0 || sum < (double)typical_p * total); c->n++) {
@@ -422,7 +429,10 @@ static void typical_of_all(struct choice *c, float typical_p)
     restore(c);
 }
 
-/* Steps 8 and 9: how long a beginning of the list stays. @total is the sum over all candidates, listed or not. */
+/*
+ * Steps 8 and 9: how long a beginning of the list stays. @total is the sum over all candidates, listed or
+ * not.
+ */
 static void cut(struct choice *c, double total, float top_p, float min_p)
 {
     double sum = 0;
@@ -504,7 +514,8 @@ static int32_t mirostat(struct sampler *s, struct choice *c)
     for (;;) {
         const struct candidate *list = c->w->list;
 
-        while (i < c->n && ((double)((c->most - probability_clean(list[i].key)) / temperature) + log_total) <= s->mu * ln2)
+        while (i < c->n && ((double)((c->most - probability_clean(list[i].key)) / temperature) + log_total) <=
+                               s->mu * ln2)
             i++;
         if (i < c->n || !extend_more(c))
             break;
@@ -516,7 +527,8 @@ static int32_t mirostat(struct sampler *s, struct choice *c)
     return c->w->list[i].id;
 }
 
-int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits, const uint64_t *allowed)
+int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits,
+                     const uint64_t *allowed)
 {
     const struct sampler_params *p = &s->params;
     bool has_top_k = p->top_k > 0 && p->top_k < s->n_vocab;

@@ -5,13 +5,14 @@
  * Choosing the next token from logits.
  *
  * The order of things, each working on what the one before left over:
- *   1. the mask (a grammar's): tokens that are not allowed are out. NaN logits are out, +infinity is the largest float
+ *   1. the mask (a grammar's): tokens that are not allowed are out. NaN logits are out, +infinity is the
+ *      largest float
  *   2. logit bias: added; -infinity bans a token
- *   3. penalties for tokens among the last penalty_last_n: positive logits are divided by repeat_penalty, others
- *      multiplied; then frequency_penalty * count and presence_penalty are subtracted
+ *   3. penalties for tokens among the last penalty_last_n: positive logits are divided by repeat_penalty,
+ *      others multiplied; then frequency_penalty * count and presence_penalty are subtracted
  *   4. temperature 0: the largest logit wins, and nothing below applies
- *   5. mirostat 2, if on: logits / temperature, tokens of more than mu bits of surprise are out (the likeliest never is),
- *      one is drawn; 6 to 10 do not apply
+ *   5. mirostat 2, if on: logits / temperature, tokens of more than mu bits of surprise are out (the
+ *      likeliest never is), one is drawn; 6 to 10 do not apply
  *   6. top_k: the k largest logits
  *   7. typical_p: those whose surprise is closest to the entropy, until their probability reaches typical_p
  *   8. top_p: the likeliest, until their probability reaches top_p (among what 6 and 7 left)
@@ -19,9 +20,9 @@
  *  10. logits / temperature, one is drawn
  * Each step leaves at least one token. Of equal logits the lower token id comes first, everywhere.
  *
- * The random number of a draw is a hash of the seed and of the number of tokens accepted before (SplitMix64, 53 bits), so
- * it depends on nothing else, and a pick can be repeated. exp is our own, so the same logits and the same seed give the
- * same token on every machine.
+ * The random number of a draw is a hash of the seed and of the number of tokens accepted before (SplitMix64,
+ * 53 bits), so it depends on nothing else, and a pick can be repeated. exp is our own, so the same logits and
+ * the same seed give the same token on every machine.
  *
  * One thread per sampler at a time. Nothing here allocates but the functions called *_new.
  */
@@ -33,8 +34,8 @@ struct fault;
 struct sampler;
 struct sampler_workspace;
 
-#define SAMPLER_NONE (-1)              /* no token is possible: all are masked, banned or NaN */
-#define SAMPLER_LAST_N_MAX 65536       /* bounds the memory and time that a request can cost through penalties */
+#define SAMPLER_NONE       (-1)  /* no token is possible: all are masked, banned or NaN */
+#define SAMPLER_LAST_N_MAX 65536 /* bounds the memory and time that a request can cost through penalties */
 #define SAMPLER_BIASES_MAX 4096
 
 struct sampler_bias {
@@ -61,7 +62,8 @@ struct sampler_params {
 };
 
 /**
- * sampler_params_default() - temperature 0.8, top_k 40, top_p 0.95, min_p 0.05, nothing else; 64 tokens back, seed 0
+ * sampler_params_default() - temperature 0.8, top_k 40, top_p 0.95, min_p 0.05, nothing else; 64 tokens back,
+ * seed 0
  */
 struct sampler_params sampler_params_default(void);
 
@@ -77,7 +79,8 @@ int sampler_params_check(const struct sampler_params *params, uint32_t n_vocab, 
  * @n_vocab: at least 1
  * Returns 0; -EINVAL with a fault as from sampler_params_check(); -ENOMEM.
  */
-int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sampler **ret, struct fault *reterr);
+int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sampler **ret,
+                struct fault *reterr);
 struct sampler *sampler_free(struct sampler *s);
 
 /**
@@ -99,10 +102,12 @@ void sampler_prompt(struct sampler *s, const int32_t *tokens, size_t n_tokens);
  * @allowed: NULL, or a bitset of n_vocab bits (bit t % 64 of word t / 64): only these
  * Returns a token, or SAMPLER_NONE. Picking again without sampler_accept() between gives the same token.
  */
-int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits, const uint64_t *allowed);
+int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits,
+                     const uint64_t *allowed);
 
 /**
- * sampler_accept() - the token that the sequence goes on with; usually, but not necessarily, the one picked last
+ * sampler_accept() - the token that the sequence goes on with; usually, but not necessarily, the one picked
+ * last
  */
 void sampler_accept(struct sampler *s, int32_t token);
 

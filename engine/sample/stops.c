@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Each string is followed by its own Knuth-Morris-Pratt automaton; the number of bytes it has matched is the longest
- * tail of the text that is a beginning of the string, so the longest of these is what has to be held back. One table
- * for all strings (Aho and Corasick) would be faster for hundreds of them and cost 512 bytes per byte of pattern; users
- * give a handful.
+ * Each string is followed by its own Knuth-Morris-Pratt automaton; the number of bytes it has matched is the
+ * longest tail of the text that is a beginning of the string, so the longest of these is what has to be held
+ * back. One table for all strings (Aho and Corasick) would be faster for hundreds of them and cost 512 bytes
+ * per byte of pattern; users give a handful.
  */
 #include "engine/sample/stops.h"
 
@@ -25,7 +25,7 @@ struct stops {
     struct pattern *patterns;
     char *bytes;
     uint32_t *borders;
-    char *text;      /* what was handed on last, then the tail that is held back */
+    char *text; /* what was handed on last, then the tail that is held back */
     size_t n_text, n_text_max;
     size_t n_handed; /* of text: to be dropped with the next call */
     int hit;
@@ -148,7 +148,8 @@ static int make_room(struct stops *s, size_t n)
     return 0;
 }
 
-int stops_push(struct stops *s, const char *text, size_t n_bytes, const char **ret_text, size_t *ret_n, bool *ret_hit)
+int stops_push(struct stops *s, const char *text, size_t n_bytes, const char **ret_text, size_t *ret_n,
+               bool *ret_hit)
 {
     int r = make_room(s, s->hit >= 0 ? 0 : n_bytes);
 

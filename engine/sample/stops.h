@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * Stop strings in a stream of text: what may be handed on now, and whether it ends here. A stop string may begin in one
- * piece and end in a later one, so exactly that tail is held back which a stop string could still begin with.
- * The result does not depend on how the text is cut into pieces: the stop string that is complete first wins; of those
- * that end at the same byte, the longest. The stop string itself is not handed on.
+ * Stop strings in a stream of text: what may be handed on now, and whether it ends here. A stop string may
+ * begin in one piece and end in a later one, so exactly that tail is held back which a stop string could
+ * still begin with. The result does not depend on how the text is cut into pieces: the stop string that is
+ * complete first wins; of those that end at the same byte, the longest. The stop string itself is not handed
+ * on.
  *
  * Works on bytes. If the pieces and the stop strings are whole UTF-8, so is what comes out.
  */
@@ -21,8 +22,8 @@ struct stops_string {
     size_t n_bytes;
 };
 
-#define STOPS_MAX 256            /* strings: each costs a step per byte of text */
-#define STOPS_BYTES_MAX 65536    /* all together */
+#define STOPS_MAX       256   /* strings: each costs a step per byte of text */
+#define STOPS_BYTES_MAX 65536 /* all together */
 
 /**
  * stops_new() - watch for any of @strings
@@ -38,7 +39,8 @@ struct stops *stops_free(struct stops *s);
  * @ret_hit: true when a stop string was found: this was the last text, and further pieces are swallowed
  * Returns 0, or -ENOMEM (the piece was not taken; memory grows with the longest piece only).
  */
-int stops_push(struct stops *s, const char *text, size_t n_bytes, const char **ret_text, size_t *ret_n, bool *ret_hit);
+int stops_push(struct stops *s, const char *text, size_t n_bytes, const char **ret_text, size_t *ret_n,
+               bool *ret_hit);
 
 /**
  * stops_flush() - the text has ended: what was held back

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * What attention knows of a row so far, and how that lies in scratch memory and in the parts of attention_part(). Shared
- * by the kernels and by the functions that compute sizes.
+ * What attention knows of a row so far, and how that lies in scratch memory and in the parts of
+ * attention_part(). Shared by the kernels and by the functions that compute sizes.
  */
 
 #include <stddef.h>
@@ -11,7 +11,7 @@
 
 /* Rows of a batch: 32 rows with 128 values keep q, accumulators and a tile of K and V within 64 KiB. */
 #define ATTENTION_ROWS_MAX 32
-#define ATTENTION_LANES 16
+#define ATTENTION_LANES    16
 
 struct attention_state {
     float *maximum; /* [rows up to 16], -infinity: has seen nothing */
@@ -31,7 +31,8 @@ static inline size_t attention_state_floats(size_t n_rows, uint32_t v_stride)
 }
 
 /* Lays a state out at @at; returns what follows it. */
-static inline float *attention_state_place(struct attention_state *s, float *at, size_t n_rows, uint32_t v_stride)
+static inline float *attention_state_place(struct attention_state *s, float *at, size_t n_rows,
+                                           uint32_t v_stride)
 {
     s->maximum = at;
     s->sum = s->maximum + attention_rows_up(n_rows);
@@ -40,7 +41,8 @@ static inline float *attention_state_place(struct attention_state *s, float *at,
 }
 
 /* The state of the rows from @row on; @row is a multiple of 16. */
-static inline struct attention_state attention_state_at(const struct attention_state *s, size_t row, uint32_t v_stride)
+static inline struct attention_state attention_state_at(const struct attention_state *s, size_t row,
+                                                        uint32_t v_stride)
 {
     return (struct attention_state){
         .maximum = s->maximum + row,

@@ -2,14 +2,14 @@
 #pragma once
 
 /*
- * 16 floats as two AVX registers, lanes 0-7 in lo and 8-15 in hi; needs AVX2, FMA and F16C. See lanes-scalar.h for what
- * each function promises.
+ * 16 floats as two AVX registers, lanes 0-7 in lo and 8-15 in hi; needs AVX2, FMA and F16C. See
+ * lanes-scalar.h for what each function promises.
  */
 
 #include <immintrin.h>
 #include <stdint.h>
 
-#define LANES 16
+#define LANES        16
 #define LANES_INLINE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -19,7 +19,8 @@ typedef lanes lanes_mask; /* all bits or none of each lane */
 
 /* Applies an intrinsic to both halves. */
 #define LANES_BOTH(f, a, ...) ((lanes){f((a).lo, ##__VA_ARGS__), f((a).hi, ##__VA_ARGS__)})
-#define LANES_BOTH_2(f, a, b, ...) ((lanes){f((a).lo, (b).lo, ##__VA_ARGS__), f((a).hi, (b).hi, ##__VA_ARGS__)})
+#define LANES_BOTH_2(f, a, b, ...) \
+    ((lanes){f((a).lo, (b).lo, ##__VA_ARGS__), f((a).hi, (b).hi, ##__VA_ARGS__)})
 #define LANES_BOTH_3(f, a, b, c) ((lanes){f((a).lo, (b).lo, (c).lo), f((a).hi, (b).hi, (c).hi)})
 
 LANES_INLINE lanes lanes_zero(void)
@@ -47,10 +48,14 @@ LANES_INLINE __m256i lanes_first(int n)
 
 LANES_INLINE lanes lanes_load_part(const float *p, uint32_t n)
 {
-    /* maskload reads nothing where the mask is clear, but the address itself may still have to be one of the array's */
+    /*
+     * maskload reads nothing where the mask is clear, but the address itself may still have to be one of the
+     * array's
+     */
     const float *upper = n > 8 ? p + 8 : p;
 
-    return (lanes){_mm256_maskload_ps(p, lanes_first((int)n)), _mm256_maskload_ps(upper, lanes_first((int)n - 8))};
+    return (lanes){_mm256_maskload_ps(p, lanes_first((int)n)),
+                   _mm256_maskload_ps(upper, lanes_first((int)n - 8))};
 }
 
 LANES_INLINE void lanes_store(float *p, lanes a)
@@ -76,7 +81,8 @@ LANES_INLINE lanes lanes_load_half(const uint16_t *p)
 LANES_INLINE void lanes_store_half(uint16_t *p, lanes a)
 {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm_storeu_si128((__m128i *)(p + 8),
+                     _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 LANES_INLINE lanes lanes_add(lanes a, lanes b)
@@ -144,7 +150,10 @@ LANES_INLINE lanes lanes_with_sign_of(lanes a, lanes b)
                    _mm256_or_ps(_mm256_andnot_ps(sign, a.hi), _mm256_and_ps(sign, b.hi))};
 }
 
-/* In two steps, each by a power of two that is a normal number: only the second can round, so it equals vscalefps. */
+/*
+ * In two steps, each by a power of two that is a normal number: only the second can round, so it equals
+ * vscalefps.
+ */
 LANES_INLINE __m256 lanes_times_2_to_half(__m256 a, __m256 n)
 {
     __m256i bias = _mm256_set1_epi32(127);
@@ -204,7 +213,7 @@ LANES_INLINE float lanes_max_of(lanes a)
 }
 
 /* Of 16 floats in two registers, the even ones (0x88) or the odd ones (0xDD). */
-#define LANES_EVERY_OTHER(a, which)                                                                                    \
+#define LANES_EVERY_OTHER(a, which) \
     _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps((a).lo, (a).hi, which)), 0xD8))
 
 LANES_INLINE lanes lanes_even(lanes a, lanes b)

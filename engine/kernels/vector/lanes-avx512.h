@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define LANES 16
+#define LANES        16
 #define LANES_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 lanes;

@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * 16 floats, one at a time: the reference for lanes-avx2.h and lanes-avx512.h, and the only place that says what the
- * functions do. The kernels (norm.h, glu.h, rope.h, attention.h beside this file) are written once on top of these and
- * compiled once per instruction set; so the order of every operation is the same by construction, and only the
- * functions in these three headers can differ. tests/unit/kernels/test-vector.c compares every kernel with this one.
+ * 16 floats, one at a time: the reference for lanes-avx2.h and lanes-avx512.h, and the only place that says
+ * what the functions do. The kernels (the .inc files beside this one) are written
+ * once on top of these and compiled once per instruction set; so the order of every operation is the same by
+ * construction, and only the functions in these three headers can differ. tests/unit/kernels/test-vector.c
+ * compares every kernel with this one.
  *
  * To add an instruction set: one lanes-X.h, one vector-X.c, a row in vector.c.
  */
@@ -169,11 +170,11 @@ LANES_INLINE lanes lanes_round(lanes a)
 /* a * 2^n rounded once, for a in [0.5, 2) or NaN and whole n in [-150, 128] (any n when a is NaN). */
 LANES_INLINE lanes lanes_times_2_to(lanes a, lanes n)
 {
-    LANES_EACH {
+    for (uint32_t i = 0; i < LANES; i++) {
         int32_t all = n.at[i] >= -150 && n.at[i] <= 128 ? (int32_t)n.at[i] : 0;
         int32_t first = all >> 1, second = all - first;
 
-        /* Both factors are normal numbers and the first product is exact, so only the second one can round. */
+        /* Both factors are normal and the first product is exact, so only the second one can round. */
         a.at[i] *= float_from_bits((uint32_t)(first + 127) << 23);
         a.at[i] *= float_from_bits((uint32_t)(second + 127) << 23);
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The vector kernels for avx2. 16 registers of 8 floats: 6 rows x 16 keys are 12 accumulators, 2 for keys, 1 for the value of q.
- * Nothing in this file may run before the instruction set was checked; only the rows are visible outside.
+ * The vector kernels for avx2. 16 registers of 8 floats: 6 rows x 16 keys are 12 accumulators, 2 for keys, 1
+ * for the value of q. Nothing in this file may run before the instruction set was checked; only the rows are
+ * visible outside.
  */
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/vector/rows-list.h"
@@ -9,9 +10,9 @@
 /* clang-format off */
 #include "engine/kernels/vector/lanes-avx2.h"
 #include "engine/kernels/vector/unroll.h"
-#include "engine/kernels/vector/polynomials.h"
-#include "engine/kernels/vector/elementwise.h"
-#include "engine/kernels/vector/norm.h"
+#include "engine/kernels/vector/polynomials.inc"
+#include "engine/kernels/vector/elementwise.inc"
+#include "engine/kernels/vector/norm.inc"
 #include "engine/kernels/vector/attention-state.h"
 /* clang-format on */
 
@@ -20,12 +21,12 @@ enum {
     KEY_LANES = 1,
     VALUE_LANES_MAX = 2,
 };
-#define VALUE_LANES(n) ((n) <= 3 ? 2 : 1)
+#define VALUE_LANES(n)        ((n) <= 3 ? 2 : 1)
 #define EACH_BLOCK_ABOVE_4(M) M(5) M(6)
 
-#include "engine/kernels/vector/attention-body.h"
+#include "engine/kernels/vector/attention.inc"
 
-#define ROWS vector_rows_avx2
-#define ROWS_ISA ISA_AVX2
+#define ROWS          vector_rows_avx2
+#define ROWS_ISA      ISA_AVX2
 #define ROWS_ISA_NAME "avx2"
-#include "engine/kernels/vector/rows.h"
+#include "engine/kernels/vector/rows.inc"

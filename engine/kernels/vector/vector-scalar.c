@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The vector kernels for scalar. Plain C. Four rows a block: the registers do not matter here, the paths through the blocks do.
- * Nothing in this file may run before the instruction set was checked; only the rows are visible outside.
+ * The vector kernels for scalar. Plain C. Four rows a block: the registers do not matter here, the paths
+ * through the blocks do. Nothing in this file may run before the instruction set was checked; only the rows
+ * are visible outside.
  */
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/vector/rows-list.h"
@@ -9,9 +10,9 @@
 /* clang-format off */
 #include "engine/kernels/vector/lanes-scalar.h"
 #include "engine/kernels/vector/unroll.h"
-#include "engine/kernels/vector/polynomials.h"
-#include "engine/kernels/vector/elementwise.h"
-#include "engine/kernels/vector/norm.h"
+#include "engine/kernels/vector/polynomials.inc"
+#include "engine/kernels/vector/elementwise.inc"
+#include "engine/kernels/vector/norm.inc"
 #include "engine/kernels/vector/attention-state.h"
 /* clang-format on */
 
@@ -23,9 +24,9 @@ enum {
 #define VALUE_LANES(n) 1
 #define EACH_BLOCK_ABOVE_4(M)
 
-#include "engine/kernels/vector/attention-body.h"
+#include "engine/kernels/vector/attention.inc"
 
-#define ROWS vector_rows_scalar
-#define ROWS_ISA 0
+#define ROWS          vector_rows_scalar
+#define ROWS_ISA      0
 #define ROWS_ISA_NAME "scalar"
-#include "engine/kernels/vector/rows.h"
+#include "engine/kernels/vector/rows.inc"

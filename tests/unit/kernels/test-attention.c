@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Attention against a float64 softmax over all positions, and its promises: the same bits for every instruction set, for
- * every number of queries in a call, by segments or in one go, and whatever lies in slots that a query does not see.
- * With --bench it measures instead.
+ * Attention against a float64 softmax over all positions, and its promises: the same bits for every
+ * instruction set, for every number of queries in a call, by segments or in one go, and whatever lies in
+ * slots that a query does not see. With --bench it measures instead.
  */
 #include "engine/kernels/attention.h"
 
@@ -35,10 +35,10 @@ struct problem {
     struct shape shape;
     struct kv_layout layout;
     uint32_t n_heads, n_tokens, n_pages;
-    float *k, *v;    /* [n_tokens][n_kv_heads][dim], as stored: rounded to half where the cache is */
-    float *q;        /* [n_queries][n_heads][k_dim] */
-    float *sinks;    /* [n_heads] */
-    float *out;      /* [n_queries][n_heads][v_dim] */
+    float *k, *v; /* [n_tokens][n_kv_heads][dim], as stored: rounded to half where the cache is */
+    float *q;     /* [n_queries][n_heads][k_dim] */
+    float *sinks; /* [n_heads] */
+    float *out;   /* [n_queries][n_heads][v_dim] */
     void **pages;
     void *scratch;
     float scale;
@@ -82,7 +82,8 @@ static void problem_init(struct problem *p, const struct shape *shape, uint64_t 
 {
     *p = (struct problem){.shape = *shape};
     assert_int_equal(kv_layout_init(&p->layout, shape->k_type, shape->v_type, shape->n_kv_heads, shape->k_dim,
-                                    shape->v_dim), 0);
+                                    shape->v_dim),
+                     0);
     p->n_heads = shape->n_kv_heads * shape->group;
     p->n_tokens = shape->position0 + shape->n_queries;
     p->n_pages = (p->n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
@@ -137,7 +138,8 @@ static size_t n_out(const struct problem *p)
 }
 
 /* The queries [first, first + n) of the problem, for one KV head. */
-static struct attention_args args_for(const struct problem *p, uint32_t first, uint32_t n, uint32_t kv_head, float *out)
+static struct attention_args args_for(const struct problem *p, uint32_t first, uint32_t n, uint32_t kv_head,
+                                      float *out)
 {
     return (struct attention_args){
         .layout = &p->layout,
@@ -212,7 +214,8 @@ static double distance(const struct problem *p, const float *out)
 
     for (uint32_t query = 0; query < p->shape.n_queries; query++)
         for (uint32_t head = 0; head < p->n_heads; head++)
-            worst = fmax(worst, distance_of(p, query, head, out + ((size_t)query * p->n_heads + head) * p->shape.v_dim));
+            worst = fmax(worst, distance_of(p, query, head,
+                                            out + ((size_t)query * p->n_heads + head) * p->shape.v_dim));
     return worst;
 }
 
@@ -233,24 +236,24 @@ static uint32_t isa_masks(uint32_t masks[3])
 
 static const struct shape shapes[] = {
     /* types, KV heads, group, k_dim, v_dim, position0, queries, window, softcap, sinks */
-    {F32, 1, 1, 8, 8, 0, 1, 0, 0, false},          /* the smallest thing there is */
+    {F32, 1, 1, 8, 8, 0, 1, 0, 0, false}, /* the smallest thing there is */
     {F32, 1, 1, 1, 1, 5, 3, 0, 0, false},
-    {F32, 2, 4, 64, 64, 0, 33, 0, 0, false},       /* a prompt across a page */
+    {F32, 2, 4, 64, 64, 0, 33, 0, 0, false}, /* a prompt across a page */
     {F16, 2, 4, 64, 64, 0, 33, 0, 0, false},
-    {F32, 1, 2, 128, 128, 31, 2, 0, 0, false},     /* the last slot and the first of the next page */
-    {F32, 2, 3, 80, 80, 510, 5, 0, 0, false},      /* across a segment, odd head size, group of 3 */
-    {F16, 1, 4, 128, 128, 1100, 9, 0, 0, false},   /* three segments */
-    {F32, 1, 8, 32, 48, 700, 40, 0, 0, false},     /* K and V differ; rows fill several batches */
+    {F32, 1, 2, 128, 128, 31, 2, 0, 0, false},   /* the last slot and the first of the next page */
+    {F32, 2, 3, 80, 80, 510, 5, 0, 0, false},    /* across a segment, odd head size, group of 3 */
+    {F16, 1, 4, 128, 128, 1100, 9, 0, 0, false}, /* three segments */
+    {F32, 1, 8, 32, 48, 700, 40, 0, 0, false},   /* K and V differ; rows fill several batches */
     {TENSOR_F32, TENSOR_F16, 2, 2, 24, 40, 60, 7, 0, 0, false},
     {TENSOR_F16, TENSOR_F32, 2, 2, 24, 40, 60, 7, 0, 0, true},
-    {F32, 1, 4, 64, 64, 0, 70, 8, 5, false},       /* a window smaller than a page */
-    {F32, 1, 4, 64, 64, 100, 70, 33, 0, true},     /* a window that is no multiple of a page */
-    {F16, 2, 2, 64, 64, 1030, 20, 512, 30, true},  /* a window across segments */
-    {F32, 1, 1, 64, 64, 600, 3, 1, 0, false},      /* sees only itself */
-    {F32, 1, 1, 64, 64, 600, 3, 4000, 0, true},    /* a window larger than the sequence */
+    {F32, 1, 4, 64, 64, 0, 70, 8, 5, false},      /* a window smaller than a page */
+    {F32, 1, 4, 64, 64, 100, 70, 33, 0, true},    /* a window that is no multiple of a page */
+    {F16, 2, 2, 64, 64, 1030, 20, 512, 30, true}, /* a window across segments */
+    {F32, 1, 1, 64, 64, 600, 3, 1, 0, false},     /* sees only itself */
+    {F32, 1, 1, 64, 64, 600, 3, 4000, 0, true},   /* a window larger than the sequence */
     {F32, 1, 5, 256, 256, 60, 13, 0, 50, false},
-    {F32, 1, 71, 16, 16, 40, 3, 0, 0, false},      /* a group larger than a batch of rows */
-    {F16, 1, 7, 112, 72, 90, 11, 0, 0, false},     /* V with padding */
+    {F32, 1, 71, 16, 16, 40, 3, 0, 0, false},  /* a group larger than a batch of rows */
+    {F16, 1, 7, 112, 72, 90, 11, 0, 0, false}, /* V with padding */
     {F32, 1, 6, 40, 100, 90, 11, 40, 0, true},
 };
 #define N_SHAPES (sizeof(shapes) / sizeof(*shapes))
@@ -341,7 +344,10 @@ static void has_the_same_bits_by_segments(void **state)
     }
 }
 
-/* Pages start out as NaN everywhere; later positions and those before the window are made NaN and infinite here. */
+/*
+ * Pages start out as NaN everywhere; later positions and those before the window are made NaN and infinite
+ * here.
+ */
 static void sees_nothing_that_it_must_not(void **state)
 {
     static const struct shape shape = {F32, 2, 4, 64, 64, 90, 50, 20, 0, false};
@@ -358,7 +364,10 @@ static void sees_nothing_that_it_must_not(void **state)
         out = allocate(n_out(&p) * sizeof(float));
         memset(out, 0x88, n_out(&p) * sizeof(float));
         solve(&p, &k, shape.n_queries, p.out);
-        /* Query 10 alone (position 100) with positions 0-80 and 101-139 spoilt, among neighbours that do see those. */
+        /*
+         * Query 10 alone (position 100) with positions 0-80 and 101-139 spoilt, among neighbours that do see
+         * those.
+         */
         for (uint32_t t = 0; t < 140; t++) {
             if (t > 80 && t <= 100)
                 continue;
@@ -465,7 +474,10 @@ static void layout_has_known_sizes(void **state)
     assert_int_equal(kv_layout_init(&l, TENSOR_F16, TENSOR_F16, UINT32_MAX, 128, 128), -EINVAL);
 }
 
-/* Times attention over 4096 keys: 32 heads of 128 values on 8 KV heads, one thread; the best of several rounds. */
+/*
+ * Times attention over 4096 keys: 32 heads of 128 values on 8 KV heads, one thread; the best of several
+ * rounds.
+ */
 static void bench(void)
 {
     static const uint32_t n_queries[] = {1, 8, 128};
@@ -488,11 +500,12 @@ static void bench(void)
                 clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
                 solve(&p, &k, n, p.out);
                 clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
-                best = fmin(best, (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec));
+                best = fmin(best, (double)(end.tv_sec - begin.tv_sec) +
+                                      1e-9 * (double)(end.tv_nsec - begin.tv_nsec));
             }
             printf("%-8s %s %3u queries: %8.3f ms, %6.1f GFLOP/s, cache read once: %5.1f GB/s\n",
-                   kernels_isa_name(masks[m]), type == TENSOR_F16 ? "f16" : "f32", n, best * 1e3, flops / best * 1e-9,
-                   (double)p.n_pages * (double)p.layout.page_bytes / best * 1e-9);
+                   kernels_isa_name(masks[m]), type == TENSOR_F16 ? "f16" : "f32", n, best * 1e3,
+                   flops / best * 1e-9, (double)p.n_pages * (double)p.layout.page_bytes / best * 1e-9);
             problem_done(&p);
         }
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Every row of the vector registry against the scalar one, bit for bit: odd sizes, unaligned, hostile values, in place,
- * with an unreadable page right behind each array and canaries before the results. What the scalar kernels compute is
- * compared with double precision.
+ * Every row of the vector registry against the scalar one, bit for bit: odd sizes, unaligned, hostile values,
+ * in place, with an unreadable page right behind each array and canaries before the results. What the scalar
+ * kernels compute is compared with double precision.
  */
 #include "engine/kernels/vector.h"
 
@@ -22,7 +22,7 @@
 #include "engine/kernels/rope.h"
 
 enum {
-    N_MAX = 4096,  /* floats in an array */
+    N_MAX = 4096, /* floats in an array */
     N_ARRAYS = 5,
     N_CANARIES = 16,
 };
@@ -96,8 +96,9 @@ enum values { USUAL, LARGE, SMALL, ANY_BITS, N_VALUES };
 
 static void fill(float *p, size_t n, enum values kind, uint64_t seed)
 {
-    static const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, 1e-45f, -1e-40f, __FLT_MAX__,
-                                    -__FLT_MAX__, 88.7f, 88.8f, -87.4f, -103.9f, -104.1f, 0.625f, -0.625f};
+    static const float special[] = {0.0f,  -0.0f,  1.0f,    -1.0f,       INFINITY,     -INFINITY,
+                                    NAN,   1e-45f, -1e-40f, __FLT_MAX__, -__FLT_MAX__, 88.7f,
+                                    88.8f, -87.4f, -103.9f, -104.1f,     0.625f,       -0.625f};
 
     for (size_t i = 0; i < n; i++) {
         uint64_t z = next_random(&seed);
@@ -114,7 +115,8 @@ static void fill(float *p, size_t n, enum values kind, uint64_t seed)
             p[i] = uniform * 1e-38f;
             break;
         default:
-            p[i] = z % 3 == 0 ? special[(z >> 8) % (sizeof(special) / sizeof(*special))] : float_from_bits((uint32_t)(z >> 32));
+            p[i] = z % 3 == 0 ? special[(z >> 8) % (sizeof(special) / sizeof(*special))]
+                              : float_from_bits((uint32_t)(z >> 32));
             break;
         }
     }
@@ -125,12 +127,16 @@ static void check_equal(const float *a, const float *b, size_t n, const char *na
 {
     for (size_t i = 0; i < n; i++)
         if (float_to_bits(a[i]) != float_to_bits(b[i]) && !(isnan(a[i]) && isnan(b[i])))
-            fail_msg("%s, %s: element %zu of %zu is %a instead of %a", name, isa, i, n, (double)b[i], (double)a[i]);
+            fail_msg("%s, %s: element %zu of %zu is %a instead of %a", name, isa, i, n, (double)b[i],
+                     (double)a[i]);
 }
 
-/* Calls the kernel in @slot. @x, @w, @b: inputs [n]; @y: holds an input where the kernel changes its result in place. */
-static void call(const struct vector_table *t, const char *slot, float *y, const float *x, const float *w, const float *b,
-                 uint32_t n)
+/*
+ * Calls the kernel in @slot. @x, @w, @b: inputs [n]; @y: holds an input where the kernel changes its result
+ * in place.
+ */
+static void call(const struct vector_table *t, const char *slot, float *y, const float *x, const float *w,
+                 const float *b, uint32_t n)
 {
     if (strcmp(slot, "rms_norm") == 0)
         t->rms_norm(y, x, n % 2 ? w : NULL, n, 1e-5f);
@@ -175,10 +181,11 @@ static bool in_place(const char *slot)
     return strncmp(slot, "add", 3) == 0 || strcmp(slot, "rope") == 0;
 }
 
-static void check_row(struct arena *a, const struct vector_table *scalar, const struct vector_row *row, uint32_t n,
-                      enum values kind)
+static void check_row(struct arena *a, const struct vector_table *scalar, const struct vector_row *row,
+                      uint32_t n, enum values kind)
 {
-    float *x = array(a, 0, n), *w = array(a, 1, n), *b = array(a, 2, n), *expected = array(a, 3, n), *y = array(a, 4, n);
+    float *x = array(a, 0, n), *w = array(a, 1, n), *b = array(a, 2, n), *expected = array(a, 3, n),
+          *y = array(a, 4, n);
     struct vector_table table = *scalar;
 
     memcpy((char *)&table + row->slot, &row->fn, sizeof(row->fn));
@@ -214,7 +221,8 @@ static void rows_have_the_scalar_bits(void **state)
     for (uint32_t i = 0; (row = vector_row_at(i)); i++) {
         if ((row->isa & has) != row->isa)
             continue;
-        if (strncmp(row->name, "attention", 9) == 0 || strcmp(row->name, "kv_write") == 0) /* test-attention.c */
+        if (strncmp(row->name, "attention", 9) == 0 ||
+            strcmp(row->name, "kv_write") == 0) /* test-attention.c */
             continue;
         for (int kind = USUAL; kind < N_VALUES; kind++) {
             for (uint32_t n = 1; n <= 67; n++)
@@ -292,7 +300,7 @@ static void functions_are_accurate(void **state)
         const char *name;
         enum vector_map map;
         double (*truth)(double);
-        float limit;    /* up to this |x| */
+        float limit; /* up to this |x| */
         double ulps;
     } functions[] = {
         {"exp", VECTOR_EXP, exp, INFINITY, 1.0},
@@ -344,9 +352,11 @@ static void functions_have_ends(void **state)
 
     vector_select(0, &t);
     t.map[VECTOR_EXP](y, x, 8);
-    assert_true(y[0] == 0 && y[1] == INFINITY && isnan(y[2]) && y[3] == 1 && y[4] == 1 && y[5] == INFINITY && y[6] == 0);
+    assert_true(y[0] == 0 && y[1] == INFINITY && isnan(y[2]) && y[3] == 1 && y[4] == 1 && y[5] == INFINITY &&
+                y[6] == 0);
     t.map[VECTOR_TANH](y, x, 8);
-    assert_true(y[0] == -1 && y[1] == 1 && isnan(y[2]) && y[3] == 0 && signbit(y[4]) && y[5] == 1 && y[6] == -1);
+    assert_true(y[0] == -1 && y[1] == 1 && isnan(y[2]) && y[3] == 0 && signbit(y[4]) && y[5] == 1 &&
+                y[6] == -1);
     t.map[VECTOR_SILU](y, x, 8);
     assert_true(y[1] == INFINITY && isnan(y[2]) && y[3] == 0 && y[5] == 1000 && y[6] == 0);
     t.map[VECTOR_GELU](y, x, 8);
@@ -385,7 +395,8 @@ static void norms_agree_with_double(void **state)
             assert_true(relative((double)y[i], (double)x[i] / sqrt(squares + 0.5)) < 1e-6);
         t.layer_norm(y, x, w, b, n, 1e-2f);
         for (uint32_t i = 0; i < n; i++)
-            assert_true(fabs((double)y[i] - (((double)x[i] - mean) / sqrt(variance + 1e-2) * (double)w[i] + (double)b[i])) < 4e-5);
+            assert_true(fabs((double)y[i] - (((double)x[i] - mean) / sqrt(variance + 1e-2) * (double)w[i] +
+                                             (double)b[i])) < 4e-5);
     }
 }
 
@@ -419,22 +430,26 @@ static void softmax_agrees_with_double(void **state)
 
 static void glus_agree_with_double(void **state)
 {
-    static const float gate[] = {-20, -1, -0.1f, 0, 0.3f, 2, 6.9f, 7.5f, 30}, up[] = {1, -9, 3, 2, 0.5f, 8, -1, 7.5f, -2};
+    static const float gate[] = {-20, -1, -0.1f, 0, 0.3f, 2, 6.9f, 7.5f, 30},
+                       up[] = {1, -9, 3, 2, 0.5f, 8, -1, 7.5f, -2};
     struct vector_table t;
     float y[9];
 
     vector_select(kernels_isa_detect(), &t);
     t.silu_mul(y, gate, up, 9);
     for (int i = 0; i < 9; i++)
-        assert_true(fabs((double)y[i] - silu_of((double)gate[i]) * (double)up[i]) <= 2e-6 * fabs((double)y[i]) + 1e-12);
+        assert_true(fabs((double)y[i] - silu_of((double)gate[i]) * (double)up[i]) <=
+                    2e-6 * fabs((double)y[i]) + 1e-12);
     t.gelu_mul(y, gate, up, 9);
     for (int i = 0; i < 9; i++)
-        assert_true(fabs((double)y[i] - gelu_of((double)gate[i]) * (double)up[i]) <= 2e-6 * fabs((double)y[i]) + 1e-12);
+        assert_true(fabs((double)y[i] - gelu_of((double)gate[i]) * (double)up[i]) <=
+                    2e-6 * fabs((double)y[i]) + 1e-12);
     t.swiglu_clamped(y, gate, up, 9, 1.702f, 7.0f);
     for (int i = 0; i < 9; i++) {
         double g = fmin((double)gate[i], 7), u = fmax(-7, fmin((double)up[i], 7));
 
-        assert_true(fabs((double)y[i] - (u + 1) * g / (1 + exp(-(double)1.702f * g))) <= 2e-6 * fabs((double)y[i]) + 1e-12);
+        assert_true(fabs((double)y[i] - (u + 1) * g / (1 + exp(-(double)1.702f * g))) <=
+                    2e-6 * fabs((double)y[i]) + 1e-12);
     }
     t.softcap(y, gate, 5.0f, 9);
     for (int i = 0; i < 9; i++)
@@ -508,16 +523,20 @@ static void rope_rotates_pairs(void **state)
                 int first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : i + 40;
                 double c = cos(77 * frequency[i]), s = sin(77 * frequency[i]);
 
-                assert_true(fabs((double)to[first] - ((double)from[first] * c - (double)from[second] * s)) < 3e-6);
-                assert_true(fabs((double)to[second] - ((double)from[first] * s + (double)from[second] * c)) < 3e-6);
+                assert_true(fabs((double)to[first] - ((double)from[first] * c - (double)from[second] * s)) <
+                            3e-6);
+                assert_true(fabs((double)to[second] - ((double)from[first] * s + (double)from[second] * c)) <
+                            3e-6);
             }
             assert_memory_equal(to + 80, from + 80, 20 * sizeof(float));
         }
     }
 }
 
-/* One position attended to gives its V exactly: so every half goes in and out unchanged, and every float is rounded as
- * float_to_half() does it. */
+/*
+ * One position attended to gives its V exactly: so every half goes in and out unchanged, and every float is
+ * rounded as float_to_half() does it.
+ */
 static void the_cache_rounds_exactly(void **state)
 {
     enum { DIM = 64 };
@@ -531,8 +550,16 @@ static void the_cache_rounds_exactly(void **state)
     scratch = aligned_alloc(64, attention_scratch_bytes(&layout));
     assert_non_null(scratch);
     for (size_t m = 0; m < sizeof(masks) / sizeof(*masks); m++) {
-        struct attention_args args = {.layout = &layout, .pages = pages, .n_queries = 1, .q = q, .q_stride = DIM,
-                                      .n_heads = 1, .scale = 1, .out = out, .out_stride = DIM, .scratch = scratch};
+        struct attention_args args = {.layout = &layout,
+                                      .pages = pages,
+                                      .n_queries = 1,
+                                      .q = q,
+                                      .q_stride = DIM,
+                                      .n_heads = 1,
+                                      .scale = 1,
+                                      .out = out,
+                                      .out_stride = DIM,
+                                      .scratch = scratch};
         struct kernels k;
 
         if ((masks[m] & kernels_isa_detect()) != masks[m])
@@ -540,7 +567,9 @@ static void the_cache_rounds_exactly(void **state)
         kernels_select(masks[m], &k);
         for (uint32_t bits = 0; bits < 0x10000 * 3; bits += DIM) {
             for (uint32_t i = 0; i < DIM; i++) {
-                uint32_t below = bits >= 0x20000 ? 0x1000u : bits >= 0x10000 ? 0xFFFu : 0; /* ties, and just under */
+                uint32_t below = bits >= 0x20000   ? 0x1000u
+                                 : bits >= 0x10000 ? 0xFFFu
+                                                   : 0; /* ties, and just under */
 
                 v[i] = float_from_bits(float_to_bits(half_to_float((uint16_t)(bits + i))) | below);
             }
@@ -560,18 +589,12 @@ static void the_cache_rounds_exactly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_table_is_always_full),
-        cmocka_unit_test(select_takes_what_the_mask_allows),
-        cmocka_unit_test(rows_have_the_scalar_bits),
-        cmocka_unit_test(functions_are_accurate),
-        cmocka_unit_test(functions_have_ends),
-        cmocka_unit_test(norms_agree_with_double),
-        cmocka_unit_test(softmax_agrees_with_double),
-        cmocka_unit_test(glus_agree_with_double),
-        cmocka_unit_test(sums_of_vectors_are_plain),
-        cmocka_unit_test(angles_are_exact_at_any_position),
-        cmocka_unit_test(rope_rotates_pairs),
-        cmocka_unit_test(the_cache_rounds_exactly),
+        cmocka_unit_test(the_table_is_always_full),   cmocka_unit_test(select_takes_what_the_mask_allows),
+        cmocka_unit_test(rows_have_the_scalar_bits),  cmocka_unit_test(functions_are_accurate),
+        cmocka_unit_test(functions_have_ends),        cmocka_unit_test(norms_agree_with_double),
+        cmocka_unit_test(softmax_agrees_with_double), cmocka_unit_test(glus_agree_with_double),
+        cmocka_unit_test(sums_of_vectors_are_plain),  cmocka_unit_test(angles_are_exact_at_any_position),
+        cmocka_unit_test(rope_rotates_pairs),         cmocka_unit_test(the_cache_rounds_exactly),
     };
 
     return cmocka_run_group_tests_name("kernels/vector", tests, arena_setup, arena_teardown);

@@ -32,7 +32,10 @@ static void top_is_a_beginning_of_the_sorted_list(void **state)
 
             for (uint32_t i = 0; i < n; i++) {
                 seed = seed * 1664525u + 1013904223u;
-                keys[i] = kind == 0 ? (float)(seed >> 28) : kind == 1 ? (float)i : kind == 2 ? -(float)i : (float)(int32_t)seed;
+                keys[i] = kind == 0   ? (float)(seed >> 28)
+                          : kind == 1 ? (float)i
+                          : kind == 2 ? -(float)i
+                                      : (float)(int32_t)seed;
                 if (seed >> 16 & 8)
                     keys[i] = seed >> 16 & 16 ? NAN : -INFINITY;
                 else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Distributions are compared with probabilities that a plain implementation computes here: everything in double, one
- * full sort a step, following the order in sampler.h. Seeds are fixed, so a chi-square value is a constant; its bound is
- * the 99.99 % point.
+ * Distributions are compared with probabilities that a plain implementation computes here: everything in
+ * double, one full sort a step, following the order in sampler.h. Seeds are fixed, so a chi-square value is a
+ * constant; its bound is the 99.99 % point.
  */
 #include "engine/sample/sampler.h"
 
@@ -217,11 +217,11 @@ static void truncates_by_the_book(void **state)
         uint32_t top_k;
         float typical_p, top_p, min_p, temperature;
     } cases[] = {
-        {1, 1, 1, 0, 1},         {5, 1, 1, 0, 1},       {40, 1, 1, 0, 0.7f},      {40, 1, 0.95f, 0.05f, 0.8f},
-        {4000, 1, 1, 0, 1},      {0, 1, 0.5f, 0, 1},    {0, 1, 0.9f, 0, 1.3f},    {0, 1, 0.999f, 0, 1},
-        {0, 1, 0, 0, 1},         {0, 1, 1, 0.1f, 1},    {0, 1, 1, 0.0001f, 2},    {0, 1, 1, 1, 1},
-        {0, 0.2f, 1, 0, 1},      {0, 0.9f, 1, 0, 1},    {100, 0.5f, 1, 0, 1},     {100, 0.5f, 0.6f, 0.01f, 0.6f},
-        {0, 0.95f, 0.5f, 0, 1},  {0, 0, 1, 0, 1},       {7, 0.7f, 0.7f, 0.2f, 1}, {5000, 1, 0.8f, 0, 1},
+        {1, 1, 1, 0, 1},        {5, 1, 1, 0, 1},    {40, 1, 1, 0, 0.7f},      {40, 1, 0.95f, 0.05f, 0.8f},
+        {4000, 1, 1, 0, 1},     {0, 1, 0.5f, 0, 1}, {0, 1, 0.9f, 0, 1.3f},    {0, 1, 0.999f, 0, 1},
+        {0, 1, 0, 0, 1},        {0, 1, 1, 0.1f, 1}, {0, 1, 1, 0.0001f, 2},    {0, 1, 1, 1, 1},
+        {0, 0.2f, 1, 0, 1},     {0, 0.9f, 1, 0, 1}, {100, 0.5f, 1, 0, 1},     {100, 0.5f, 0.6f, 0.01f, 0.6f},
+        {0, 0.95f, 0.5f, 0, 1}, {0, 0, 1, 0, 1},    {7, 0.7f, 0.7f, 0.2f, 1}, {5000, 1, 0.8f, 0, 1},
     };
     float logits[5000];
 
@@ -358,8 +358,8 @@ static void biases_are_added_and_ban(void **state)
 }
 
 /* Greedy picks between a token whose logit is changed and one whose logit is the exact border. */
-static void expect_penalised(const struct sampler_params *params, const int32_t *prompt, size_t n_prompt, float logit,
-                             float result)
+static void expect_penalised(const struct sampler_params *params, const int32_t *prompt, size_t n_prompt,
+                             float logit, float result)
 {
     struct sampler_params p = *params;
     float logits[3] = {-1000, logit, result};
@@ -502,7 +502,9 @@ static void mirostat_keeps_its_surprise(void **state)
             sampler_accept(s, token);
         }
         s = sampler_free(s);
-        /* Aimed at after the cut, which is less surprise than before it; the model's own would be far above. */
+        /*
+         * Aimed at after the cut, which is less surprise than before it; the model's own would be far above.
+         */
         assert_true(surprise > (double)p.mirostat_tau);
         assert_true(surprise < 0.8 * entropy);
         assert_true(surprise > before + 0.5);

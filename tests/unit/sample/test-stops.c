@@ -46,7 +46,8 @@ static void flush(struct stops *s, const char *expected)
     assert_memory_equal(text, expected, n);
 }
 
-#define STOPS(...) make((const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+#define STOPS(...) \
+    make((const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 static void holds_nothing_back_without_strings(void **state)
 {
