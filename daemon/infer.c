@@ -214,6 +214,9 @@ static void on_piece(struct request *r, const char *text, size_t n, struct json_
     f->has_queue = f->has_progress = false;
     if (call_more(f->call)) {
         call_continue_take(f->call, piece_to_json(f, text, n, /* done= */ false, extra));
+        /* The service computes no faster than the client reads: what waits is bounded, and others get the time. */
+        if (call_is_slow(f->call))
+            request_pause(f->request, true);
         return;
     }
     if (f->is_lost || keep_text(f, text, n) < 0 || keep_extra(f, extra) < 0)
@@ -295,7 +298,14 @@ static void cancel(void *data)
     infer_free(f);
 }
 
-static const struct call_ops ops = {.cancel = cancel, .heartbeat = say_waiting};
+static void drained(void *data)
+{
+    struct infer *f = data;
+
+    request_pause(f->request, false);
+}
+
+static const struct call_ops ops = {.cancel = cancel, .heartbeat = say_waiting, .drained = drained};
 
 void infer_request(struct call *call, enum request_kind kind, struct request_params *ret)
 {

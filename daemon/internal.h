@@ -110,6 +110,7 @@ struct request {
     enum request_state state;
     bool ended;
     bool told; /* that it waits */
+    bool paused; /* its reader is slow */
     const char *cancelled; /* why it is to end with Cancelled; a static text, NULL: it is not */
     const struct request_callbacks *callbacks;
     void *userdata;

@@ -107,6 +107,14 @@ struct request *request_cancel(struct request *r)
     return NULL;
 }
 
+void request_pause(struct request *r, bool pause)
+{
+    if (r->ended || r->state == REQUEST_HELD || r->paused == pause || !r->model->worker)
+        return;
+    r->paused = pause;
+    worker_pause(r->model->worker, r->id, pause);
+}
+
 static void log_end(const struct request *r, const char *how, const struct request_usage *usage)
 {
     const struct log_fields fields = {

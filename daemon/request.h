@@ -98,6 +98,12 @@ int request_start(struct manager *m, const struct request_params *params, const 
 struct request *request_cancel(struct request *r);
 
 /**
+ * request_pause() - the reader is slow (or, without @pause, has caught up): nothing more is computed for it meanwhile
+ * What is on its way already still comes. May be called from callbacks.
+ */
+void request_pause(struct request *r, bool pause);
+
+/**
  * request_id() - the number that the first piece carries and ps, journal and Cancel know
  */
 uint64_t request_id(const struct request *r);

@@ -63,6 +63,7 @@ struct session {
     struct frame_reader in;
     struct frame_writer out;
     bool eof;                    /* the client sends no more */
+    bool slow;                   /* more than LIMIT_UNREAD_BYTES_PAUSE waited, and has not gone yet */
     bool dead;                   /* to be ended by the next handler that returns */
     size_t n_waiting, n_refused; /* whole frames in the buffer: charged as queued, and beyond the quota */
     bool has_call;
@@ -167,6 +168,7 @@ static void send_object(struct session *s, json_object *message)
     wipe_and_free(message);
     if (charge_bytes(s) != 0)
         session_drop(s, "Connection dropped: too many bytes are buffered for this user");
+    s->slow |= s->out.n_bytes > LIMIT_UNREAD_BYTES_PAUSE;
     s->call.sent = true;
     session_kick(s);
 }
@@ -318,7 +320,7 @@ void call_fail(struct call *call, const struct fault *fault)
 
 bool call_is_slow(const struct call *call)
 {
-    return call->session->out.n_bytes > LIMIT_UNREAD_BYTES_PAUSE;
+    return call->session->slow;
 }
 
 static int on_heartbeat(sd_event_source *source, uint64_t usec, void *userdata)
@@ -667,14 +669,16 @@ static void flush(struct session *s)
         return;
     }
     (void)charge_bytes(s);
-    if (s->out.n_bytes == 0) {
-        timer_stop(s->unread_timer);
-        if (is_running(s) && s->call.ops->drained && before > LIMIT_UNREAD_BYTES_PAUSE)
+    if (s->slow && s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE / 2) {
+        s->slow = false;
+        if (is_running(s) && s->call.ops->drained)
             s->call.ops->drained(s->call.data);
-    } else if ((s->out.n_bytes < before || !s->unread_timer) &&
-               timer_start(s, &s->unread_timer, LIMIT_UNREAD_US, on_unread_timer) < 0) {
-        session_drop(s, "Connection dropped: no timer");
     }
+    if (s->out.n_bytes == 0)
+        timer_stop(s->unread_timer);
+    else if ((s->out.n_bytes < before || !s->unread_timer) &&
+             timer_start(s, &s->unread_timer, LIMIT_UNREAD_US, on_unread_timer) < 0)
+        session_drop(s, "Connection dropped: no timer");
 }
 
 /* What the loop shall wake us for, from what the session can do now. A hang-up always does. */

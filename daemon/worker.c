@@ -287,6 +287,14 @@ void worker_cancel(struct worker *w, uint64_t request)
         mark_broken(w, "out of memory");
 }
 
+void worker_pause(struct worker *w, uint64_t request, bool pause)
+{
+    const struct packet_request packet = {.request = request};
+
+    if (send_packet(w, pause ? PACKET_PAUSE : PACKET_RESUME, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
 void worker_threads(struct worker *w, uint32_t n_threads)
 {
     const struct packet_threads packet = {.n_threads = n_threads};

@@ -106,6 +106,11 @@ int worker_submit(struct worker *w, const struct worker_submit *submit);
 void worker_cancel(struct worker *w, uint64_t request);
 
 /**
+ * worker_pause() - compute nothing more for @request until it is called again without @pause
+ */
+void worker_pause(struct worker *w, uint64_t request, bool pause);
+
+/**
  * worker_threads() - how many cores it may use from now on
  */
 void worker_threads(struct worker *w, uint32_t n_threads);

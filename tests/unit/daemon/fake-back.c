@@ -198,6 +198,12 @@ struct request *request_cancel(struct request *r)
     return NULL;
 }
 
+void request_pause(struct request *r, bool pause)
+{
+    assert(r->manager);
+    r->paused = pause;
+}
+
 uint64_t request_id(const struct request *r)
 {
     return r->id;

@@ -16,6 +16,7 @@ struct request {
     char model[64];
     char parameters[4096]; /* as JSON */
     uid_t uid;
+    bool paused;
     const struct request_callbacks *callbacks;
     void *userdata;
 };

@@ -594,6 +594,34 @@ static void a_reader_that_does_not_read_is_dropped(void **state)
     client_close(&c);
 }
 
+static void a_slow_reader_pauses_its_request(void **state)
+{
+    struct fixture *f = *state;
+    struct client c = client_new(f);
+    unsigned n_sent = 0, n_heard = 0;
+    char text[16384];
+
+    say(&c, COMPLETE(",\"more\":true"));
+    settle(f);
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = 0;
+    for (; !fake_request(&f->m, 0)->paused; n_sent++) {
+        assert_in_range(n_sent, 0, 2 * LIMIT_UNREAD_BYTES_PAUSE / sizeof(text) + 50);
+        fake_piece(fake_request(&f->m, 0), text, NULL);
+        settle(f);
+    }
+    assert_true(n_sent > LIMIT_UNREAD_BYTES_PAUSE / sizeof(text));
+    for (; n_heard < n_sent; settle(f))
+        while (hear(&c))
+            n_heard++;
+    assert_false(fake_request(&f->m, 0)->paused);
+    fake_done(fake_request(&f->m, 0), "stop", NULL);
+    settle(f);
+    assert_non_null(strstr(hear(&c), "\"done\":true"));
+    assert_int_equal(f->m.n_cancelled, 0);
+    client_close(&c);
+}
+
 /* A client that calls and calls and never reads gets no further than the pause. */
 static void no_new_call_begins_while_replies_wait(void **state)
 {
@@ -852,6 +880,7 @@ int main(void)
         TEST(a_half_close_does_not),
         TEST(a_half_close_leaves_pipelined_calls),
         TEST(a_reader_that_does_not_read_is_dropped),
+        TEST(a_slow_reader_pauses_its_request),
         TEST(no_new_call_begins_while_replies_wait),
         TEST(a_frame_above_the_limit_ends_the_connection),
         TEST(connections_beyond_the_quota_hear_why),
