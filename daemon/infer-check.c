@@ -21,7 +21,7 @@ static const struct {
     int64_t min, max;
 } int_ranges[] = {
     {"max_tokens", 1, INT32_MAX},   {"top_k", 0, INT32_MAX},
-    {"seed", INT64_MIN, INT64_MAX}, {"logprobs", 0, 100},
+    {"seed", INT64_MIN, INT64_MAX}, {"logprobs", 0, 20},
     {"deadline_ms", 1, INT32_MAX},  {"priority", -POLICY_PRIORITY_MAX, POLICY_PRIORITY_MAX},
 };
 
