@@ -25,7 +25,8 @@ enum {
     GRAMMAR,
     STATS,
     SYSTEM,
-    CHAT
+    CHAT,
+    RAW,
 };
 
 enum option_type { OPTION_INT, OPTION_DOUBLE };
@@ -121,10 +122,13 @@ static int set_option(const struct verb *verb, struct generate_options *options,
         return read_grammar(options->parameters, optarg);
     case SYSTEM:
         options->system = optarg;
-        options->chat = true;
+        options->mode = GENERATE_CHAT;
         return STATUS_DONE;
     case CHAT:
-        options->chat = true;
+        options->mode = GENERATE_CHAT;
+        return STATUS_DONE;
+    case RAW:
+        options->mode = GENERATE_RAW;
         return STATUS_DONE;
     case STATS:
         options->stats = true;
@@ -149,6 +153,7 @@ int generate_parse(const struct verb *verb, int argc, char **argv, struct genera
         {"stats", no_argument, NULL, STATS},
         {"system", required_argument, NULL, SYSTEM},
         {"chat", no_argument, NULL, CHAT},
+        {"raw", no_argument, NULL, RAW},
         {NULL, 0, NULL, 0},
     };
     int c;

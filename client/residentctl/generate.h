@@ -12,10 +12,17 @@
 
 #include "client/residentctl/ctl.h"
 
+/* How run asks: as a message in a conversation, or as a text to continue. */
+enum generate_mode {
+    GENERATE_AUTO, /* a message where the model has a chat template, else a text */
+    GENERATE_CHAT,
+    GENERATE_RAW,
+};
+
 struct generate_options {
     json_object *parameters; /* of Complete or Chat, as far as options say them; owned */
     const char *system;      /* NULL: none */
-    bool chat;               /* run: the prompt is a message */
+    enum generate_mode mode; /* of run */
     bool stats;
 };
 

@@ -44,7 +44,7 @@ static void help(void)
            "run and chat:\n"
            "  -n N  --temperature T  --top-k K  --top-p P  --min-p P  --repeat-penalty R  --seed S  --stop TEXT\n"
            "  --json-schema FILE | --grammar FILE   what the answer must look like\n"
-           "  --system TEXT   --stats (on stderr)   run --chat (PROMPT is a message, not a text to continue)\n"
+           "  --system TEXT   --stats (on stderr)   run --chat|--raw (PROMPT is a message, or a text to continue)\n"
            "\n"
            "  --socket PATH   of the service; also $RESIDENTD_SOCKET (%s)\n"
            "  --json          the method's reply as one JSON object; one a line where it comes in pieces\n"

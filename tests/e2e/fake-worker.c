@@ -9,7 +9,7 @@
  *   prompt "hang"      one piece, then silence
  *   prompt "break"     sends a packet that is not legal
  *   prompt "fail"      FAILED with ContextTooLong
- *   prompt "echo", or no prompt (Chat, Tokenize): one piece, the parameters as they came
+ *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load" or "invalid".
  */
@@ -92,6 +92,14 @@ static void send_done(size_t i, enum done_finish finish, const char *extra)
     running[i] = running[--n_running];
 }
 
+static void send_failed(const struct running *r, const char *fault)
+{
+    const struct packet_failed failed = {.request = r->request};
+    const struct channel_blob blob = {.data = fault, .n_bytes = strlen(fault)};
+
+    must(channel_send(channel, PACKET_FAILED, &failed, sizeof(failed), &blob, 1, NULL, 0), "failed");
+}
+
 static void on_model(const struct channel_packet *packet)
 {
     char text[512];
@@ -143,6 +151,7 @@ static void on_submit(const struct packet *p)
     char *copy = strndup(p->blob, p->n_blob);
     json_object *parameters = json_tokener_parse(copy), *value = NULL;
     const char *prompt = "echo";
+    bool untemplated = false;
 
     if (n_running == RUNNING_MAX || !parameters)
         must(-EINVAL, "submit");
@@ -150,6 +159,11 @@ static void on_submit(const struct packet *p)
     n_running++;
     if (json_object_object_get_ex(parameters, "prompt", &value))
         prompt = json_object_get_string(value);
+    else if (json_object_object_get_ex(parameters, "messages", &value)) {
+        value = json_object_array_get_idx(value, json_object_array_length(value) - 1);
+        prompt = json_object_get_string(json_object_object_get(value, "content"));
+        untemplated = strcmp(prompt, "untemplated") == 0;
+    }
     if (sscanf(prompt, "count %d", &r->left) == 1) {
         r->sent = 0;
     } else if (strcmp(prompt, "crash") == 0) {
@@ -163,14 +177,13 @@ static void on_submit(const struct packet *p)
         if (write(LINK_FD, bytes, sizeof(bytes)) < 0)
             must(-errno, "write");
     } else if (strcmp(prompt, "fail") == 0) {
-        const struct packet_failed failed = {.request = r->request};
-        const char *fault = "{\"error\": \"io.residentd.ContextTooLong\", \"parameters\": {\"limit\": 1, \"given\": 2}}";
-        const struct channel_blob blob = {.data = fault, .n_bytes = strlen(fault)};
-
-        must(channel_send(channel, PACKET_FAILED, &failed, sizeof(failed), &blob, 1, NULL, 0), "failed");
+        send_failed(r, "{\"error\": \"io.residentd.ContextTooLong\", \"parameters\": {\"limit\": 1, \"given\": 2}}");
+        n_running--;
+    } else if (untemplated) {
+        send_failed(r, "{\"error\": \"org.varlink.service.InvalidParameter\", \"parameters\": {\"parameter\": \"model\"}}");
         n_running--;
     } else {
-        send_piece(r, strcmp(prompt, "echo") == 0 ? copy : prompt, "");
+        send_piece(r, strncmp(prompt, "echo", 4) == 0 ? copy : prompt, "");
         send_done(n_running - 1, DONE_STOP, "");
     }
     json_object_put(parameters);

@@ -99,6 +99,9 @@ def verbs_end_as_the_design_says():
         expect(ctl(d, "wait", "chat", "--timeout", "5"), 0, "")
         expect(ctl(d, "run", "m", "count 3"), 0, "1 2 3 \n", "")
         expect(ctl(d, "run", "m", stdin="from stdin"), 0, "from stdin\n")
+        expect(ctl(d, "run", "m", "untemplated"), 0, "untemplated\n", "")
+        expect(ctl(d, "run", "m", "untemplated", "--raw"), 0, "untemplated\n", "")
+        expect(ctl(d, "run", "m", "untemplated", "--chat"), 1, "", "org.varlink.service.InvalidParameter")
         expect(ctl(d, "run", "nothing", "x"), 1, "", "io.residentd.NoSuchModel")
         expect(ctl(d, "run", "m", "fail"), 1, "", "io.residentd.ContextTooLong")
         expect(ctl(d, "run", "m", "x", "--temperature", "-3"), 1, "", "org.varlink.service.InvalidParameter")
@@ -156,7 +159,7 @@ def options_become_parameters():
                    "0.1", "--repeat-penalty", "1.1", "--seed", "42", "--stop", "a", "--stop", "b", "--json-schema", schema)
         assert done.returncode == 0, done
         echoed = json.loads(done.stdout)
-        assert echoed == {"prompt": "echo", "max_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1,
+        assert echoed == {"messages": [{"role": "user", "content": "echo"}], "max_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1,
                           "repeat_penalty": 1.1, "seed": 42, "stop": ["a", "b"], "json_schema": {"type": "object"}}, echoed
         expect(ctl(d, "run", "m", "x", "--json-schema", d.dir + "/nothing"), 1, "", "nothing")
         expect(ctl(d, "run", "m", "x", "--json-schema", d.put("bad.json", b"{")), 1, "", "bad.json:1:2")
@@ -205,17 +208,17 @@ def cancel_ends_somebodys_request():
 def chat_keeps_the_conversation():
     with daemon() as d:
         expect(ctl(d, "wait", "m"), 0)
-        # Without a terminal: a line is a turn. The fake worker answers a chat with its parameters.
-        done = ctl(d, "chat", "m", "--system", "be kind", stdin="first\n\nsecond\n")
+        # Without a terminal: a line is a turn. The fake worker answers `echo` with its parameters.
+        done = ctl(d, "chat", "m", "--system", "be kind", stdin="echo first\n\necho second\n")
         assert done.returncode == 0, done
         turns = [json.loads(line)["messages"] for line in done.stdout.splitlines()]
-        assert [m["content"] for m in turns[0]] == ["be kind", "first"], turns
+        assert [m["content"] for m in turns[0]] == ["be kind", "echo first"], turns
         assert [m["role"] for m in turns[1]] == ["system", "user", "assistant", "user"], turns
         assert turns[1][2]["content"] == done.stdout.splitlines()[0], turns
         t = Terminal(d, "chat", "m")
         t.read_until("> ")
-        t.type("hello\n")
-        t.read_until('"hello"')
+        t.type("echo hello\n")
+        t.read_until('"echo hello"')
         t.type("\004")
         t.read_all()
         assert os.waitstatus_to_exitcode(t.wait()) == 0
