@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * residentctl run: one answer. A model with a chat template gets the prompt as a message, another one as a text to
- * continue; --chat and --raw say it themselves. Ctrl-C ends the process and so the connection, which stops the work; the shell sees 130.
+ * continue; --chat and --raw say which. Ctrl-C ends the process and so the connection, which stops the work; the
+ * shell sees 130.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -14,7 +14,7 @@ BUILD = pathlib.Path(sys.argv[2])
 SKIPPED_FOLDERS = re.compile(r'^(build|\.)')
 GENERATED = re.compile(r'-(data|tables)\.[ch]$')
 # Bodies of kernels, written once and included by one file per instruction set: they lean on what that file defines.
-BODIES = re.compile(r'^engine/kernels/(vector|linear)/')
+BODIES = re.compile(r'^engine/kernels/(vector|x86)/')
 
 
 def files(*suffixes):
