@@ -7,7 +7,8 @@
  */
 #define FORGET(pointer) __asm__("" : "+r"(pointer))
 
-#ifdef LANES_SCALAR /* no registers to keep anything in */
+/* No registers to keep anything in; gcc's sanitizers take loops apart before it looks for the annotated one. */
+#if defined(LANES_SCALAR) || defined(__SANITIZE_ADDRESS__)
 #define UNROLL
 #define UNROLL_NOT
 #elif defined(__clang__)
