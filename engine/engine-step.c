@@ -115,6 +115,7 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
         .token_runs = e->token_runs,
         .outputs = e->outputs,
         .runs = e->runs,
+        .wants_embeddings = batch->wants_embeddings,
     };
     if (!exec_step(e->exec, &x, ret_logits)) {
         for (uint32_t i = 0; i < n_active; i++)
@@ -126,6 +127,11 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
     for (uint32_t i = 0; i < n_active; i++)
         e->sequences[e->active[i]].length += e->sequences[e->active[i]].pending;
     return 0;
+}
+
+const float *engine_embeddings(const struct engine *e)
+{
+    return exec_embeddings(e->exec);
 }
 
 void engine_cancel(struct engine *e)

@@ -160,6 +160,7 @@ struct engine_batch {
     const uint32_t *sequences;
     const uint32_t *positions;
     const uint8_t *wants_logits; /* non-zero: a row of logits for this token; at most facts.outputs_max of them */
+    bool wants_embeddings;       /* the model's last hidden state of every token: engine_embeddings() */
 };
 
 /**
@@ -173,6 +174,13 @@ struct engine_batch {
  * Allocates nothing; time is O(n_tokens * length).
  */
 int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr);
+
+/**
+ * engine_embeddings() - the hidden states behind the last norm, before the output matrix, of all tokens of a step
+ * Of the last successful engine_step(), whose batch must have had wants_embeddings.
+ * Returns [n_tokens, n_embedding] f32 row-major, in the batch's order; owned by @e, valid until the next step.
+ */
+const float *engine_embeddings(const struct engine *e);
 
 /**
  * engine_cancel() - make the running step, or the next one if none runs, return ENGINE_CANCELLED soon

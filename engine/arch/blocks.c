@@ -235,6 +235,16 @@ int arch_output(struct arch_build *b, uint32_t x, const struct graph_tensor *tie
     struct graph_linear *head = &op.linear.parts[0];
     int r;
 
+    /* Embeddings are the same norm of every row, for the steps that ask. */
+    r = norm_init(b, ARCH_NO_LAYER, "output_norm.weight", x, GRAPH_ROWS_TOKENS, &norm);
+    if (r < 0)
+        return r;
+    norm.embeddings_only = true;
+    b->graph->embeddings = norm.norm.out;
+    r = graph_add(b->graph, &norm);
+    if (r < 0)
+        return r;
+
     r = norm_init(b, ARCH_NO_LAYER, "output_norm.weight", x, GRAPH_ROWS_OUTPUTS, &norm);
     if (r < 0)
         return r;

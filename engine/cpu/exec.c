@@ -183,11 +183,14 @@ static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
         .scratch = x->thread_scratch + thread * x->thread_scratch_bytes,
     };
     bool timed = x->profiling && thread == 0;
+    uint32_t n_done = 0;
 
     for (size_t i = 0; i < x->graph->n_ops; i++) {
         uint64_t start = timed ? now_ns() : 0;
 
-        t.drawn = &x->drawn[i & 1];
+        if (x->graph->ops[i].embeddings_only && !x->batch->wants_embeddings)
+            continue;
+        t.drawn = &x->drawn[n_done++ & 1];
         exec_op(&t, &x->graph->ops[i]);
         threads_barrier(x->threads, end_operation, x);
         if (timed) {
@@ -214,6 +217,11 @@ bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret
         return false;
     *ret_logits = batch->n_outputs ? (const float *)(x->scratch + x->graph->values[x->graph->logits].offset) : NULL;
     return true;
+}
+
+const float *exec_embeddings(const struct exec *x)
+{
+    return (const float *)(x->scratch + x->graph->values[x->graph->embeddings].offset);
 }
 
 void exec_cancel(struct exec *x)

@@ -46,6 +46,7 @@ struct exec_batch {
     const uint32_t *positions;    /* [n_tokens] */
     const uint32_t *token_runs;   /* [n_tokens] index into runs */
     const uint32_t *outputs;      /* [n_outputs] rows of the batch, ascending */
+    bool wants_embeddings;
     const struct exec_run *runs;
 };
 
@@ -73,6 +74,11 @@ int exec_threads_set(struct exec *x, struct threads *threads);
  * Returns false when exec_cancel() came: nothing is computed to the end then.
  */
 bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret_logits);
+
+/**
+ * exec_embeddings() - [n_tokens, n_embedding] of the last step, if it wanted them; valid until the next one
+ */
+const float *exec_embeddings(const struct exec *x);
 
 /**
  * exec_cancel() - make the running or the next step return false soon; from any thread

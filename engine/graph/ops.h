@@ -17,6 +17,7 @@
  * name in graph_op_name(), its code in each executor.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -79,6 +80,7 @@ enum graph_op_type {
 
 struct graph_op {
     enum graph_op_type type;
+    bool embeddings_only; /* left out of steps that don't want the value graph.embeddings */
     union {
         struct {
             struct graph_tensor weight; /* [n_vocab, n_embedding] */
@@ -147,7 +149,8 @@ struct graph {
     struct graph_group groups[GRAPH_GROUPS_MAX];
     uint32_t n_groups;
     double *constants; /* frequencies, and whatever else does not lie in the file; ops point into it */
-    uint32_t logits;  /* the value that is the step's result, [outputs, n_vocab] */
+    uint32_t logits;     /* the value that is the step's result, [outputs, n_vocab] */
+    uint32_t embeddings; /* the last norm's result of every token, [tokens, n_embedding], in steps that want it */
     uint64_t scratch_bytes; /* filled in by graph_plan() */
 };
 

@@ -27,7 +27,7 @@
 
 void graph_init(struct graph *g)
 {
-    *g = (struct graph){.logits = GRAPH_NONE};
+    *g = (struct graph){.logits = GRAPH_NONE, .embeddings = GRAPH_NONE};
 }
 
 void graph_done(struct graph *g)
@@ -136,6 +136,17 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     *n_writes = w;
 }
 
+/* A result is read by the caller, after the last operation. False when nothing writes it. */
+static bool keep_to_end(struct graph *g, uint32_t value)
+{
+    if (value == GRAPH_NONE)
+        return true;
+    if (value >= g->n_values || g->values[value].first_op == GRAPH_NONE)
+        return false;
+    g->values[value].last_op = (uint32_t)g->n_ops;
+    return true;
+}
+
 /* Sets first_op and last_op of all values; checks that nothing is read before it is written. */
 static int find_lifetimes(struct graph *g)
 {
@@ -161,13 +172,7 @@ static int find_lifetimes(struct graph *g)
         }
     }
 
-    /* The result is read by the caller, after the last operation. */
-    if (g->logits != GRAPH_NONE) {
-        if (g->logits >= g->n_values || g->values[g->logits].first_op == GRAPH_NONE)
-            return -EINVAL;
-        g->values[g->logits].last_op = (uint32_t)g->n_ops;
-    }
-    return 0;
+    return keep_to_end(g, g->logits) && keep_to_end(g, g->embeddings) ? 0 : -EINVAL;
 }
 
 static int find_sizes(struct graph *g, const struct graph_limits *limits)
