@@ -18,6 +18,7 @@ static const struct verb {
     {"logits", "FILE --ids \"1 2 3\" --out FILE [--step] [--chunk N]",
      "float32 logits of every position, positions x vocabulary", verb_logits},
     {"generate", "FILE --ids \"1 2 3\" -n N", "the N most likely next token ids, one after the other", verb_generate},
+    {"dequant", "TYPE", "the float32 values of the raw blocks on stdin", verb_dequant},
     {"bench", "FILE [-p 512] [-n 128] [-b USERS] [-t THREADS] [-d DEPTH] [-r REPEATS] [--profile]",
      "speed of prefill and decoding, and of reading the weights, as one JSON object", verb_bench},
 };

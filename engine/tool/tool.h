@@ -137,6 +137,7 @@ int tool_read_all(FILE *f, char **ret, size_t *ret_n);
 
 /* ---- the verbs */
 int verb_bench(int argc, char **argv);
+int verb_dequant(int argc, char **argv);
 int verb_generate(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_logits(int argc, char **argv);
