@@ -37,6 +37,8 @@ struct manager {
     bool said_ready;
     bool recheck; /* the policy has changed: look at held requests again */
     bool listening;
+    void (*reloaded)(void *userdata); /* of manager_set_reloaded() */
+    void *reloaded_userdata;
 
     struct accounts *accounts;
     struct residencies *residencies;
@@ -64,11 +66,18 @@ enum model_event {
     MODEL_EVENT_MAX,
 };
 
+/* Whether it is kept in memory: as the policy says, or as an administrator said since it was read. */
+enum model_pin { PIN_BY_POLICY, PIN_ON, PIN_OFF };
+
 struct model {
     struct manager *manager;
     struct list entry;
     struct policy *rules_of; /* a reference: the policy that @rules lies in */
     const struct policy_model *rules;
+    struct policy *loaded_of; /* the same for what it was loaded with; NULL before the first time */
+    const struct policy_model *loaded;
+    struct model *successor, *predecessor; /* see model-update.c; both NULL but while it is being replaced */
+    enum model_pin pin;
     enum model_state state;
     bool removed;  /* the policy has it no more: goes when it is absent and nobody holds it */
     bool reload;   /* absent is followed by loading again (the policy changed what it is loaded with) */
@@ -137,6 +146,12 @@ enum model_state model_next(enum model_state state, enum model_event event);
 /* How long to wait before a worker is started again after its @n_crashes-th end in a row. */
 uint64_t model_backoff_us(unsigned n_crashes);
 
+/* An event for the table; what follows from it has happened on return. */
+void model_handle(struct model *model, enum model_event event);
+
+/* From the loop soon: answers to those who wait, and whether it has to come back or to go for good. */
+void model_kick(struct model *model);
+
 int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret);
 struct model *model_free(struct model *model);
 struct model *model_find(struct manager *m, const char *name);
@@ -148,17 +163,50 @@ bool model_want(struct model *model, struct fault *reterr);
 void model_load(struct model *model);
 void model_unload(struct model *model);
 
-/* New rules for a model that stays in the policy; reloads it if what it is loaded with changed. */
+/* What an administrator says of keeping it; also of its successor. */
+void model_pin(struct model *model, enum model_pin pin);
+
+bool model_is_pinned(const struct model *model);
+
+/* ---- model-update.c ---- */
+
+/* New rules for a model that stays in the policy; replaces it if what it is loaded with changed. */
 int model_update(struct model *model, struct policy *policy, const struct policy_model *rules);
+
+/* The rules in force become those that it is loaded with. */
+void model_set_loaded(struct model *model);
+
+/* Its aliases under the rules in force. Returns 0 or -ENOMEM. */
+int model_collect_aliases(struct model *model);
+
+/* The three ends of a replacement; each does nothing where there is none. */
+void model_take_over(struct model *successor);
+void model_successor_failed(struct model *successor);
+void model_drop_successor(struct model *model);
+
+/* ---- model-facts.c ---- */
+
+void model_take_facts(struct model *model, struct json_object *facts);
 
 /* Its last request ended, or one began. */
 void model_used(struct model *model);
 
+uint64_t model_ram_bytes(const struct model *model);
+const char *model_reason(const struct model *model);
+
+/* ---- model-wait.c ---- */
+
 /* Tells those who wait for the model how far it is. */
 void model_tell_progress(struct model *model);
 
-uint64_t model_ram_bytes(const struct model *model);
-const char *model_reason(const struct model *model);
+/* From the loop: answers those whose wait is over. */
+void model_settle_waits(struct model *model);
+
+/* Those who wait for @from wait for @to from now on. */
+void model_move_waits(struct model *from, struct model *to);
+
+/* The model goes: nobody is answered any more. */
+void model_abandon_waits(struct model *model);
 
 /* Adds somebody who waits for the model to be ready (or absent); answered from the loop. */
 int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
@@ -181,6 +229,9 @@ void request_fail(struct request *r, const struct fault *fault);
 /* The same for all that a worker had, or all that wait for a model. */
 void requests_fail_submitted(struct model *model, const struct fault *fault);
 void requests_fail_held(struct model *model, const struct fault *fault);
+
+/* Those that wait for @from wait for @to from now on. */
+void requests_move_held(struct model *from, struct model *to);
 
 /* After a reload: those that the new policy would not have let in. */
 void requests_recheck_held(struct manager *m);

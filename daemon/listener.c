@@ -204,6 +204,22 @@ static const char *user_name(uid_t uid, void *userdata)
     return NULL;
 }
 
+static uint64_t connections_max(const struct listener *l, const struct identity *identity)
+{
+    struct policy_subject subject = identity_subject(identity);
+    struct policy_quota quota;
+
+    policy_quota_for(manager_policy(l->host.manager), &subject, &quota);
+    return quota.connections < LIMIT_CONNECTIONS_PER_UID ? quota.connections : LIMIT_CONNECTIONS_PER_UID;
+}
+
+static void refuse_connection(const struct listener *l, uid_t uid, uint64_t limit, struct fault *ret)
+{
+    fault_init(ret, FAULT_QUOTA_EXCEEDED, "connections");
+    ret->limit = (int64_t)limit;
+    ret->used = (int64_t)account_used(manager_accounts(l->host.manager), uid, ACCOUNT_CONNECTIONS);
+}
+
 /*
  * Counts the connection for its user. Returns 0; ACCOUNT_FULL with the connection charged but @ret_refusal set when the
  * quota is used up; a negative errno when it is to be closed without a word.
@@ -212,13 +228,9 @@ static int charge_connection(struct listener *l, const struct identity *identity
                              struct account_charge *charge, struct fault *ret_refusal)
 {
     struct accounts *accounts = manager_accounts(l->host.manager);
-    struct policy_subject subject = identity_subject(identity);
-    uint64_t limit;
-    struct policy_quota quota;
+    uint64_t limit = connections_max(l, identity);
     int r;
 
-    policy_quota_for(manager_policy(l->host.manager), &subject, &quota);
-    limit = quota.connections < LIMIT_CONNECTIONS_PER_UID ? quota.connections : LIMIT_CONNECTIONS_PER_UID;
     r = account_charge(accounts, identity->uid, ACCOUNT_CONNECTIONS, 1, limit, charge);
     if (r <= 0)
         return r;
@@ -226,10 +238,61 @@ static int charge_connection(struct listener *l, const struct identity *identity
                        charge);
     if (r != 0)
         return r < 0 ? r : -EDQUOT;
-    fault_init(ret_refusal, FAULT_QUOTA_EXCEEDED, "connections");
-    ret_refusal->limit = (int64_t)limit;
-    ret_refusal->used = (int64_t)account_used(accounts, identity->uid, ACCOUNT_CONNECTIONS);
+    refuse_connection(l, identity->uid, limit, ret_refusal);
     return ACCOUNT_FULL;
+}
+
+/* Connections of one user, while they are counted anew. */
+struct tally {
+    uid_t uid;
+    uint64_t limit, n_kept;
+};
+
+static struct tally *find_tally(struct tally *tallies, size_t *n, uid_t uid)
+{
+    size_t i = 0;
+
+    while (i < *n && tallies[i].uid != uid)
+        i++;
+    if (i == *n)
+        tallies[(*n)++] = (struct tally){.uid = uid};
+    return &tallies[i];
+}
+
+/*
+ * The policy was read again: whoever has more connections now than it allows keeps those with a running call and as
+ * many others as there is room for; the rest hear why with their next call. Everything else that a policy says is
+ * looked at anew with every call.
+ */
+static void on_reloaded(void *userdata)
+{
+    struct listener *l = userdata;
+    _cleanup_free_ struct tally *tallies = calloc(l->n_sessions + 1, sizeof(*tallies));
+    size_t n_tallies = 0;
+
+    if (!tallies)
+        return; /* they stay until they close */
+    for (size_t i = 0; i < l->n_sessions; i++) {
+        const struct identity *identity = session_identity(l->sessions[i]);
+        struct tally *t = find_tally(tallies, &n_tallies, identity->uid);
+
+        t->limit = connections_max(l, identity);
+        t->n_kept += !session_is_idle(l->sessions[i]);
+    }
+    for (size_t i = 0; i < l->n_sessions; i++) {
+        const struct identity *identity = session_identity(l->sessions[i]);
+        struct tally *t = find_tally(tallies, &n_tallies, identity->uid);
+        struct fault refusal;
+
+        if (!session_is_idle(l->sessions[i]))
+            continue;
+        if (t->n_kept < t->limit) {
+            t->n_kept++;
+            continue;
+        }
+        refuse_connection(l, identity->uid, t->limit, &refusal);
+        session_refuse(l->sessions[i], &refusal);
+    }
 }
 
 static int serve(struct listener *l, int fd)
@@ -347,6 +410,7 @@ int listener_new(struct manager *m, const struct listener_options *options, stru
     r = add_sources(l);
     if (r < 0)
         return r;
+    manager_set_reloaded(m, on_reloaded, l);
     *ret = TAKE_PTR(l);
     return 0;
 }
@@ -364,6 +428,7 @@ struct listener *listener_free(struct listener *l)
 {
     if (!l)
         return NULL;
+    manager_set_reloaded(l->host.manager, NULL, NULL);
     while (l->n_sessions > 0)
         session_free(l->sessions[--l->n_sessions]);
     free(l->sessions);

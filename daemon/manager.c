@@ -19,6 +19,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "daemon/budget.h"
 #include "daemon/internal.h"
 #include "daemon/worker-start.h"
@@ -125,7 +126,7 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
 
         holders[n++] = (struct budget_holder){
             .bytes = other == model ? 0 : model_ram_bytes(other),
-            .may_leave = other != model && other->rules->residency.when == POLICY_WHEN_ON_DEMAND &&
+            .may_leave = other != model && other != model->predecessor && !model_is_pinned(other) &&
                          other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
             .priority = other->rules->priority,
             .used_us = other->used_us,
@@ -162,8 +163,7 @@ static bool pinned_are_settled(const struct manager *m)
     list_foreach (at, after, &m->models) {
         const struct model *model = list_entry(at, struct model, entry);
 
-        if (model->rules->residency.when == POLICY_WHEN_ALWAYS && model->state != MODEL_READY &&
-            model->state != MODEL_FAILED)
+        if (model_is_pinned(model) && model->state != MODEL_READY && model->state != MODEL_FAILED)
             return false;
     }
     return true;
@@ -262,9 +262,19 @@ static int apply_models(struct manager *m)
     return r;
 }
 
-int manager_reload(struct manager *m, struct fault *reterr_fault)
+static void swap_policy(struct manager *m, struct policy *p)
+{
+    m->policy = p;
+    m->n_cores = cores_of(p);
+    /* Held requests and sessions are looked at from the loop, since their callbacks may come from nowhere else. */
+    m->recheck = true;
+    sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
+}
+
+int manager_reload(struct manager *m, json_object **ret_changed, struct fault *reterr_fault)
 {
     _cleanup_(policy_unrefp) struct policy *p = NULL, *before = NULL;
+    _cleanup_json_ json_object *changed = NULL;
     struct fault fault;
     char text[640];
     int r;
@@ -272,24 +282,31 @@ int manager_reload(struct manager *m, struct fault *reterr_fault)
     sd_notify(0, "RELOADING=1");
     r = load_policy(m, &p, &fault);
     sd_notify(0, "READY=1");
-    if (r == -ENOMEM)
-        return r;
-    if (r < 0) {
+    if (r == -EINVAL) {
         log_line(m->log, LOG_ERR, NULL, "the old policy stays: %s", fault_describe(&fault, text, sizeof(text)));
         *reterr_fault = fault;
         return REQUEST_REFUSED;
     }
+    if (r >= 0)
+        r = policy_diff(m->policy, p, &changed);
+    if (r < 0)
+        return r;
     log_warnings(m, p);
     before = m->policy;
-    m->policy = TAKE_PTR(p);
-    m->n_cores = cores_of(m->policy);
+    swap_policy(m, TAKE_PTR(p));
     r = apply_models(m);
-    /* Held requests are looked at from the loop, since their callbacks may come from nowhere else. */
-    m->recheck = true;
-    sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
-    log_line(m->log, LOG_NOTICE, NULL, "policy reloaded: %zu models", m->policy->n_models);
+    log_line(m->log, LOG_NOTICE, NULL, "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
+             json_object_array_length(changed));
     manager_model_changed(m);
+    if (r >= 0 && ret_changed)
+        *ret_changed = TAKE_PTR(changed);
     return r;
+}
+
+void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata)
+{
+    m->reloaded = reloaded;
+    m->reloaded_userdata = userdata;
 }
 
 /* ---- methods ---- */
@@ -344,6 +361,33 @@ int manager_unload(struct manager *m, const struct policy_subject *s, const char
     return model_wait_new(model, true, callbacks, userdata, ret);
 }
 
+int manager_pin(struct manager *m, const struct policy_subject *s, const char *name,
+                const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                struct fault *reterr_fault)
+{
+    struct model *model;
+    int r;
+
+    r = find_for_admin(m, s, name, &model, reterr_fault);
+    if (r != 0)
+        return r;
+    model_pin(model, PIN_ON);
+    model_load(model);
+    return model_wait_new(model, false, callbacks, userdata, ret);
+}
+
+int manager_unpin(struct manager *m, const struct policy_subject *s, const char *name, struct fault *reterr_fault)
+{
+    struct model *model;
+    int r;
+
+    r = find_for_admin(m, s, name, &model, reterr_fault);
+    if (r != 0)
+        return r;
+    model_pin(model, PIN_OFF);
+    return 0;
+}
+
 int manager_cancel(struct manager *m, const struct policy_subject *s, uint64_t id, struct fault *reterr_fault)
 {
     struct request *r = request_find(m, id);
@@ -353,7 +397,7 @@ int manager_cancel(struct manager *m, const struct policy_subject *s, uint64_t i
         reterr_fault->request = id;
         return REQUEST_REFUSED;
     }
-    request_stop(r, r->subject.uid == s->uid ? "by the user" : "by an administrator");
+    request_stop(r, r->subject.uid == s->uid ? "client" : "admin");
     return 0;
 }
 
@@ -366,6 +410,8 @@ static int on_pump(sd_event_source *s, void *userdata)
     if (m->recheck) {
         m->recheck = false;
         requests_recheck_held(m);
+        if (m->reloaded)
+            m->reloaded(m->reloaded_userdata);
     }
     requests_pump(m);
     return 0;
@@ -421,7 +467,7 @@ static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si,
 static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
     struct fault fault;
-    int r = manager_reload(userdata, &fault);
+    int r = manager_reload(userdata, NULL, &fault);
 
     if (r < 0)
         log_line(((struct manager *)userdata)->log, LOG_ERR, NULL, "reload: %s", strerror(-r));

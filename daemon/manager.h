@@ -21,6 +21,7 @@
 #include "daemon/request.h"
 #include "policy/policy.h"
 
+struct json_object;
 struct manager;
 
 struct manager_options {
@@ -147,7 +148,27 @@ int manager_unload(struct manager *m, const struct policy_subject *s, const char
 struct model_wait *model_wait_cancel(struct model_wait *w);
 
 /**
+ * manager_pin() - an administrator wants the model in memory and to stay there, until the policy is read again
+ * Returns as manager_load().
+ */
+int manager_pin(struct manager *m, const struct policy_subject *s, const char *model,
+                const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                struct fault *reterr_fault);
+
+/**
+ * manager_unpin() - the model may leave when it is idle, or when others need its room
+ * Holds for models that the policy pins, too, until it is read again. Returns as manager_cancel().
+ */
+int manager_unpin(struct manager *m, const struct policy_subject *s, const char *model, struct fault *reterr_fault);
+
+/**
  * manager_reload() - read the policy again and swap it as a whole, or keep the old one
+ * @ret_changed: the keys that differ, as policy_diff() has them; may be NULL
  * Returns 0; REQUEST_REFUSED with FAULT_POLICY_INVALID; -ENOMEM.
  */
-int manager_reload(struct manager *m, struct fault *reterr_fault);
+int manager_reload(struct manager *m, struct json_object **ret_changed, struct fault *reterr_fault);
+
+/**
+ * manager_set_reloaded() - have @reloaded called, from the loop, after each reload with the new policy in force
+ */
+void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Models.Load and Models.Unload: an administrator waits for a model to come or to go. The waiting ends with the
+ * Models.Load, Pin and Unload: an administrator waits for a model to come or to go. The waiting ends with the
  * connection, the loading does not.
  */
 #include <errno.h>
@@ -14,7 +14,7 @@ struct load {
     struct model_wait *wait;
     enum model_state state;
     uint64_t bytes_done, bytes_total;
-    bool is_unload;
+    bool has_reply; /* Load says what became of it, the others nothing */
 };
 
 static json_object *load_to_json(enum model_state state, uint64_t done, uint64_t total)
@@ -52,7 +52,7 @@ static void on_done(struct model_wait *w, enum model_state state, uint64_t total
     struct load *load = userdata;
 
     call_reply_take(load->call,
-                    load->is_unload ? json_object_new_object() : load_to_json(state, total, total));
+                    load->has_reply ? load_to_json(state, total, total) : json_object_new_object());
     free(load);
 }
 
@@ -80,7 +80,7 @@ typedef int (*start_t)(struct manager *m, const struct policy_subject *s, const 
                        const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
                        struct fault *reterr_fault);
 
-static int start(struct call *call, start_t begin, bool is_unload, struct fault *reterr_fault)
+static int start(struct call *call, start_t begin, enum model_state state, bool has_reply, struct fault *reterr_fault)
 {
     const char *model = call_string(call, "model");
     _cleanup_free_ struct load *load = calloc(1, sizeof(*load));
@@ -88,8 +88,7 @@ static int start(struct call *call, start_t begin, bool is_unload, struct fault 
 
     if (!load)
         return -ENOMEM;
-    *load = (struct load){
-        .call = call, .state = is_unload ? MODEL_DRAINING : MODEL_LOADING, .is_unload = is_unload};
+    *load = (struct load){.call = call, .state = state, .has_reply = has_reply};
     call_note(call, model, 0);
     r = begin(call_manager(call), call_subject(call), model, &callbacks, load, &load->wait, reterr_fault);
     if (r != 0)
@@ -100,10 +99,15 @@ static int start(struct call *call, start_t begin, bool is_unload, struct fault 
 
 int method_load(struct call *call, struct fault *reterr_fault)
 {
-    return start(call, manager_load, /* is_unload= */ false, reterr_fault);
+    return start(call, manager_load, MODEL_LOADING, /* has_reply= */ true, reterr_fault);
 }
 
 int method_unload(struct call *call, struct fault *reterr_fault)
 {
-    return start(call, manager_unload, /* is_unload= */ true, reterr_fault);
+    return start(call, manager_unload, MODEL_DRAINING, /* has_reply= */ false, reterr_fault);
+}
+
+int method_pin(struct call *call, struct fault *reterr_fault)
+{
+    return start(call, manager_pin, MODEL_LOADING, /* has_reply= */ false, reterr_fault);
 }

@@ -43,16 +43,6 @@
 /* A pinned model is tried again by itself. */
 #define PINNED_RETRY_US (UINT64_C(60) * 1000000)
 
-static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat", "embed", "tokenize"};
-
-struct model_wait {
-    struct list entry;
-    struct model *model; /* NULL: the answer is on its way */
-    bool for_absence;
-    const struct model_wait_callbacks *callbacks;
-    void *userdata;
-};
-
 /* clang-format off */
 #define NONE MODEL_STATE_MAX
 static const enum model_state transitions[MODEL_STATE_MAX][MODEL_EVENT_MAX] = {
@@ -68,8 +58,6 @@ static const enum model_state transitions[MODEL_STATE_MAX][MODEL_EVENT_MAX] = {
 
 static const struct residency_callbacks residency_callbacks;
 static const struct worker_callbacks worker_callbacks;
-
-static void handle(struct model *model, enum model_event event);
 
 enum model_state model_next(enum model_state state, enum model_event event)
 {
@@ -116,82 +104,9 @@ static void stop_timer(struct model *model)
     sd_event_source_set_enabled(model->timer, SD_EVENT_OFF);
 }
 
-static void kick(struct model *model)
+void model_kick(struct model *model)
 {
     sd_event_source_set_enabled(model->kick, SD_EVENT_ONESHOT);
-}
-
-/* ---- those who wait for the model ---- */
-
-static bool wait_is_settled(const struct model_wait *w)
-{
-    if (w->for_absence)
-        return w->model->state == MODEL_ABSENT || w->model->state == MODEL_FAILED;
-    return w->model->state == MODEL_READY || w->model->state == MODEL_FAILED;
-}
-
-static void settle_waits(struct model *model)
-{
-    struct list *at, *after;
-    bool again;
-
-    do {
-        again = false;
-        list_foreach (at, after, &model->waits) {
-            struct model_wait *w = list_entry(at, struct model_wait, entry);
-
-            if (!wait_is_settled(w))
-                continue;
-            list_remove(&w->entry);
-            if (!w->for_absence && model->state == MODEL_FAILED)
-                w->callbacks->failed(w, &model->fault, w->userdata);
-            else
-                w->callbacks->done(w, model->state, model->bytes_total, w->userdata);
-            free(w);
-            again = true; /* a callback may have changed the list */
-            break;
-        }
-    } while (again);
-}
-
-int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
-                   struct model_wait **ret)
-{
-    struct model_wait *w = calloc(1, sizeof(*w));
-
-    if (!w)
-        return -ENOMEM;
-    w->model = model;
-    w->for_absence = for_absence;
-    w->callbacks = callbacks;
-    w->userdata = userdata;
-    list_init(&w->entry);
-    list_append(&model->waits, &w->entry);
-    kick(model);
-    *ret = w;
-    return 0;
-}
-
-struct model_wait *model_wait_cancel(struct model_wait *w)
-{
-    if (!w)
-        return NULL;
-    list_remove(&w->entry);
-    free(w);
-    return NULL;
-}
-
-void model_tell_progress(struct model *model)
-{
-    struct list *at, *after;
-
-    list_foreach (at, after, &model->waits) {
-        struct model_wait *w = list_entry(at, struct model_wait, entry);
-
-        if (w->callbacks->progress)
-            w->callbacks->progress(w, model->state, model->bytes_done, model->bytes_total, w->userdata);
-    }
-    requests_tell_waiting(model->manager, model);
 }
 
 /* ---- what happens in each state ---- */
@@ -206,7 +121,7 @@ static void fail(struct model *model, const struct fault *fault)
         model->fault.retry_after_ms = FAULT_BELIEVED_US / 1000;
     model->believed_us = FAULT_BELIEVED_US;
     log_model(model, LOG_ERR, fault_describe(&model->fault, text, sizeof(text)));
-    handle(model, MODEL_FAULT);
+    model_handle(model, MODEL_FAULT);
 }
 
 static void fail_errno(struct model *model, const char *what, int error)
@@ -219,14 +134,16 @@ static void fail_errno(struct model *model, const char *what, int error)
 
 static void begin_mapping(struct model *model)
 {
-    const struct residency_options options = {
-        .path = model->rules->path,
-        .ram = model->rules->residency.ram,
-        .huge = model->rules->residency.huge,
-        .sha256 = model->rules->sha256,
-    };
+    struct residency_options options;
     int r;
 
+    model_set_loaded(model);
+    options = (struct residency_options){
+        .path = model->loaded->path,
+        .ram = model->loaded->residency.ram,
+        .huge = model->loaded->residency.huge,
+        .sha256 = model->loaded->sha256,
+    };
     model->bytes_done = model->bytes_total = 0;
     r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
     if (r < 0)
@@ -235,7 +152,7 @@ static void begin_mapping(struct model *model)
 
 static int make_config(const struct model *model, char **ret)
 {
-    const struct policy_model *rules = model->rules;
+    const struct policy_model *rules = model->loaded;
     _cleanup_json_ json_object *config = json_object_new_object();
     const char *text;
     int r = 0;
@@ -312,6 +229,7 @@ static void enter_ready(struct model *model)
     snprintf(text, sizeof(text), "ready, %s of it locked", units_format_size(residency_locked_bytes(model->residency), locked));
     log_model(model, LOG_INFO, text);
     model_used(model);
+    model_take_over(model);
     requests_pump_soon(model->manager);
 }
 
@@ -321,7 +239,7 @@ static void enter_draining(struct model *model)
     if (model->worker)
         worker_drain(model->worker);
     else
-        handle(model, MODEL_DRAINED);
+        model_handle(model, MODEL_DRAINED);
 }
 
 static void enter_absent(struct model *model)
@@ -333,7 +251,7 @@ static void enter_absent(struct model *model)
     let_go(model);
     requests_fail_submitted(model, &fault);
     /* Whoever asked meanwhile has it loaded again; an administrator's unload answers those who waited before. */
-    kick(model);
+    model_kick(model);
     log_model(model, LOG_INFO, "absent");
 }
 
@@ -345,12 +263,18 @@ static void enter_failed(struct model *model)
              model->fault.reason[0] ? model->fault.reason : fault_error_name(model->fault.kind));
     let_go(model);
     requests_fail_submitted(model, &model->fault);
+    if (model->successor) {
+        model_take_over(model->successor);
+        return;
+    }
     requests_fail_held(model, &model->fault);
-    if (model->rules->residency.when == POLICY_WHEN_ALWAYS)
+    if (model->predecessor)
+        model_successor_failed(model);
+    else if (model_is_pinned(model))
         set_timer(model, PINNED_RETRY_US);
 }
 
-static void handle(struct model *model, enum model_event event)
+void model_handle(struct model *model, enum model_event event)
 {
     enum model_state from = model->state, to = model_next(from, event);
 
@@ -380,7 +304,7 @@ static void handle(struct model *model, enum model_event event)
         break;
     }
     /* Entering a state may have led on to another one already; waits look at the one that it is in. */
-    kick(model);
+    model_kick(model);
     manager_model_changed(model->manager);
 }
 
@@ -417,7 +341,7 @@ static void on_loaded(struct residency *residency, void *userdata)
 
     model->bytes_done = model->bytes_total;
     model_tell_progress(model);
-    handle(model, MODEL_MAPPED);
+    model_handle(model, MODEL_MAPPED);
 }
 
 static void on_residency_failed(struct residency *residency, const struct fault *fault, void *userdata)
@@ -432,71 +356,9 @@ static const struct residency_callbacks residency_callbacks = {
     .failed = on_residency_failed,
 };
 
-static uint64_t get_number(json_object *facts, const char *key)
-{
-    json_object *value;
-    int64_t n;
-
-    if (!json_object_object_get_ex(facts, key, &value) || !json_object_is_type(value, json_type_int))
-        return 0;
-    n = json_object_get_int64(value);
-    return n > 0 ? (uint64_t)n : 0;
-}
-
-static int get_text(json_object *facts, const char *key, char **ret)
-{
-    json_object *value;
-    char *copy;
-
-    if (!json_object_object_get_ex(facts, key, &value) || !json_object_is_type(value, json_type_string))
-        return 0;
-    copy = strdup(json_object_get_string(value));
-    if (!copy)
-        return -ENOMEM;
-    free(*ret);
-    *ret = copy;
-    return 0;
-}
-
-static void get_capabilities(struct model *model, json_object *facts)
-{
-    json_object *array;
-
-    if (!json_object_object_get_ex(facts, "capabilities", &array) || !json_object_is_type(array, json_type_array))
-        return;
-    model->n_capabilities = 0;
-    for (size_t i = 0; i < MODEL_CAPABILITIES_MAX; i++) {
-        for (size_t j = 0; j < json_object_array_length(array); j++) {
-            const char *name = json_object_get_string(json_object_array_get_idx(array, j));
-
-            if (name && strcmp(name, capability_names[i]) == 0) {
-                model->capabilities[model->n_capabilities++] = capability_names[i];
-                break;
-            }
-        }
-    }
-}
-
-static void take_facts(struct model *model, json_object *facts)
-{
-    json_object *bytes;
-
-    if (get_text(facts, "architecture", &model->architecture) < 0 ||
-        get_text(facts, "quantization", &model->quantization) < 0)
-        log_model(model, LOG_WARNING, "out of memory for what its worker says of it");
-    model->n_parameters = get_number(facts, "parameters");
-    model->context_tokens = get_number(facts, "context_tokens");
-    if (json_object_object_get_ex(facts, "bytes", &bytes)) {
-        model->kv_bytes = get_number(bytes, "kv");
-        model->scratch_bytes = get_number(bytes, "scratch");
-        model->worker_locked_bytes = get_number(bytes, "locked");
-    }
-    get_capabilities(model, facts);
-}
-
 static void on_facts(struct worker *w, json_object *facts, void *userdata)
 {
-    take_facts(userdata, facts);
+    model_take_facts(userdata, facts);
 }
 
 static void on_worker_progress(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata)
@@ -506,8 +368,8 @@ static void on_worker_progress(struct worker *w, uint64_t bytes_done, uint64_t b
 
 static void on_ready(struct worker *w, json_object *facts, void *userdata)
 {
-    take_facts(userdata, facts);
-    handle(userdata, MODEL_LOADED);
+    model_take_facts(userdata, facts);
+    model_handle(userdata, MODEL_LOADED);
 }
 
 static void on_piece(struct worker *w, const struct step_piece *piece, const char *text, json_object *extra,
@@ -573,7 +435,7 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     struct fault fault;
 
     if (expected) {
-        handle(model, MODEL_DRAINED);
+        model_handle(model, MODEL_DRAINED);
         return;
     }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
@@ -587,11 +449,11 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
                   model->n_crashes);
         model->fault.retry_after_ms = CRASHES_BELIEVED_US / 1000;
         model->believed_us = CRASHES_BELIEVED_US;
-        handle(model, MODEL_CRASHED_OUT);
+        model_handle(model, MODEL_CRASHED_OUT);
         return;
     }
     snprintf(model->note, sizeof(model->note), "%s; it is being started again", reason);
-    handle(model, MODEL_CRASHED);
+    model_handle(model, MODEL_CRASHED);
     requests_fail_submitted(model, &fault);
 }
 
@@ -617,11 +479,11 @@ static int on_timer(sd_event_source *s, uint64_t now, void *userdata)
         break;
     case MODEL_READY:
         log_model(model, LOG_INFO, "idle, leaves");
-        handle(model, MODEL_UNLOAD);
+        model_handle(model, MODEL_UNLOAD);
         break;
     case MODEL_FAILED:
         model->n_crashes = 0;
-        handle(model, MODEL_WANT);
+        model_handle(model, MODEL_WANT);
         break;
     default:
         break;
@@ -634,11 +496,11 @@ static int on_kick(sd_event_source *s, void *userdata)
 {
     struct model *model = userdata;
 
-    settle_waits(model);
+    model_settle_waits(model);
     if (model->state == MODEL_ABSENT && !model->removed && !model->manager->stopping &&
         (model->wanted || model->reload || model->n_held > 0)) {
         model->wanted = model->reload = false;
-        handle(model, MODEL_WANT);
+        model_handle(model, MODEL_WANT);
     }
     if (model->removed && model->state == MODEL_ABSENT && list_is_empty(&model->waits)) {
         struct fault fault;
@@ -659,7 +521,7 @@ struct model *model_find(struct manager *m, const char *name)
     list_foreach (at, after, &m->models) {
         struct model *model = list_entry(at, struct model, entry);
 
-        if (!model->removed && strcmp(model->rules->name, name) == 0)
+        if (!model->removed && !model->predecessor && strcmp(model->rules->name, name) == 0)
             return model;
     }
     return NULL;
@@ -680,7 +542,7 @@ bool model_want(struct model *model, struct fault *reterr)
     }
     if (model->state == MODEL_DRAINING)
         model->wanted = true;
-    handle(model, MODEL_WANT);
+    model_handle(model, MODEL_WANT);
     /* Loading may have failed on the spot. */
     if (model->state == MODEL_FAILED) {
         *reterr = model->fault;
@@ -695,13 +557,14 @@ void model_load(struct model *model)
         model->wanted = true;
     if (model->state == MODEL_FAILED)
         model->n_crashes = 0;
-    handle(model, MODEL_WANT);
+    model_handle(model, MODEL_WANT);
 }
 
 void model_unload(struct model *model)
 {
     model->wanted = model->reload = false;
-    handle(model, MODEL_UNLOAD);
+    model_drop_successor(model);
+    model_handle(model, MODEL_UNLOAD);
 }
 
 void model_used(struct model *model)
@@ -709,7 +572,7 @@ void model_used(struct model *model)
     model->used_us = manager_now_us(model->manager);
     if (model->state != MODEL_READY)
         return;
-    if (model->rules->residency.when == POLICY_WHEN_ON_DEMAND && model->n_submitted == 0 && model->n_held == 0 &&
+    if (!model_is_pinned(model) && model->n_submitted == 0 && model->n_held == 0 &&
         model->rules->residency.idle_us != POLICY_UNLIMITED)
         set_timer(model, model->rules->residency.idle_us);
     else
@@ -723,62 +586,7 @@ uint64_t model_ram_bytes(const struct model *model)
 
 const char *model_reason(const struct model *model)
 {
-    return model->note[0] && model->state != MODEL_READY && model->state != MODEL_ABSENT ? model->note : NULL;
-}
-
-static int collect_aliases(struct model *model)
-{
-    const struct policy *p = model->rules_of;
-    const char **aliases = calloc(p->n_aliases ? p->n_aliases : 1, sizeof(*aliases));
-    size_t n = 0;
-
-    if (!aliases)
-        return -ENOMEM;
-    for (size_t i = 0; i < p->n_aliases; i++) {
-        if (strcmp(p->aliases[i].value, model->rules->name) == 0)
-            aliases[n++] = p->aliases[i].name;
-    }
-    free(model->aliases);
-    model->aliases = aliases;
-    model->n_aliases = n;
-    return 0;
-}
-
-static bool same_text(const char *a, const char *b)
-{
-    return a && b ? strcmp(a, b) == 0 : a == b;
-}
-
-/* Whether what is in memory would be loaded otherwise under the new rules. */
-static bool loads_alike(const struct policy_model *a, const struct policy_model *b)
-{
-    return strcmp(a->path, b->path) == 0 && same_text(a->sha256, b->sha256) && a->residency.ram == b->residency.ram &&
-           a->residency.huge == b->residency.huge && a->context.tokens == b->context.tokens &&
-           a->context.sequences == b->context.sequences && strcmp(a->context.k, b->context.k) == 0 &&
-           strcmp(a->context.v, b->context.v) == 0;
-}
-
-int model_update(struct model *model, struct policy *policy, const struct policy_model *rules)
-{
-    bool alike = loads_alike(model->rules, rules);
-    struct policy *before = model->rules_of;
-    int r;
-
-    model->rules_of = policy_ref(policy);
-    model->rules = rules;
-    policy_unref(before);
-    r = collect_aliases(model);
-    if (r < 0)
-        return r;
-    if (!alike) {
-        model->reload = model->state != MODEL_ABSENT && model->state != MODEL_FAILED;
-        handle(model, MODEL_UNLOAD);
-    }
-    if (rules->residency.when == POLICY_WHEN_ALWAYS && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
-        model->wanted = true;
-    model_used(model);
-    kick(model);
-    return 0;
+    return model->note[0] && model->state != MODEL_ABSENT ? model->note : NULL;
 }
 
 int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret)
@@ -795,7 +603,7 @@ int model_new(struct manager *m, struct policy *policy, const struct policy_mode
     model->manager = m;
     model->rules_of = policy_ref(policy);
     model->rules = rules;
-    r = collect_aliases(model);
+    r = model_collect_aliases(model);
     if (r >= 0)
         r = sd_event_add_time_relative(m->event, &model->timer, CLOCK_MONOTONIC, 0, 0, on_timer, model);
     if (r >= 0)
@@ -811,7 +619,7 @@ int model_new(struct manager *m, struct policy *policy, const struct policy_mode
             break;
     }
     list_append(at, &model->entry); /* before @at */
-    model->wanted = rules->residency.when == POLICY_WHEN_ALWAYS;
+    model->wanted = model_is_pinned(model);
     *ret = model;
     return 0;
 }
@@ -821,12 +629,11 @@ struct model *model_free(struct model *model)
     if (!model)
         return NULL;
     list_remove(&model->entry);
-    while (!list_is_empty(&model->waits)) {
-        struct model_wait *w = list_entry(model->waits.next, struct model_wait, entry);
-
-        list_remove(&w->entry);
-        w->model = NULL;
-    }
+    if (model->successor)
+        model->successor->predecessor = NULL;
+    if (model->predecessor)
+        model->predecessor->successor = NULL;
+    model_abandon_waits(model);
     sd_event_source_disable_unref(model->timer);
     sd_event_source_disable_unref(model->kick);
     worker_free(model->worker);
@@ -835,6 +642,7 @@ struct model *model_free(struct model *model)
     free(model->quantization);
     free(model->aliases);
     policy_unref(model->rules_of);
+    policy_unref(model->loaded_of);
     free(model);
     return NULL;
 }

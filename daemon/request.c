@@ -162,6 +162,14 @@ void requests_fail_submitted(struct model *model, const struct fault *fault)
         request_fail(list_entry(model->submitted.next, struct request, by_model), &copy);
 }
 
+/* What of a quota is looked at once the request is handed on. */
+static void take_quota(struct request *r, const struct policy_quota *quota)
+{
+    r->weight = (uint32_t)quota->weight;
+    r->kv_max_bytes = quota->kv_bytes == POLICY_UNLIMITED ? 0 : quota->kv_bytes;
+    r->concurrent_max = quota->concurrent;
+}
+
 static uint64_t last_id(const struct manager *m)
 {
     return m->next_request - 1;
@@ -194,6 +202,21 @@ void requests_fail_held(struct model *model, const struct fault *fault)
     }
 }
 
+void requests_move_held(struct model *from, struct model *to)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &from->manager->held) {
+        struct request *r = list_entry(at, struct request, by_held);
+
+        if (r->model != from)
+            continue;
+        r->model = to;
+        from->n_held--;
+        to->n_held++;
+    }
+}
+
 void requests_recheck_held(struct manager *m)
 {
     uint64_t last = last_id(m), id = 0;
@@ -208,8 +231,13 @@ void requests_recheck_held(struct manager *m)
             fault_init(&fault, FAULT_NO_SUCH_MODEL, name);
         else if (!policy_may_use(m->policy, rules, &r->subject))
             fault_set(&fault, FAULT_NOT_ALLOWED, name, "policy");
-        else
+        else {
+            struct policy_quota quota;
+
+            policy_quota_for(m->policy, &r->subject, &quota);
+            take_quota(r, &quota);
             continue;
+        }
         request_fail(r, &fault);
     }
 }
@@ -291,7 +319,7 @@ void request_on_done(struct request *r, const struct packet_done *done, struct j
     if (done->finish == DONE_CANCELLED) {
         struct fault fault;
 
-        fault_set(&fault, FAULT_CANCELLED, NULL, "%s", r->cancelled ? r->cancelled : "by the service");
+        fault_set(&fault, FAULT_CANCELLED, NULL, "%s", r->cancelled ? r->cancelled : "unload");
         request_fail(r, &fault);
         return;
     }
@@ -486,9 +514,7 @@ static int fill(struct request *r, const struct request_params *params, const st
     r->kind = params->kind;
     r->subject = *params->subject;
     r->priority = (int32_t)priority;
-    r->weight = (uint32_t)quota->weight;
-    r->kv_max_bytes = quota->kv_bytes == POLICY_UNLIMITED ? 0 : quota->kv_bytes;
-    r->concurrent_max = quota->concurrent;
+    take_quota(r, quota);
     r->queue_position = r->eta_ms = -1;
     r->started_us = manager_now_us(r->manager);
     /* Beyond a year is no deadline, and must not overflow. */

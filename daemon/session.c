@@ -868,6 +868,18 @@ struct session *session_free(struct session *s)
     return NULL;
 }
 
+bool session_is_idle(const struct session *s)
+{
+    return s->state == SESSION_OPEN && !s->has_call && !s->dead && frame_reader_pending(&s->in) == 0;
+}
+
+void session_refuse(struct session *s, const struct fault *refusal)
+{
+    s->refusal = *refusal;
+    s->state = SESSION_REFUSING;
+    session_kick(s); /* from now on it is owed a call: one that never comes does not keep the connection */
+}
+
 const struct identity *session_identity(const struct session *s)
 {
     return &s->identity;

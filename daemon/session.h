@@ -5,6 +5,7 @@
  * One connection: frames in, one call at a time, replies out.
  */
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -44,6 +45,16 @@ int session_new(const struct session_host *host, int fd, struct identity *identi
 struct session *session_free(struct session *s);
 
 DEFINE_CLEANUP(struct session *, session_free)
+
+/**
+ * session_is_idle() - whether no call runs or waits, and the session is no refused one
+ */
+bool session_is_idle(const struct session *s);
+
+/**
+ * session_refuse() - an idle one: the next call is answered with @refusal, and the connection closed after it
+ */
+void session_refuse(struct session *s, const struct fault *refusal);
 
 /**
  * session_identity() - who it is; the name is there once NSS has answered

@@ -30,7 +30,7 @@ int manager_list_models(struct manager *m, const struct policy_subject *s, struc
     list_foreach (at, after, &m->models) {
         const struct model *model = list_entry(at, struct model, entry);
 
-        if (model->removed || !policy_may_use(m->policy, model->rules, s))
+        if (model->removed || model->predecessor || !policy_may_use(m->policy, model->rules, s))
             continue;
         list[n++] = (struct model_info){
             .name = model->rules->name,
@@ -67,6 +67,9 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
         status.ram_locked_bytes += locked;
         status.ram_kv_bytes += model->kv_bytes;
         status.ram_used_bytes += model_ram_bytes(model);
+        /* One that drains while another of its name answers already is no news to anybody. */
+        if (model->predecessor || (model->removed && model_find(m, model->rules->name)))
+            continue;
         if (!status.has_users && (model->removed || !policy_may_use(m->policy, model->rules, s)))
             continue;
         status.models[status.n_models++] = (struct model_status){

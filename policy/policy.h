@@ -236,6 +236,17 @@ DEFINE_CLEANUP(struct policy *, policy_unref)
 bool policy_origin(const struct policy *p, const char *path, const char **ret_file, uint32_t *ret_line,
                    uint32_t *ret_column);
 
+/* So many differences are named; a frame of the socket has to hold them. */
+#define POLICY_DIFF_MAX 4096
+
+/**
+ * policy_diff() - the keys whose values differ, as "models.m.context.tokens"; a whole object that only one of the two
+ * has is named once
+ * @ret: an array of texts, in the order of @before, then those that are new; owned by the caller
+ * Returns 0 or -ENOMEM.
+ */
+int policy_diff(const struct policy *before, const struct policy *after, struct json_object **ret);
+
 /**
  * policy_find_model() - the model behind a name or an alias; NULL when there is none
  */

@@ -544,6 +544,110 @@ def reload_applies_as_a_whole_or_not_at_all():
         wait_for(lambda: not is_alive(worker), "the worker of the removed model to end")
 
 
+def reload_says_what_changed_and_only_to_administrators():
+    need_root()
+    p = policy(ram="map")
+    p["admins"] = {"users": [0]}
+    with daemon(p) as d, d.client() as c:
+        d.wait_state("ready")
+        assert c.call("Models.Reload") == {"changed": []}
+        p["models"]["m"]["priority"] = 3
+        p["quotas"] = {"default": {"concurrent": 1}}
+        d.write_policy(p)
+        assert c.call("Models.Reload") == {"changed": ["models.m.priority", "quotas"]}
+        d.write_policy('{"models": {\n "m": {"path": 1}}}')
+        try:
+            c.call("Models.Reload")
+        except Refused as e:
+            assert e.error == "io.residentd.PolicyInvalid", e
+            assert e.parameters["line"] == 2 and e.parameters["key"] == "models.m.path", e
+            assert e.parameters["file"] == d.policy_path, e
+        else:
+            raise AssertionError("reloaded")
+        assert c.complete("hello")[0] == "hello"
+
+        def ask(method, **parameters):
+            with Client(d.socket) as other:
+                return other.call(method, **parameters)
+        for method, parameters in (("Reload", {}), ("Pin", {"model": "m"}), ("Unpin", {"model": "m"})):
+            try:
+                run_as(ALICE, lambda: ask("Models." + method, **parameters))
+            except Refused as e:
+                assert e.parameters["reason"] == "admins_only", e
+            else:
+                raise AssertionError(method)
+
+
+def changed_path_is_loaded_before_the_old_one_goes():
+    p = policy(ram="map")
+    with daemon(p, files={"m.gguf": CONTENT, "n.gguf": CONTENT + b"more"}) as d, d.client() as c, d.client() as other:
+        before = d.wait_state("ready")
+        stream = c.stream("Inference.Complete", model="m", prompt="count 60")
+        until_it_speaks(stream)
+        p["models"]["m"]["path"] = "@DIR@/n.gguf"
+        d.write_policy(p)
+        assert other.call("Models.Reload") == {"changed": ["models.m.path"]}
+        # All the time somebody answers; in the end it is the new one, and the old one finishes what it began.
+        def replaced():
+            assert other.complete("hello")[0] == "hello"
+            status = d.status()
+            assert status["state"] == "ready", status
+            return status["worker_pid"] != before["worker_pid"]
+        wait_for(replaced, "the new version")
+        assert d.status()["ram_mapped_bytes"] == SIZE + 4, d.status()
+        assert list(stream)[-1]["usage"]["output_tokens"] == 60
+        wait_for(lambda: not is_alive(before["worker_pid"]), "the old worker to end")
+        assert len(c.call("Models.Status")["models"]) == 1
+
+
+def new_version_that_can_not_be_loaded_leaves_the_old_one():
+    p = policy(ram="map", sha256=hashlib.sha256(CONTENT).hexdigest())
+    with daemon(p) as d, d.client() as c:
+        before = d.wait_state("ready")
+        p["models"]["m"]["sha256"] = "0" * 64
+        d.write_policy(p)
+        c.call("Models.Reload")
+        wait_for(lambda: "the one before stays" in d.status().get("reason", ""), "the reason")
+        assert d.status()["worker_pid"] == before["worker_pid"] and c.complete("hello")[0] == "hello"
+        p["models"]["m"]["sha256"] = hashlib.sha256(CONTENT).hexdigest()
+        d.write_policy(p)
+        c.call("Models.Reload")
+        assert "reason" not in d.status() and d.status()["worker_pid"] == before["worker_pid"]
+
+
+def new_version_without_room_beside_the_old_one_replaces_it():
+    need_locking(4 * SIZE)
+    p = policy(ram="lock")
+    p["host"] = {"ram": {"budget": 2 * SIZE}}
+    with daemon(p, files={"m.gguf": CONTENT, "n.gguf": CONTENT + b"more"}) as d, d.client() as c, d.client() as other:
+        before = d.wait_state("ready")
+        stream = c.stream("Inference.Complete", model="m", prompt="count 20")
+        until_it_speaks(stream)
+        p["models"]["m"]["path"] = "@DIR@/n.gguf"
+        d.write_policy(p)
+        other.call("Models.Reload")
+        assert other.complete("hello")[0] == "hello"
+        assert list(stream)[-1]["usage"]["output_tokens"] == 20
+        after = d.wait_state("ready")
+        assert after["worker_pid"] != before["worker_pid"] and after["ram_mapped_bytes"] == SIZE + 4, after
+
+
+def pinned_by_hand_stays_until_unpinned_or_reloaded():
+    p = policy(when="on-demand", ram="map")
+    p["models"]["m"]["residency"]["idle"] = "300ms"
+    with daemon(p) as d, d.client() as c:
+        assert d.status()["state"] == "absent"
+        assert c.call("Models.Pin", model="m") == {}
+        assert d.status()["state"] == "ready"
+        time.sleep(0.6)
+        assert d.status()["state"] == "ready"
+        assert c.call("Models.Unpin", model="m") == {}
+        d.wait_state("absent")
+        c.call("Models.Pin", model="m")
+        c.call("Models.Reload")
+        d.wait_state("absent")
+
+
 def deadline_passes_while_a_request_is_held():
     p = policy(ram="map")
     p["quotas"] = {"default": {"concurrent": 1}}
@@ -629,6 +733,11 @@ if __name__ == "__main__":
         budget_evicts_the_idle_and_refuses_the_rest,
         bad_policy_at_start_is_fatal,
         reload_applies_as_a_whole_or_not_at_all,
+    reload_says_what_changed_and_only_to_administrators,
+    changed_path_is_loaded_before_the_old_one_goes,
+    new_version_that_can_not_be_loaded_leaves_the_old_one,
+    new_version_without_room_beside_the_old_one_replaces_it,
+    pinned_by_hand_stays_until_unpinned_or_reloaded,
         deadline_passes_while_a_request_is_held,
         daemon_gives_up_what_it_does_not_need,
         daemon_can_not_be_dumped,

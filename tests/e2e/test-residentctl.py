@@ -247,7 +247,17 @@ def the_policy_is_checked_by_the_daemons_parser():
     with daemon() as d:
         expect(ctl(d, "policy", "check", d.policy_path), 0, None, "")
         shown = json.loads(ctl(d, "--json", "policy", "show", d.policy_path).stdout)
-        assert shown["aliases"] == {"chat": "m"}, shown
+        assert shown["policy"]["aliases"] == {"chat": "m"}, shown
+        assert shown["origins"]["/aliases/chat"].startswith(d.policy_path + ":1:"), shown
+        # Later files win, and every value says where it is from; what is shown is a policy again.
+        d.put("20.json", b'{"models": {"m": {\n "priority": 7, "limits": {"max_tokens": 5}}},\n'
+                         b' "aliases": {"chat": null, "a/b~c": null}}')
+        text = ctl(d, "policy", "show", d.policy_path, os.path.join(d.dir, "20.json")).stdout
+        assert f'"priority": 7, // {d.dir}/20.json:2:14' in text or f'"priority": 7 // {d.dir}/20.json:2:14' in text, text
+        assert f'// {d.policy_path}:1:' in text and "chat" not in text, text
+        again = d.put("again.json", text.encode())
+        expect(ctl(d, "policy", "check", again), 0, None, "")
+        expect(ctl(d, "policy", "show", again, d.dir + "/nothing.json"), 1, "", "nothing.json")
         bad = d.put("bad.json", b'{"version": 1,\n "models": {"m": {"path": 7}}}')
         expect(ctl(d, "policy", "check", bad), 1, "", "bad.json:2:")
 

@@ -137,6 +137,39 @@ int manager_unload(struct manager *m, const struct policy_subject *s, const char
     return manager_load(m, s, model, callbacks, userdata, ret, reterr_fault);
 }
 
+int manager_pin(struct manager *m, const struct policy_subject *s, const char *model,
+                const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                struct fault *reterr_fault)
+{
+    return manager_load(m, s, model, callbacks, userdata, ret, reterr_fault);
+}
+
+int manager_unpin(struct manager *m, const struct policy_subject *s, const char *model, struct fault *reterr_fault)
+{
+    if (strcmp(model, "tiny") == 0)
+        return 0;
+    fault_init(reterr_fault, FAULT_NO_SUCH_MODEL, model);
+    return REQUEST_REFUSED;
+}
+
+int manager_reload(struct manager *m, struct json_object **ret_changed, struct fault *reterr_fault)
+{
+    json_object *changed = json_object_new_array();
+
+    if (!changed || json_object_array_add(changed, json_object_new_string("quotas.default.connections")) < 0)
+        return -ENOMEM;
+    *ret_changed = changed;
+    if (m->reloaded)
+        m->reloaded(m->reloaded_userdata);
+    return 0;
+}
+
+void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata)
+{
+    m->reloaded = reloaded;
+    m->reloaded_userdata = userdata;
+}
+
 struct model_wait *model_wait_cancel(struct model_wait *w)
 {
     if (w) {

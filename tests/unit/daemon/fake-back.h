@@ -40,6 +40,8 @@ struct manager {
     unsigned n_started, n_cancelled;
     struct model_wait wait;
     unsigned n_waits_cancelled;
+    void (*reloaded)(void *userdata);
+    void *reloaded_userdata;
 };
 
 /* The request at index @i of those that live, in order of their ids; NULL: there are fewer. */

@@ -702,6 +702,37 @@ static void connections_beyond_the_quota_hear_why(void **state)
         client_close(&c[i]);
 }
 
+static void connections_are_counted_anew_after_a_reload(void **state)
+{
+    struct fixture *f = *state;
+    struct client c[5];
+
+    for (unsigned i = 0; i < 5; i++)
+        c[i] = client_new(f);
+    say(&c[4], COMPLETE(",\"more\":true"));
+    settle(f);
+    f->m.policy.quota_default.values.connections = 2;
+    say(&c[3], "{\"method\":\"io.residentd.Models.Reload\"}");
+    settle(f);
+    assert_heard(&c[3], "{\"parameters\":{\"changed\":[\"quotas.default.connections\"]}}");
+    /* One with a running call and the one that asked were busy; they stay, whatever room there is for the others. */
+    for (unsigned i = 0; i < 5; i++)
+        if (i != 4)
+            say(&c[i], "{\"method\":\"org.varlink.service.GetInfo\"}");
+    settle(f);
+    assert_non_null(strstr(hear(&c[3]), "vendor"));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_heard_error(&c[i], "io.residentd.QuotaExceeded", "quota", "connections");
+        assert_true(is_closed(&c[i]));
+    }
+    assert_int_equal(account_used(f->m.accounts, getuid(), ACCOUNT_CONNECTIONS), 2);
+    fake_done(fake_request(&f->m, 0), "stop", NULL);
+    settle(f);
+    assert_non_null(strstr(hear(&c[4]), "\"done\":true"));
+    for (unsigned i = 0; i < 5; i++)
+        client_close(&c[i]);
+}
+
 static void a_stopping_service_takes_no_calls(void **state)
 {
     struct fixture *f = *state;
@@ -884,6 +915,7 @@ int main(void)
         TEST(no_new_call_begins_while_replies_wait),
         TEST(a_frame_above_the_limit_ends_the_connection),
         TEST(connections_beyond_the_quota_hear_why),
+        TEST(connections_are_counted_anew_after_a_reload),
         TEST(a_stopping_service_takes_no_calls),
         TEST(status_load_and_usage_conform),
         TEST(tokenize_hands_on_what_the_worker_wrote),

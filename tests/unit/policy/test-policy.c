@@ -274,6 +274,32 @@ static void merges_in_order(void **state)
     assert_false(policy_origin(p, "/models/m/nothing", &from, &line, &column));
 }
 
+static void differences_are_named(void **state)
+{
+    static const struct {
+        const char *before, *after, *keys;
+    } cases[] = {
+        {"{}", "{}", "[]"},
+        {"{\"version\": 1}", "{\"version\": 1, \"models\": {\"m\": {\"path\": \"/m\"}}}", "[\"models\"]"},
+        {"{\"models\": {\"m\": {\"path\": \"/m\", \"priority\": 1}, \"n\": {\"path\": \"/n\"}}}",
+         "{\"models\": {\"m\": {\"path\": \"/m\", \"priority\": 2, \"limits\": {}}, \"o\": {\"path\": \"/o\"}}}",
+         "[\"models.m.priority\",\"models.m.limits\",\"models.n\",\"models.o\"]"},
+        {"{\"models\": {\"m\": {\"path\": \"/m\", \"placement\": {\"devices\": [0, 1]}}}}",
+         "{\"models\": {\"m\": {\"path\": \"/m\", \"placement\": {\"devices\": [1, 0]}}}}",
+         "[\"models.m.placement.devices\"]"},
+        {"{\"host\": {\"threads\": 2}}", "{\"host\": {\"threads\": \"auto\"}}", "[\"host.threads\"]"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        _cleanup_(policy_unrefp) struct policy *before = load_text(*state, cases[i].before);
+        _cleanup_(policy_unrefp) struct policy *after = load_text(*state, cases[i].after);
+        _cleanup_json_ json_object *keys = NULL;
+
+        assert_int_equal(policy_diff(before, after, &keys), 0);
+        assert_string_equal(json_text(keys), cases[i].keys);
+    }
+}
+
 static void says_where_an_error_is(void **state)
 {
     static const struct {
@@ -519,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(types_every_key, setup, teardown),
         cmocka_unit_test_setup_teardown(fills_defaults, setup, teardown),
         cmocka_unit_test_setup_teardown(merges_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(differences_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(says_where_an_error_is, setup, teardown),
         cmocka_unit_test_setup_teardown(names_the_file_at_fault, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_files_of_others, setup, teardown),

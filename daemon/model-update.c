@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * New rules for a model that stays in the policy. What it was loaded with (@loaded) and what the policy says
+ * now
+ * (@rules) are kept apart: a worker that is started again in between gets what it had.
+ *
+ * When the two differ, whoever uses the model should notice nothing. So a successor, a second model with the
+ * same name that nobody can ask for yet, is loaded beside it:
+ *
+ *   successor ready            takes over name, waiting requests and waits; the one before drains and goes
+ *   no room for both           the one before drains first, then the new version is loaded in its place
+ *   successor failed           the one before stays, and status says why; the next reload tries again
+ *   the one before failed      the successor takes over at once, ready or not
+ *
+ * A model that nobody uses and nothing pins is just unloaded: the next request loads the new version.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/internal.h"
+
+int model_collect_aliases(struct model *model)
+{
+    const struct policy *p = model->rules_of;
+    const char **aliases = calloc(p->n_aliases ? p->n_aliases : 1, sizeof(*aliases));
+    size_t n = 0;
+
+    if (!aliases)
+        return -ENOMEM;
+    for (size_t i = 0; i < p->n_aliases; i++) {
+        if (strcmp(p->aliases[i].value, model->rules->name) == 0)
+            aliases[n++] = p->aliases[i].name;
+    }
+    free(model->aliases);
+    model->aliases = aliases;
+    model->n_aliases = n;
+    return 0;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Whether what was loaded under @a would be loaded alike under @b. */
+static bool loads_alike(const struct policy_model *a, const struct policy_model *b)
+{
+    return strcmp(a->path, b->path) == 0 && same_text(a->sha256, b->sha256) &&
+           a->residency.ram == b->residency.ram && a->residency.huge == b->residency.huge &&
+           a->residency.numa == b->residency.numa && a->residency.numa_node == b->residency.numa_node &&
+           a->context.tokens == b->context.tokens && a->context.sequences == b->context.sequences &&
+           strcmp(a->context.k, b->context.k) == 0 && strcmp(a->context.v, b->context.v) == 0;
+}
+
+void model_set_loaded(struct model *model)
+{
+    struct policy *before = model->loaded_of;
+
+    model->loaded_of = policy_ref(model->rules_of);
+    model->loaded = model->rules;
+    policy_unref(before);
+}
+
+bool model_is_pinned(const struct model *model)
+{
+    if (model->pin == PIN_BY_POLICY)
+        return model->rules->residency.when == POLICY_WHEN_ALWAYS;
+    return model->pin == PIN_ON;
+}
+
+void model_pin(struct model *model, enum model_pin pin)
+{
+    model->pin = pin;
+    if (model->successor)
+        model->successor->pin = pin;
+    model_used(model);
+}
+
+static void unlink_successor(struct model *model)
+{
+    model->successor->predecessor = NULL;
+    model->successor = NULL;
+}
+
+static void leave(struct model *model)
+{
+    model->removed = true;
+    model->wanted = model->reload = false;
+    model_handle(model, MODEL_UNLOAD);
+    model_kick(model);
+}
+
+void model_drop_successor(struct model *model)
+{
+    struct model *successor = model->successor;
+
+    if (!successor)
+        return;
+    unlink_successor(model);
+    leave(successor);
+}
+
+void model_take_over(struct model *successor)
+{
+    struct model *before = successor->predecessor;
+
+    if (!before)
+        return;
+    unlink_successor(before);
+    requests_move_held(before, successor);
+    model_move_waits(before, successor);
+    leave(before);
+    model_kick(successor);
+}
+
+void model_successor_failed(struct model *successor)
+{
+    struct model *before = successor->predecessor;
+    char why[448];
+
+    if (!before)
+        return;
+    unlink_successor(before);
+    if (successor->fault.kind == FAULT_INSUFFICIENT_MEMORY) {
+        before->reload = true;
+        model_handle(before, MODEL_UNLOAD);
+    } else {
+        snprintf(before->note, sizeof(before->note),
+                 "the new version can't be loaded, the one before stays: %s",
+                 fault_describe(&successor->fault, why, sizeof(why)));
+    }
+    leave(successor);
+}
+
+/* Beside one that is in use. -ENOMEM: the way without a successor is left. */
+static int begin_successor(struct model *model)
+{
+    struct model *successor;
+    int r = model_new(model->manager, model->rules_of, model->rules, &successor);
+
+    if (r < 0)
+        return r;
+    successor->predecessor = model;
+    model->successor = successor;
+    successor->wanted = true;
+    snprintf(model->note, sizeof(model->note), "its new version is being loaded");
+    model_kick(successor);
+    return 0;
+}
+
+static void replace(struct model *model)
+{
+    bool in_use = model_is_pinned(model) || model->n_submitted > 0 || model->n_held > 0;
+
+    if (model->state == MODEL_READY && in_use && begin_successor(model) == 0)
+        return;
+    model->reload = in_use;
+    model_handle(model, MODEL_UNLOAD);
+}
+
+static int take_rules(struct model *model, struct policy *policy, const struct policy_model *rules)
+{
+    struct policy *before = model->rules_of;
+
+    model->rules_of = policy_ref(policy);
+    model->rules = rules;
+    policy_unref(before);
+    return model_collect_aliases(model);
+}
+
+int model_update(struct model *model, struct policy *policy, const struct policy_model *rules)
+{
+    bool is_loaded =
+        model->state != MODEL_ABSENT && model->state != MODEL_FAILED && model->state != MODEL_DRAINING;
+    int r;
+
+    r = take_rules(model, policy, rules);
+    if (r < 0)
+        return r;
+    model->pin = PIN_BY_POLICY; /* Pin and Unpin hold until here */
+    if (model->state == MODEL_READY && !model->successor)
+        model->note[0] = 0;
+    if (model->successor) {
+        if (!model->successor->loaded || loads_alike(model->successor->loaded, rules))
+            r = take_rules(model->successor, policy, rules);
+        else
+            model_drop_successor(model);
+    }
+    if (is_loaded && !model->successor && !loads_alike(model->loaded, rules))
+        replace(model);
+    if (model_is_pinned(model) && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
+        model->wanted = true;
+    model_used(model);
+    model_kick(model);
+    return r;
+}
