@@ -43,4 +43,5 @@ static inline void list_remove(struct list *entry)
 #define list_entry(entry, type, member) ((type *)(void *)((char *)(entry)-offsetof(type, member)))
 
 /* @at may be removed, and nothing else may, while the loop is at it. */
-#define list_foreach(at, after, head) for ((at) = (head)->next, (after) = (at)->next; (at) != (head); (at) = (after), (after) = (at)->next)
+#define list_foreach(at, after, head) \
+    for ((at) = (head)->next, (after) = (at)->next; (at) != (head); (at) = (after), (after) = (at)->next)

@@ -134,8 +134,8 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
     }
     r = budget_make_room(manager_ram_budget(m), needed, holders, n, &available);
     if (r == BUDGET_TOO_SMALL) {
-        fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram", "the model needs %" PRIu64 " bytes, the budget has %" PRIu64,
-                  needed, available);
+        fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram",
+                  "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, needed, available);
         reterr->used = (int64_t)needed;
         reterr->limit = (int64_t)available;
     }
@@ -230,7 +230,8 @@ static int add_model(struct manager *m, struct policy *p, const struct policy_mo
     int r = model_new(m, p, rules, &model);
 
     if (r < 0)
-        log_line(m->log, LOG_ERR, &(struct log_fields){.model = rules->name}, "out of memory for model %s", rules->name);
+        log_line(m->log, LOG_ERR, &(struct log_fields){.model = rules->name}, "out of memory for model %s",
+                 rules->name);
     return r;
 }
 

@@ -85,7 +85,8 @@ const char *model_state_to_string(enum model_state state)
 
 static void log_model(const struct model *model, int level, const char *text)
 {
-    const struct log_fields fields = {.model = model->rules->name, .pid = model->worker ? worker_pid(model->worker) : 0};
+    const struct log_fields fields = {.model = model->rules->name,
+                                      .pid = model->worker ? worker_pid(model->worker) : 0};
 
     log_line(model->manager->log, level, &fields, "model %s: %s", model->rules->name, text);
 }
@@ -226,7 +227,8 @@ static void enter_ready(struct model *model)
 
     model->ready_us = model->used_us = manager_now_us(model->manager);
     model->note[0] = 0;
-    snprintf(text, sizeof(text), "ready, %s of it locked", units_format_size(residency_locked_bytes(model->residency), locked));
+    snprintf(text, sizeof(text), "ready, %s of it locked",
+             units_format_size(residency_locked_bytes(model->residency), locked));
     log_model(model, LOG_INFO, text);
     model_used(model);
     model_take_over(model);
@@ -326,7 +328,8 @@ static void on_opened(struct residency *residency, uint64_t bytes_total, void *u
         fail_errno(model, "can't load the model", r);
 }
 
-static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total, void *userdata)
+static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total,
+                                  void *userdata)
 {
     struct model *model = userdata;
 

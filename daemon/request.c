@@ -100,7 +100,8 @@ struct request *request_cancel(struct request *r)
     if (r->state != REQUEST_HELD && r->model->worker)
         worker_cancel(r->model->worker, r->id);
     log_line(r->manager->log, LOG_INFO,
-             &(struct log_fields){.model = r->model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
+             &(struct log_fields){
+                 .model = r->model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
              "request cancelled: the client is gone");
     unhook(r);
     release(r);
@@ -569,7 +570,8 @@ int request_start(struct manager *m, const struct request_params *params, const 
     model->n_held++;
     model_used(model);
     log_line(m->log, LOG_DEBUG,
-             &(struct log_fields){.model = model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
+             &(struct log_fields){
+                 .model = model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
              "request admitted");
     /* At once, unless it has to wait, or others of the same user came first; out of memory shows again in the loop. */
     if (may_run(r))

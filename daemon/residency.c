@@ -676,7 +676,8 @@ int residency_load(struct residency *r)
 {
     int q;
 
-    q = sd_event_add_time_relative(r->owner->event, &r->timer, CLOCK_MONOTONIC, PROGRESS_INTERVAL_US, 0, on_progress, r);
+    q = sd_event_add_time_relative(r->owner->event, &r->timer, CLOCK_MONOTONIC, PROGRESS_INTERVAL_US, 0,
+                                   on_progress, r);
     if (q < 0)
         return q;
     return start_thread(r, LOADING);

@@ -20,9 +20,9 @@ struct worker_process {
 
 /**
  * worker_start_child() - start @path with the connection as descriptor 3
- * It gets LISTEN_FDS=1 and LISTEN_PID as from systemd, the daemon's stderr, nothing else that is open, a minimal
- * environment, no privileges that it could gain, and of capabilities at most CAP_IPC_LOCK, and that only where the limit
- * on locked memory would keep it from locking its mapping.
+ * It gets LISTEN_FDS=1 and LISTEN_PID as from systemd, the daemon's stderr, nothing else that is open, a
+ * minimal environment, no privileges that it could gain, and of capabilities at most CAP_IPC_LOCK, and that
+ * only where the limit on locked memory would keep it from locking its mapping.
  * @ret: descriptors owned by the caller. Returns 0 or a negative errno (also that of a failed exec).
  */
 int worker_start_child(const char *path, struct worker_process *ret);

@@ -205,7 +205,8 @@ static void update_events(struct worker *w)
         sd_event_source_set_io_events(w->link, channel_events(w->channel) & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
-static int send_packet(struct worker *w, enum packet_type type, const void *fixed, size_t n_fixed, const void *blob, size_t n_blob)
+static int send_packet(struct worker *w, enum packet_type type, const void *fixed, size_t n_fixed,
+                       const void *blob, size_t n_blob)
 {
     const struct channel_blob part = {.data = blob, .n_bytes = n_blob};
     int r;
@@ -332,7 +333,8 @@ pid_t worker_pid(const struct worker *w)
     return w->process.pid;
 }
 
-/* ---- packets from the worker; each returns -EBADMSG for one that breaks the rules beyond what the channel checks ---- */
+/* ---- packets from the worker; each returns -EBADMSG for one that breaks the rules beyond what the channel
+ * checks ---- */
 
 /* What a worker sends was made by its own json-c; limits are those of a reply. */
 static int parse_blob(const struct packet *p, json_object **ret)

@@ -101,8 +101,8 @@ static int open_graph(struct engine *e, const struct engine_config *c, struct fa
     int r;
 
     kernels_select(kernels_isa_detect() & c->isa_mask, &e->kernels);
-    r = arch_build(e->gguf, &(struct arch_target){.format = weight_format, .userdata = &e->kernels}, &e->arch, &e->graph,
-                   reterr);
+    r = arch_build(e->gguf, &(struct arch_target){.format = weight_format, .userdata = &e->kernels}, &e->arch,
+                   &e->graph, reterr);
     if (r < 0)
         return r;
 
@@ -135,8 +135,9 @@ static int open_group(struct engine *e, uint32_t i, const struct engine_config *
     if (r == -ENOTSUP) {
         const struct tensor_traits *k = tensor_traits(c->k_type), *v = tensor_traits(c->v_type);
 
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "k_type, v_type", "keys of type %s with values of type %s are not supported",
-                  k ? k->name : "unknown", v ? v->name : "unknown");
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "k_type, v_type",
+                  "keys of type %s with values of type %s are not supported", k ? k->name : "unknown",
+                  v ? v->name : "unknown");
         return -EINVAL;
     }
     if (r == -EINVAL)

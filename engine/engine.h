@@ -45,7 +45,7 @@ struct engine_config {
     enum tensor_type k_type;   /* TENSOR_F32 or TENSOR_F16 */
     enum tensor_type v_type;
     uint32_t batch_tokens_max; /* of one step; 0: 512 */
-    uint32_t outputs_max;      /* tokens of one step that may want logits; 0: sequences_max. Costs n_vocab floats each */
+    uint32_t outputs_max;      /* tokens of one step that may want logits, n_vocab floats each; 0: sequences_max */
     uint32_t n_threads;        /* including the caller's; 0: one for each core that the process may use */
     uint32_t isa_mask;         /* ISA_* bits that kernels may use if the machine has them; UINT32_MAX: all, 0: scalar */
     bool lock;                 /* mlock the weights */
@@ -76,8 +76,9 @@ struct engine_facts {
  * engine_open() - map a model, check it and make everything that computing with it needs
  * @config: borrowed for the call
  * @ret:    the engine, owned by the caller: engine_free()
- * @reterr: may be NULL; why not: FAULT_MODEL_INVALID (offset, reason; the caller fills in the model's name) for a file that
- *          is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory or RLIMIT_MEMLOCK is too small
+ * @reterr: may be NULL; why not: FAULT_MODEL_INVALID (offset, reason; the caller fills in the model's name)
+ *          for a file that is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory or
+ *          RLIMIT_MEMLOCK is too small
  * Returns 0; -EINVAL (the file, or a config that makes no sense), -ENOMEM, -EPERM (lock), or another errno of mmap,
  * mlock or thread creation.
  */
@@ -169,7 +170,8 @@ struct engine_batch {
  * @ret_logits: [n_wanted, n_vocab] f32 row-major, in the batch's order; owned by @e, valid until the next step.
  *              NULL when no token wants any
  * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
- * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED; -EINVAL for a batch that breaks the rules above
+ * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED; -EINVAL for a batch that breaks the
+ * rules above
  * (a token that is no token, a sequence that is not open, a wrong position, too many). The sequences grow on 0 only.
  * Allocates nothing; time is O(n_tokens * length).
  */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From the merged document to typed data. Each object of a policy is a table of keys: name, the function that checks
- * its value, where the result goes, and bounds. A key that is in no table is refused, so that a typing error is never
- * ignored. Errors carry the key ("models.llama3-8b.context.k") and the place of the value in the file that it came from.
+ * From the merged document to typed data. Each object of a policy is a table of keys: name, the function that
+ * checks its value, where the result goes, and bounds. A key that is in no table is refused, so that a typing
+ * error is never ignored. Errors carry the key ("models.llama3-8b.context.k") and the place of the value in
+ * the file that it came from.
  *
  * To add a key: a member in policy.h, a row here, a line in policy.schema.json, a case in tests/unit/policy.
  */
@@ -456,8 +457,9 @@ static int parse_number(const char *text, uint32_t max, uint32_t *ret)
 
 static int check_vram_devices(struct checker *c, const struct key *key, json_object *value, void *field)
 {
-    static const struct key table[] = {{.name = "budget", .check = check_size, .at = offsetof(struct policy_device, budget)},
-                                       {.name = NULL}};
+    static const struct key table[] = {
+        {.name = "budget", .check = check_size, .at = offsetof(struct policy_device, budget)},
+        {.name = NULL}};
     struct policy *p = c->policy;
 
     if (!json_object_is_type(value, json_type_object))
@@ -584,7 +586,8 @@ struct bounds {
     double min, max;
 };
 
-/* Defaults keep the names and types of the Inference interface, so that they can be laid under a request as they are. */
+/* Defaults keep the names and types of the Inference interface, so that they can be laid under a request as
+ * they are. */
 static const struct bounds default_keys[] = {
     {"max_tokens", json_type_int, 1, INT32_MAX}, {"temperature", json_type_double, 0, 100},
     {"top_k", json_type_int, 0, INT32_MAX},      {"top_p", json_type_double, 0, 1},

@@ -60,7 +60,8 @@ static int open_error(struct loader *l, const char *path, int r, const struct tr
     else if (strcmp(why->path, path) == 0)
         snprintf(text, sizeof(text), "a policy that is %s", why->reason);
     else
-        snprintf(text, sizeof(text), "a policy below directories that are trusted: %s to be %s", why->path, why->reason);
+        snprintf(text, sizeof(text), "a policy below directories that are trusted: %s to be %s", why->path,
+                 why->reason);
     return wrong(l, path, 0, 0, NULL, text);
 }
 

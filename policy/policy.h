@@ -293,5 +293,8 @@ uint64_t policy_size_of(const struct policy_size *size, uint64_t whole);
  */
 bool policy_name_is_valid(const char *name);
 
+/**
+ * policy_ram_to_string(), policy_when_to_string() - as the policy writes it; a static string
+ */
 const char *policy_ram_to_string(enum policy_ram ram);
 const char *policy_when_to_string(enum policy_when when);

@@ -100,8 +100,9 @@ int arch_key_u32_same(struct arch_build *b, const char *key, enum arch_need need
     if (r < 0)
         return r;
     if (array.n != b->config->n_layers) {
-        fault_model_invalid(b->fault, offset, "%s has %" PRIu64 " elements, expected one for each of %" PRIu32 " layers",
-                            full, array.n, b->config->n_layers);
+        fault_model_invalid(b->fault, offset,
+                            "%s has %" PRIu64 " elements, expected one for each of %" PRIu32 " layers", full,
+                            array.n, b->config->n_layers);
         return -EINVAL;
     }
     value = gguf_array_u32(&array, 0);
@@ -171,8 +172,9 @@ static int heads_read(struct arch_build *b)
         return r;
     if (c->n_heads % c->n_kv_heads) {
         fault_model_invalid(b->fault, FAULT_NO_OFFSET,
-                            "%s.attention.head_count is %" PRIu32 ", expected a multiple of attention.head_count_kv (%" PRIu32
-                            ")", b->name, c->n_heads, c->n_kv_heads);
+                            "%s.attention.head_count is %" PRIu32
+                            ", expected a multiple of attention.head_count_kv (%" PRIu32 ")",
+                            b->name, c->n_heads, c->n_kv_heads);
         return -EINVAL;
     }
 

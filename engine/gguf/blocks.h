@@ -65,7 +65,7 @@ struct block_q2_k {
     uint16_t dmin;
 } BLOCK_PACKED;
 
-/* 16 sub-blocks of 16: d * (scale - 32) * q, q of 3 bits minus 4; the third bits are in hmask, the 6-bit scales packed */
+/* 16 sub-blocks of 16: d * (scale - 32) * q, q of 3 bits minus 4; third bits in hmask, 6-bit scales packed */
 struct block_q3_k {
     uint8_t hmask[32];
     uint8_t qs[64];

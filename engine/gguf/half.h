@@ -3,8 +3,8 @@
 
 /*
  * 16-bit floats <-> float32, exact and without any instruction set: both directions handle subnormals, infinities and
- * NaN, and narrowing rounds to nearest, ties to even, as F16C and AVX512-BF16's conversions of normal numbers do. Used by scalar code
- * and by everything that touches single values; kernels convert whole vectors with their own instructions.
+ * NaN, and narrowing rounds to nearest, ties to even, as F16C and AVX512-BF16's conversions of normal numbers do. For
+ * scalar code and everything that touches single values; kernels convert whole vectors with their own instructions.
  */
 
 #include <stdint.h>
@@ -56,7 +56,7 @@ static inline uint16_t float_to_half(float value)
     if (magnitude >= 0x477FF000u)
         return (uint16_t)(sign | 0x7C00u); /* 65520 and up round to infinity */
     if (magnitude < 0x38800000u) {
-        /* Below 2^-14: adding 0.5 puts the subnormal's last place at the float's last place, and the addition rounds. */
+        /* Below 2^-14: adding 0.5 puts the subnormal's last place at the float's last place; the addition rounds. */
         float shifted = float_from_bits(magnitude) + 0.5f;
 
         return (uint16_t)(sign | (float_to_bits(shifted) - 0x3F000000u));

@@ -170,10 +170,10 @@ static int skip_fixed(struct header *h, struct header_key *key)
     uint64_t n_bytes;
 
     if (!checked_mul(key->n, value_bytes[key->element_type], &n_bytes) || !reader_skip(&h->r, n_bytes))
-        return header_refuse(h, key->value_offset - (key->type == GGUF_ARRAY ? 8 : 0),
-                             "key %.*s has %" PRIu64 " values of type %s, more than the %zu bytes that are left can hold",
-                             shown(key), key->name, key->n, gguf_value_type_name(key->element_type),
-                             reader_left(&h->r));
+        return header_refuse(
+            h, key->value_offset - (key->type == GGUF_ARRAY ? 8 : 0),
+            "key %.*s has %" PRIu64 " values of type %s, more than the %zu bytes that are left can hold",
+            shown(key), key->name, key->n, gguf_value_type_name(key->element_type), reader_left(&h->r));
     if (key->element_type != GGUF_BOOL)
         return 0;
     for (uint64_t i = 0; i < key->n; i++) {
@@ -194,8 +194,8 @@ static int read_array_head(struct header *h, struct header_key *key)
     if (key->element_type == GGUF_ARRAY)
         return header_refuse(h, at, "key %.*s is an array of arrays, which is not read", shown(key), key->name);
     if (key->element_type >= GGUF_VALUE_TYPE_MAX)
-        return header_refuse(h, at, "key %.*s is an array of values of the unknown type %" PRIu32, shown(key), key->name,
-                             key->element_type);
+        return header_refuse(h, at, "key %.*s is an array of values of the unknown type %" PRIu32, shown(key),
+                             key->name, key->element_type);
     if (!reader_u64(&h->r, &key->n))
         return cut_off(h, "the length of an array");
     return 0;
@@ -248,8 +248,8 @@ int header_tensor(struct header *h, struct header_tensor *ret)
     if (!reader_u32(&h->r, &t.n_dims))
         return cut_off(h, "a tensor's number of dimensions");
     if (t.n_dims == 0 || t.n_dims > GGUF_DIMS_MAX)
-        return header_refuse(h, at, "tensor %.*s has %" PRIu32 " dimensions, 1 to %u are allowed", (int)t.n_name, t.name,
-                             t.n_dims, GGUF_DIMS_MAX);
+        return header_refuse(h, at, "tensor %.*s has %" PRIu32 " dimensions, 1 to %u are allowed",
+                             (int)t.n_name, t.name, t.n_dims, GGUF_DIMS_MAX);
     t.dims_offset = h->r.offset;
     for (uint32_t i = 0; i < t.n_dims; i++) {
         at = h->r.offset;

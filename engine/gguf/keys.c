@@ -119,8 +119,8 @@ static int wrong_type(const struct directory_key *key, const char *wanted, struc
 {
     const char *array = key->key.type == GGUF_ARRAY ? "array of " : "";
 
-    fault_model_invalid(reterr, (int64_t)key->key.offset, "key %.64s is of type %s%s, %s is wanted", key->key.name, array,
-                        gguf_value_type_name(key->key.element_type), wanted);
+    fault_model_invalid(reterr, (int64_t)key->key.offset, "key %.64s is of type %s%s, %s is wanted",
+                        key->key.name, array, gguf_value_type_name(key->key.element_type), wanted);
     return -EINVAL;
 }
 

@@ -150,7 +150,8 @@ static int lock_failed(const struct gguf_map *m, int error, struct fault *reterr
         fault_set(reterr, FAULT_MODEL_UNAVAILABLE, NULL,
                   "cannot lock the model's %" PRIu64 " bytes in memory: RLIMIT_MEMLOCK is %" PRIu64
                   " bytes and the process does not "
-                  "have CAP_IPC_LOCK; raise the limit (LimitMEMLOCK=infinity in the unit, ulimit -l in a shell) or give "
+                  "have CAP_IPC_LOCK; raise the limit (LimitMEMLOCK=infinity in the unit, ulimit -l in a "
+                  "shell) or give "
                   "the capability (AmbientCapabilities=CAP_IPC_LOCK in the unit)",
                   m->n_bytes, (uint64_t)limit.rlim_cur);
     }

@@ -25,7 +25,8 @@ enum gguf_map_flags {
  * @fds:    [n_fds] in the order of the parts; borrowed for the call only, a mapping needs no descriptor
  * @flags:  enum gguf_map_flags
  * @reterr: FAULT_MODEL_INVALID (no regular file, empty) or FAULT_MODEL_UNAVAILABLE (memory can't be locked or mapped)
- * Returns 0; -EINVAL (empty file, no file or too many of them); -EPERM (may not lock); -ENOMEM, or what the kernel said.
+ * Returns 0; -EINVAL (empty file, no file or too many of them); -EPERM (may not lock); -ENOMEM, or what the
+ * kernel said.
  */
 int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret, struct fault *reterr);
 

@@ -245,8 +245,9 @@ static int place_tensor(const struct header *h, const struct gguf_part *part, co
     if (!checked_add(d->data_offset, t->offset, &t->offset) || !checked_add(t->offset, t->n_bytes, &end))
         return header_refuse(h, record, "the end of tensor %s lies beyond 2^64", t->name);
     if (end > part->n_bytes)
-        return header_refuse(h, record, "tensor %s would take the bytes %" PRIu64 " to %" PRIu64 ", the file has %" PRIu64,
-                             t->name, t->offset, end, part->n_bytes);
+        return header_refuse(
+            h, record, "tensor %s would take the bytes %" PRIu64 " to %" PRIu64 ", the file has %" PRIu64,
+            t->name, t->offset, end, part->n_bytes);
     t->data = (const uint8_t *)part->data + t->offset;
     return 0;
 }
@@ -466,8 +467,8 @@ static int check_tensor_count(const struct gguf *g, struct fault *reterr)
     if (r < 0)
         return r;
     if ((uint64_t)n_tensors != g->n_tensors)
-        return header_refuse(&h, at_tensors, "split.tensors.count is %" PRId64 ", the parts have %zu tensors", n_tensors,
-                             g->n_tensors);
+        return header_refuse(&h, at_tensors, "split.tensors.count is %" PRId64 ", the parts have %zu tensors",
+                             n_tensors, g->n_tensors);
     return 0;
 }
 

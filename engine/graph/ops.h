@@ -93,7 +93,7 @@ struct graph_op {
             uint32_t out;    /* [tokens, n_rot]: cos, sin of pair 0, cos, sin of pair 1, … */
         } rope_table;
         struct {
-            uint32_t in;         /* f32; GRAPH_ROWS_TOKENS while out has OUTPUTS: the rows that want logits are picked */
+            uint32_t in; /* f32; GRAPH_ROWS_TOKENS while out has OUTPUTS: rows that want logits are picked */
             const float *weight; /* [n_cols] */
             float epsilon;
             uint32_t out; /* f32 */
@@ -115,7 +115,7 @@ struct graph_op {
             uint32_t out;
         } glu;
         struct {
-            uint32_t q, k, v;    /* f32 [tokens, n_heads * head_dim], [tokens, n_kv_heads * …]; q and k change in place */
+            uint32_t q, k, v; /* f32 [tokens, n_heads * head_dim], [tokens, n_kv_heads * …]; q, k in place */
             uint32_t rope_table; /* value of a GRAPH_ROPE_TABLE */
             uint32_t n_heads, n_kv_heads, k_dim, v_dim, n_rot;
             uint32_t group, group_layer; /* which pages, and which layer within their group */

@@ -32,7 +32,8 @@ uint32_t kernels_isa_detect(void)
     if (a >= 1)
         __get_cpuid_count(7, 1, &a71, &b, &c, &d);
     state = saved_state();
-    if ((state & ymm) != ymm || !(leaf1_c & bit_AVX) || !(leaf1_c & bit_FMA) || !(leaf1_c & bit_F16C) || !(b7 & bit_AVX2))
+    if ((state & ymm) != ymm || !(leaf1_c & bit_AVX) || !(leaf1_c & bit_FMA) || !(leaf1_c & bit_F16C) ||
+        !(b7 & bit_AVX2))
         return 0;
     mask |= ISA_AVX2;
     if (a71 & 1u << 4)

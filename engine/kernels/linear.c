@@ -52,7 +52,8 @@ static size_t pack_bytes(enum act_format format, uint32_t k, uint32_t m)
     if (act_shape(format, m) == LINEAR_TOKENS)
         return m * (format == ACT_Q8_256 ? act_tokens_256_bytes(k) : act_tokens_32_bytes(k));
     last = (m - 1) / ACT_GROUP * ACT_GROUP;
-    return last / ACT_GROUP * act_group_bytes(format, k, ACT_GROUP) + act_group_bytes(format, k, act_group_tokens(m, last));
+    return last / ACT_GROUP * act_group_bytes(format, k, ACT_GROUP) +
+           act_group_bytes(format, k, act_group_tokens(m, last));
 }
 
 size_t linear_pack_bytes(const struct kernels *kernels, enum act_format format, uint32_t k, uint32_t m)

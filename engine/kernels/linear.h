@@ -60,7 +60,7 @@ size_t linear_pack_bytes(const struct kernels *kernels, enum act_format format, 
  * @m:        all tokens that linear_rows() will be called with; the layout depends on it
  * @m0:       a multiple of LINEAR_PACK_STEP; @m1 is one too, or @m
  * @x:        [m, k] f32, rows @x_stride values apart, at any alignment
- * @act:      linear_pack_bytes() bytes, aligned to LINEAR_ALIGN. Ranges that do not overlap may be packed by different threads.
+ * @act:      linear_pack_bytes() bytes, aligned to LINEAR_ALIGN. Threads may pack ranges that do not overlap.
  */
 void linear_pack(const struct kernels *kernels, enum act_format format, const float *x, size_t x_stride, uint32_t k,
                  uint32_t m, uint32_t m0, uint32_t m1, void *act);

@@ -81,6 +81,10 @@ int sampler_params_check(const struct sampler_params *params, uint32_t n_vocab, 
  */
 int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sampler **ret,
                 struct fault *reterr);
+
+/**
+ * sampler_free() - takes NULL, returns NULL
+ */
 struct sampler *sampler_free(struct sampler *s);
 
 /**
@@ -88,6 +92,10 @@ struct sampler *sampler_free(struct sampler *s);
  * It keeps nothing between calls: all samplers of the thread share it. Returns 0, -EINVAL (no tokens), -ENOMEM.
  */
 int sampler_workspace_new(uint32_t n_vocab, struct sampler_workspace **ret);
+
+/**
+ * sampler_workspace_free() - takes NULL, returns NULL
+ */
 struct sampler_workspace *sampler_workspace_free(struct sampler_workspace *w);
 
 /**

@@ -31,6 +31,10 @@ struct stops_string {
  * Returns 0; -EINVAL for an empty string; -E2BIG beyond STOPS_MAX or STOPS_BYTES_MAX; -ENOMEM.
  */
 int stops_new(const struct stops_string *strings, size_t n_strings, struct stops **ret);
+
+/**
+ * stops_free() - takes NULL, returns NULL
+ */
 struct stops *stops_free(struct stops *s);
 
 /**

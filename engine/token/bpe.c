@@ -52,7 +52,8 @@ static int allocate(struct merges *m, uint64_t n)
 }
 
 /*
- * @space: where the space between the two spellings is. @last: what the last merge made; vocabularies are usually in the
+ * @space: where the space between the two spellings is. @last: what the last merge made; vocabularies are
+ *         usually in the
  * order of their merges, so that the next one makes the next token.
  */
 static void add_merge(struct merges *m, const struct vocabulary *v, const char *text, size_t n, size_t space,

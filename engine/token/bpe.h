@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * Byte-level BPE ("gpt2"): the bytes of a word merge in the order of the model's list of merges. Private to engine/token.
+ * Byte-level BPE ("gpt2"): the bytes of a word merge in the order of the model's list of merges. Private to
+ * engine/token.
  */
 
 #include <stdbool.h>

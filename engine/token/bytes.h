@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * How byte-level BPE spells bytes: each of the 256 is one printable character. Those that are printable in Latin-1 stand
+ * How byte-level BPE spells bytes: each of the 256 is one printable character. Those that are printable in
+ * Latin-1 stand
  * for themselves, the others are U+0100, U+0101 … in order. (From GPT-2; "Ġ" is the space, "Ċ" the line feed.)
  */
 

@@ -38,7 +38,8 @@ void detokenizer_done(struct detokenizer *d);
 
 /**
  * detokenizer_push() - add a token
- * @ret, @ret_n: the text that is whole now, often "" or one word; valid UTF-8, not terminated; valid until the next call
+ * @ret, @ret_n: the text that is whole now, often "" or one word; valid UTF-8, not terminated; valid until the
+ * next call
  * Returns 0 or -ENOMEM.
  */
 int detokenizer_push(struct detokenizer *d, int32_t id, const char **ret, size_t *ret_n);

@@ -4,7 +4,8 @@
  *
  * An entry of the heap is a rank and the index of a left symbol. It is stale when that symbol has another rank by now:
  * each change of a pair gives its left symbol the new rank and pushes a new entry, so a stale entry is recognised by
- * comparing, and nothing has to be taken out of the middle of the heap. (Should a pair change to another one of the same
+ * comparing, and nothing has to be taken out of the middle of the heap. (Should a pair change to another one
+ * of the same
  * rank, the old entry says exactly what the new one says.)
  *
  * Each symbol can enter with a rank once at the start and twice for every merge, of which there are fewer than symbols:

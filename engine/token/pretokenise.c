@@ -6,7 +6,8 @@
  * Each pattern is applied to the pieces that the one before left: matches become pieces, and so does what lies between
  * them. A piece is a subject of its own, so that anchors and look-aheads see its ends and nothing beyond.
  *
- * PCRE2 checks a subject's UTF-8 before each match, which would make a long text quadratic: so it is checked here, once,
+ * PCRE2 checks a subject's UTF-8 before each match, which would make a long text quadratic: so it is checked
+ * here, once,
  * and PCRE2 is told not to.
  */
 #include "engine/token/pretokenise.h"

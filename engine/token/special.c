@@ -91,7 +91,8 @@ static uint32_t bisect(const struct special *s, const struct vocabulary *v, uint
 }
 
 /* The longest spelling that the text begins with. */
-static int32_t match(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes, bool control)
+static int32_t match(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes,
+                     bool control)
 {
     uint32_t low = s->first[(uint8_t)*text], high = s->first[(uint8_t)*text + 1];
     int32_t best = -1;
@@ -108,8 +109,8 @@ static int32_t match(const struct special *s, const struct vocabulary *v, const 
     return best;
 }
 
-int32_t special_find(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes, bool control,
-                     size_t *ret_at)
+int32_t special_find(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes,
+                     bool control, size_t *ret_at)
 {
     if (control ? s->n == 0 : s->n_added == 0)
         return -1;

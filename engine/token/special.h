@@ -34,5 +34,5 @@ void special_done(struct special *s);
  * @control: look for control and unknown tokens too
  * Returns the id and sets *ret_at; -1 when there is none. O(n_bytes), times SPECIAL_BYTES_MAX at worst.
  */
-int32_t special_find(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes, bool control,
-                     size_t *ret_at);
+int32_t special_find(const struct special *s, const struct vocabulary *v, const char *text, size_t n_bytes,
+                     bool control, size_t *ret_at);

@@ -82,7 +82,8 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 
 /**
  * tokenizer_is_end() - whether a generated @id ends an answer: end of text, of turn or of message
- * Besides the tokens that the metadata name, the control tokens with the usual names of such (<|im_end|>, <|eot_id|> …).
+ * Besides the tokens that the metadata name, the control tokens with the usual names of such (<|im_end|>,
+ * <|eot_id|> …).
  */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 

@@ -272,8 +272,8 @@ static int read_types(struct vocabulary *v, const struct gguf *g, struct fault *
         size_t n;
 
         if (type < 0 || type >= TOKEN_TYPE_MAX) {
-            fault_model_invalid(reterr, (int64_t)gguf_array_offset(&types, i), "token %" PRIu32 " has the unknown type %"
-                                PRId32, i, type);
+            fault_model_invalid(reterr, (int64_t)gguf_array_offset(&types, i),
+                                "token %" PRIu32 " has the unknown type %" PRId32, i, type);
             return -EINVAL;
         }
         text = vocabulary_text(v, i, &n);
@@ -518,8 +518,10 @@ static int check_bytes(const struct vocabulary *v, struct fault *reterr)
 {
     for (unsigned byte = 0; byte < 256 && v->unknown < 0 && !v->byte_level; byte++) {
         if (v->bytes[byte] < 0) {
-            fault_model_invalid(reterr, FAULT_NO_OFFSET, "the tokenizer has no token for the byte 0x%02x and no unknown "
-                                "token", byte);
+            fault_model_invalid(reterr, FAULT_NO_OFFSET,
+                                "the tokenizer has no token for the byte 0x%02x and no unknown "
+                                "token",
+                                byte);
             return -EINVAL;
         }
     }

@@ -3,7 +3,8 @@
 
 /*
  * A model's tokens: spelling, bytes, type, score, and the way back from a spelling to an id. Private to engine/token.
- * Everything lies in a few flat arrays, sized before they are filled: a vocabulary of 256k tokens loads in milliseconds.
+ * Everything lies in a few flat arrays, sized before they are filled: a vocabulary of 256k tokens loads in
+ * milliseconds.
  */
 
 #include <stdbool.h>

@@ -130,8 +130,8 @@ static void print_facts(const struct engine *e)
     char size[UNITS_TEXT_MAX];
 
     engine_facts(e, &f);
-    printf("runs: %s, %s, %.1f M parameters, %" PRIu32 " layers, %" PRIu32 " tokens in the vocabulary, trained for %" PRIu32
-           " tokens of context\n",
+    printf("runs: %s, %s, %.1f M parameters, %" PRIu32 " layers, %" PRIu32
+           " tokens in the vocabulary, trained for %" PRIu32 " tokens of context\n",
            f.architecture, f.quantization, (double)f.n_parameters * 1e-6, f.n_layers, f.n_vocab,
            f.context_trained_tokens);
     printf("one token reads %s of weights", units_format_size(f.bytes_per_token, size));

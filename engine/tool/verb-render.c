@@ -62,7 +62,8 @@ static int find_template(const struct tool_model *m, const char *path, const cha
 
 static int read_variables(json_object **ret)
 {
-    static const struct json_limits limits = {.bytes_max = TOOL_INPUT_BYTES_MAX, .depth_max = 64, .values_max = 1 << 22};
+    static const struct json_limits limits = {
+        .bytes_max = TOOL_INPUT_BYTES_MAX, .depth_max = 64, .values_max = 1 << 22};
     _cleanup_json_ json_object *object = NULL;
     _cleanup_free_ char *text = NULL;
     struct json_error error = {0};

@@ -111,8 +111,11 @@ def rule_lines_are_short():
     for path in files('.c', '.h'):
         if GENERATED.search(path.name):
             continue
+        fenced = False  # a table that is aligned by hand
         for number, line in enumerate(text(path).splitlines(), 1):
-            if len(line) > 120:
+            if 'clang-format o' in line:
+                fenced = 'clang-format off' in line
+            if len(line) > 120 and not fenced and path.parts[0] != 'tests' and not BODIES.match(str(path)):
                 yield '%s:%d: %d columns' % (path, number, len(line))
             if line != line.rstrip() or '\t' in line:
                 yield '%s:%d: a tab, or white space at the end' % (path, number)
