@@ -57,6 +57,12 @@ struct block_iq4_nl {
     uint8_t qs[16];
 } BLOCK_PACKED;
 
+/* 2^(e - 128) * table[q]: the OCP microscaling format, its values doubled to be integers; nibbles as in Q4_0 */
+struct block_mxfp4 {
+    uint8_t e;
+    uint8_t qs[16];
+} BLOCK_PACKED;
+
 /* 16 sub-blocks of 16: d * (scale & 15) * q - dmin * (scale >> 4), q of 2 bits */
 struct block_q2_k {
     uint8_t scales[16];
@@ -112,6 +118,7 @@ _Static_assert(sizeof(struct block_q5_0) == 22 && offsetof(struct block_q5_0, qs
 _Static_assert(sizeof(struct block_q5_1) == 24 && offsetof(struct block_q5_1, qs) == 8, "GGUF layout");
 _Static_assert(sizeof(struct block_q8_0) == 34 && offsetof(struct block_q8_0, qs) == 2, "GGUF layout");
 _Static_assert(sizeof(struct block_iq4_nl) == 18 && offsetof(struct block_iq4_nl, qs) == 2, "GGUF layout");
+_Static_assert(sizeof(struct block_mxfp4) == 17 && offsetof(struct block_mxfp4, qs) == 1, "GGUF layout");
 _Static_assert(sizeof(struct block_q2_k) == 84 && offsetof(struct block_q2_k, d) == 80, "GGUF layout");
 _Static_assert(sizeof(struct block_q3_k) == 110 && offsetof(struct block_q3_k, d) == 108, "GGUF layout");
 _Static_assert(sizeof(struct block_q4_k) == 144 && offsetof(struct block_q4_k, qs) == 16, "GGUF layout");
@@ -121,3 +128,6 @@ _Static_assert(sizeof(struct block_iq4_xs) == 136 && offsetof(struct block_iq4_x
 
 /* The values of IQ4_NL and IQ4_XS: 16 levels, closer together around zero. */
 static const int8_t block_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+/* Twice the values of MXFP4, which are those of a float of two exponent bits and one of mantissa. */
+static const int8_t block_mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};

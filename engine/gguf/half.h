@@ -65,6 +65,12 @@ static inline uint16_t float_to_half(float value)
     return (uint16_t)(sign | (magnitude - 0x38000000u) >> 13);
 }
 
+/* E8M0, the scale of the microscaling formats, halved: 2^(e - 128), subnormal for 0 and 1; never infinite or NaN. */
+static inline float e8m0_half_to_float(uint8_t e)
+{
+    return float_from_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
 static inline float bf16_to_float(uint16_t bf16)
 {
     return float_from_bits((uint32_t)bf16 << 16);

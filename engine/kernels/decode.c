@@ -112,6 +112,18 @@ static void decode_iq4_nl(const void *src, struct decoded_block *ret)
     }
 }
 
+static void decode_mxfp4(const void *src, struct decoded_block *ret)
+{
+    const struct block_mxfp4 *b = src;
+
+    set_simple(ret, 0);
+    ret->d = e8m0_half_to_float(b->e);
+    for (uint32_t i = 0; i < 16; i++) {
+        ret->q[i] = block_mxfp4_values[b->qs[i] & 15];
+        ret->q[i + 16] = block_mxfp4_values[b->qs[i] >> 4];
+    }
+}
+
 /* Byte i of a 32-byte group holds value i of four runs of 32 in its bit pairs; two groups make the block. */
 static void decode_q2_k(const void *src, struct decoded_block *ret)
 {
@@ -226,6 +238,7 @@ static const decode_fn table[TENSOR_TYPE_MAX] = {
     [TENSOR_Q5_1] = decode_q5_1,     [TENSOR_Q8_0] = decode_q8_0,     [TENSOR_IQ4_NL] = decode_iq4_nl,
     [TENSOR_Q2_K] = decode_q2_k,     [TENSOR_Q3_K] = decode_q3_k,     [TENSOR_Q4_K] = decode_q4_k,
     [TENSOR_Q5_K] = decode_q5_k,     [TENSOR_Q6_K] = decode_q6_k,     [TENSOR_IQ4_XS] = decode_iq4_xs,
+    [TENSOR_MXFP4] = decode_mxfp4,
 };
 
 bool block_is_decodable(uint32_t type)

@@ -30,6 +30,7 @@ enum act_format linear_format(const struct kernels *kernels, enum tensor_type ty
     case TENSOR_Q5_1:
     case TENSOR_Q8_0:
     case TENSOR_IQ4_NL:
+    case TENSOR_MXFP4:
         return ACT_Q8_32;
     case TENSOR_Q2_K:
     case TENSOR_Q3_K:

@@ -4,8 +4,8 @@
 /*
  * Every matrix kernel has one row here: what it computes, what it needs and how exact it is. kernels_select() picks
  * from the rows; the tests walk them, so that a new row is tested by existing. To add a kernel: write a file that
- * exports an array of rows, compile it in its own static_library with its own flags, and list the array in registry.c, behind
- * those it is better than.
+ * exports an array of rows, compile it in its own static_library with its own flags, and list the array in
+ * registry.c, behind those it is better than.
  */
 
 #include <stdint.h>

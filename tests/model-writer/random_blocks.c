@@ -126,9 +126,9 @@ static void put_iq1_m_scale(uint8_t *block, uint16_t scale)
 static uint8_t mxfp4_exponent(float std)
 {
     int exponent;
+    float fraction = frexpf(std / 2.9f, &exponent);
 
-    frexpf(std / 2.9f, &exponent);
-    return (uint8_t)(127 + exponent);
+    return (uint8_t)(127 + exponent - (fraction < 0.707f));
 }
 
 void random_blocks_fill(struct random_blocks *r, uint8_t *to, size_t n_bytes)

@@ -307,6 +307,7 @@ DEFINE_ROWS(q5_0, TENSOR_Q5_0, rows_quantised)
 DEFINE_ROWS(q5_1, TENSOR_Q5_1, rows_quantised)
 DEFINE_ROWS(q8_0, TENSOR_Q8_0, rows_quantised)
 DEFINE_ROWS(iq4_nl, TENSOR_IQ4_NL, rows_quantised)
+DEFINE_ROWS(mxfp4, TENSOR_MXFP4, rows_quantised)
 DEFINE_ROWS(q2_k, TENSOR_Q2_K, rows_quantised)
 DEFINE_ROWS(q3_k, TENSOR_Q3_K, rows_quantised)
 DEFINE_ROWS(q4_k, TENSOR_Q4_K, rows_quantised)
@@ -343,6 +344,8 @@ const struct kernel_row linear_scalar_rows[LINEAR_SCALAR_N_ROWS] = {
     ROWS(q8_0, KERNEL_LINEAR_LANES, TENSOR_Q8_0),
     ROWS(iq4_nl, KERNEL_LINEAR_TOKENS, TENSOR_IQ4_NL),
     ROWS(iq4_nl, KERNEL_LINEAR_LANES, TENSOR_IQ4_NL),
+    ROWS(mxfp4, KERNEL_LINEAR_TOKENS, TENSOR_MXFP4),
+    ROWS(mxfp4, KERNEL_LINEAR_LANES, TENSOR_MXFP4),
     ROWS(q2_k, KERNEL_LINEAR_TOKENS, TENSOR_Q2_K),
     ROWS(q2_k, KERNEL_LINEAR_LANES, TENSOR_Q2_K),
     ROWS(q3_k, KERNEL_LINEAR_TOKENS, TENSOR_Q3_K),

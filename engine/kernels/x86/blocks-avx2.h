@@ -89,6 +89,8 @@ TEMPLATE __m256i weights_32(const enum tensor_type type, const uint8_t *p)
         return load_256(p + offsetof(struct block_q8_0, qs));
     case TENSOR_IQ4_NL:
         return iq4_levels(nibbles(p + qs));
+    case TENSOR_MXFP4:
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(mxfp4_levels()), nibbles(p + qs));
     case TENSOR_Q5_0:
     case TENSOR_Q5_1:
         return _mm256_or_si256(nibbles(p + qs), fifth_bits(p + qs - 4));

@@ -211,6 +211,8 @@ TEMPLATE __m512i block_weights_32(const enum tensor_type type, const uint8_t *a,
     q = _mm512_and_si512(shift_odd_lanes(twice_128(a + qs, b + qs)), c0f);
     if (type == TENSOR_IQ4_NL)
         return iq4_levels(q);
+    if (type == TENSOR_MXFP4)
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(mxfp4_levels()), q);
     if (type == TENSOR_Q5_0 || type == TENSOR_Q5_1) {
         qh = qs - 4;
         memcpy(&bits_a, a + qh, 4);
@@ -221,6 +223,16 @@ TEMPLATE __m512i block_weights_32(const enum tensor_type type, const uint8_t *a,
 }
 
 /* --- scales --- */
+
+/* 2^(e - 128) of eight bytes. */
+TEMPLATE __m256 e8m0_scales(__m128i e)
+{
+    const __m256i z = _mm256_cvtepu8_epi32(e);
+
+    return _mm256_castsi256_ps(_mm256_mask_sllv_epi32(_mm256_slli_epi32(_mm256_sub_epi32(z, _mm256_set1_epi32(1)), 23),
+                                                      _mm256_cmplt_epu32_mask(z, _mm256_set1_epi32(2)),
+                                                      _mm256_set1_epi32(0x00200000), z));
+}
 
 #define K4_GATHER(i)  ((i) % 16 < 4 ? (i) % 16 + 4 : (i) % 16 < 8 ? (i) % 16 + 8 : (i) % 16)
 #define K4_FIRST(i)   ((i) % 16 < 12 ? 8 * ((i) % 8) : 8 * ((i) % 8) + 4)

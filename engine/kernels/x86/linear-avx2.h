@@ -10,7 +10,7 @@
 
 #define PACK_AVX2_N_ROWS         3
 #define LINEAR_FLOAT_AVX2_N_ROWS 3
-#define LINEAR_YMM_N_ROWS        24
+#define LINEAR_YMM_N_ROWS        26
 
 extern const struct kernel_row pack_avx2_rows[PACK_AVX2_N_ROWS];
 extern const struct kernel_row linear_float_avx2_rows[LINEAR_FLOAT_AVX2_N_ROWS];

@@ -14,8 +14,8 @@
 #define PACK_AVX512_N_ROWS             3
 #define LINEAR_FLOAT_AVX512_N_ROWS     3
 #define LINEAR_TOKENS256_AVX512_N_ROWS 6
-#define LINEAR_TOKENS32_AVX512_N_ROWS  6
-#define LINEAR_LANES_AVX512_N_ROWS     12
+#define LINEAR_TOKENS32_AVX512_N_ROWS  7
+#define LINEAR_LANES_AVX512_N_ROWS     13
 
 extern const struct kernel_row linear_tokens256_avx512_rows[LINEAR_TOKENS256_AVX512_N_ROWS];
 extern const struct kernel_row pack_avx512_rows[PACK_AVX512_N_ROWS];

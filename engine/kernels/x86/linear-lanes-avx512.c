@@ -85,6 +85,14 @@ TEMPLATE void unpack_32(const enum tensor_type type, const uint8_t *p, uint32_t 
 
         _mm512_store_si512(row->q + 32 * i, block_weights_32(type, a, b));
     }
+    if (type == TENSOR_MXFP4) {
+        uint8_t e[8];
+
+        for (uint32_t i = 0; i < 8; i++)
+            e[i] = i < n_blocks ? p[i * bytes] : 0;
+        _mm256_store_ps(row->d32, e8m0_scales(_mm_loadl_epi64((const void *)e)));
+        return;
+    }
 #define INSERT(i)                                                                                                  \
     {                                                                                                              \
         const uint8_t *at = i < n_blocks ? p + i * bytes : last;                                                   \
@@ -454,6 +462,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
     X(q5_1, TENSOR_Q5_1)                                                                                           \
     X(q8_0, TENSOR_Q8_0)                                                                                           \
     X(iq4_nl, TENSOR_IQ4_NL)                                                                                       \
+    X(mxfp4, TENSOR_MXFP4)                                                                                         \
     X(q2_k, TENSOR_Q2_K)                                                                                           \
     X(q3_k, TENSOR_Q3_K)                                                                                           \
     X(q4_k, TENSOR_Q4_K)                                                                                           \

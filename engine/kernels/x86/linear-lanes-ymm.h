@@ -59,6 +59,7 @@ TEMPLATE int word_steps(const enum tensor_type type)
     case TENSOR_Q5_K: /* 31 * 254 */
     case TENSOR_Q5_0:
     case TENSOR_Q5_1:
+    case TENSOR_MXFP4: /* 28 * 254 */
         return 4;
     case TENSOR_Q6_K: /* 63 * 254 */
         return 2;
@@ -127,7 +128,7 @@ TEMPLATE void ymm_unpack_32(const enum tensor_type type, const uint8_t *p, uint3
         const uint8_t *at = p + j * type_block_bytes(type);
 
         store_weights(type, row, (int)j, weights_32(type, at));
-        row->d32[j] = load_half(at);
+        row->d32[j] = load_scale_32(type, at);
         if (type_has_mins(type)) /* the format adds m, the rule subtracts dmin */
             row->dmin32[j] = -load_half(at + 2);
     }

@@ -80,6 +80,14 @@ TEMPLATE __m128 four_halves(const uint8_t *const p[4], size_t at)
     return _mm_cvtph_ps(_mm_cvtsi64_si128((int64_t)bits));
 }
 
+/* The scales of four 32-blocks. */
+TEMPLATE __m128 four_scales(const enum tensor_type type, const uint8_t *const p[4])
+{
+    if (type == TENSOR_MXFP4)
+        return _mm_set_ps(e8m0_half_to_float(*p[3]), e8m0_half_to_float(*p[2]), e8m0_half_to_float(*p[1]), e8m0_half_to_float(*p[0]));
+    return four_halves(p, 0);
+}
+
 /* The first n of four lanes. */
 TEMPLATE __m128 first_lanes(__m128 z, uint32_t n)
 {
@@ -113,7 +121,7 @@ TEMPLATE void step_32(const enum tensor_type type, const uint8_t *const p[4], co
                       uint32_t n, const int n_tokens, float *terms, size_t token_stride)
 {
     const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
-    __m128 d = four_halves(p, 0), m = type_has_mins(type) ? four_halves(p, 2) : _mm_setzero_ps();
+    __m128 d = four_scales(type, p), m = type_has_mins(type) ? four_halves(p, 2) : _mm_setzero_ps();
     __m256i w[4];
 
     UNROLL(4)
@@ -132,8 +140,8 @@ TEMPLATE void step_32(const enum tensor_type type, const uint8_t *const p[4], co
             S[k] = add_word_products(zero, type_is_wide(type) ? signed_byte_products(w[k], a) : byte_products(w[k], a), ones);
         }
         total = fold_four(S[0], S[1], S[2], S[3]);
-        if (type == TENSOR_Q4_0 || type == TENSOR_Q5_0)
-            total = _mm_sub_epi32(total, _mm_slli_epi32(sums, type == TENSOR_Q4_0 ? 3 : 4));
+        if (type_offset_log2(type) >= 0 && !type_is_wide(type))
+            total = _mm_sub_epi32(total, _mm_slli_epi32(sums, type_offset_log2(type) < 0 ? 0 : type_offset_log2(type)));
         c = _mm_mul_ps(_mm_cvtepi32_ps(total), _mm_mul_ps(d, dx));
         if (type_has_mins(type)) /* the format adds m where the rule subtracts dmin: both signs cancel */
             c = _mm_fmadd_ps(_mm_cvtepi32_ps(sums), _mm_mul_ps(m, dx), c);

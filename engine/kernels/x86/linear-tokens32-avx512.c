@@ -30,6 +30,16 @@ WORD_TABLE(pick_10_0, PICK_10_0);
 WORD_TABLE(pick_10_1, PICK_10_1);
 WORD_TABLE(pick_17, PICK_17);
 
+/* The first bytes of eight blocks of 17 bytes in two registers of 64 bytes, four blocks in each. */
+#define PICK_MXFP4(i) ((i) % 8 < 4 ? (i) % 4 * 17 : 64 + (i) % 4 * 17)
+
+BYTE_TABLE(pick_mxfp4, PICK_MXFP4);
+
+TEMPLATE __m512 join_halves(__m256 low, __m256 high)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+
 TEMPLATE __m512 widen_halves(__m128i low, __m128i high)
 {
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
@@ -52,6 +62,20 @@ TEMPLATE __m512 block_scales(const enum tensor_type type, const uint8_t *p, uint
     __m128i z[2];
 
     p = unrelated(p);
+    if (type == TENSOR_MXFP4 && n == 16) {
+        const __m512i pick = load_table(pick_mxfp4);
+        __m512i low = _mm512_permutex2var_epi8(_mm512_loadu_si512(p), pick, _mm512_loadu_si512(p + 4 * bytes));
+        __m512i high = _mm512_permutex2var_epi8(_mm512_loadu_si512(p + 8 * bytes), pick, _mm512_loadu_si512(p + 12 * bytes));
+
+        return join_halves(e8m0_scales(_mm512_castsi512_si128(low)), e8m0_scales(_mm512_castsi512_si128(high)));
+    }
+    if (type == TENSOR_MXFP4) {
+        uint8_t e[16];
+
+        for (uint32_t i = 0; i < 16; i++)
+            e[i] = *block_at(type, p, n, i);
+        return join_halves(e8m0_scales(_mm_loadl_epi64((const void *)e)), e8m0_scales(_mm_loadl_epi64((const void *)(e + 8))));
+    }
     if (n == 16 && (bytes == 18 || bytes == 20)) {
         __m512i pick = load_table(bytes == 18 ? pick_9_0 : at == 0 ? pick_10_0 : pick_10_1);
 
@@ -191,6 +215,7 @@ DEFINE_ROWS(q5_0, TENSOR_Q5_0)
 DEFINE_ROWS(q5_1, TENSOR_Q5_1)
 DEFINE_ROWS(q8_0, TENSOR_Q8_0)
 DEFINE_ROWS(iq4_nl, TENSOR_IQ4_NL)
+DEFINE_ROWS(mxfp4, TENSOR_MXFP4)
 
 #define ROW(name, type)                                                                                            \
     {                                                                                                              \
@@ -201,4 +226,5 @@ DEFINE_ROWS(iq4_nl, TENSOR_IQ4_NL)
 const struct kernel_row linear_tokens32_avx512_rows[LINEAR_TOKENS32_AVX512_N_ROWS] = {
     ROW(q4_0, TENSOR_Q4_0), ROW(q4_1, TENSOR_Q4_1), ROW(q5_0, TENSOR_Q5_0),
     ROW(q5_1, TENSOR_Q5_1), ROW(q8_0, TENSOR_Q8_0), ROW(iq4_nl, TENSOR_IQ4_NL),
+    ROW(mxfp4, TENSOR_MXFP4),
 };

@@ -16,6 +16,7 @@
     X(q5_1, TENSOR_Q5_1)                                                                                           \
     X(q8_0, TENSOR_Q8_0)                                                                                           \
     X(iq4_nl, TENSOR_IQ4_NL)                                                                                       \
+    X(mxfp4, TENSOR_MXFP4)                                                                                         \
     X(q2_k, TENSOR_Q2_K)                                                                                           \
     X(q3_k, TENSOR_Q3_K)                                                                                           \
     X(q4_k, TENSOR_Q4_K)                                                                                           \

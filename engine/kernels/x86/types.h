@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/gguf/blocks.h"
+#include "engine/gguf/half.h"
 #include "engine/gguf/types.h"
 #include "engine/kernels/x86/unroll.h"
 
@@ -35,6 +36,7 @@ TEMPLATE int type_offset_log2(const enum tensor_type type)
     case TENSOR_Q4_0:
         return 3;
     case TENSOR_Q5_0:
+    case TENSOR_MXFP4:
         return 4;
     case TENSOR_Q6_K:
         return 5;
@@ -67,6 +69,8 @@ TEMPLATE size_t type_block_bytes(const enum tensor_type type)
         return sizeof(struct block_q8_0);
     case TENSOR_IQ4_NL:
         return sizeof(struct block_iq4_nl);
+    case TENSOR_MXFP4:
+        return sizeof(struct block_mxfp4);
     case TENSOR_Q2_K:
         return sizeof(struct block_q2_k);
     case TENSOR_Q3_K:
@@ -108,4 +112,16 @@ TEMPLATE uint16_t load_u16(const void *p)
 TEMPLATE float load_half(const void *p)
 {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p))));
+}
+
+/* The scale of a block of 32. */
+TEMPLATE float load_scale_32(const enum tensor_type type, const uint8_t *p)
+{
+    return type == TENSOR_MXFP4 ? e8m0_half_to_float(*p) : load_half(p);
+}
+
+/* MXFP4's values + 16, by nibble. */
+TEMPLATE __m128i mxfp4_levels(void)
+{
+    return _mm_add_epi8(_mm_loadu_si128((const void *)block_mxfp4_values), _mm_set1_epi8(16));
 }

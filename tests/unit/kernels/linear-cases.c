@@ -121,6 +121,16 @@ static const struct {
     [TENSOR_IQ4_XS] = {0, -1},
 };
 
+/* MXFP4's scale is an exponent. */
+static uint8_t draw_exponent(enum case_weights kind, uint64_t *seed)
+{
+    static const uint8_t extremes[] = {0, 1, 2, 127, 128, 254, 255};
+
+    if (kind == WEIGHTS_EXTREME)
+        return extremes[random_below(seed, sizeof(extremes))];
+    return (uint8_t)(116 + random_below(seed, 8));
+}
+
 static uint16_t draw_scale(enum case_weights kind, uint64_t *seed)
 {
     static const uint16_t extremes[] = {0x7BFF, 0xFBFF, 0, 0x8000, 1, 0x8001, 0x0400, 0x3C00, 0x03FF, 0xBE66};
@@ -161,6 +171,10 @@ void fill_weights(uint8_t *row, enum tensor_type type, uint32_t k, enum case_wei
     for (size_t at = 0; at < n_bytes; at += traits->block_bytes) {
         uint16_t d = draw_scale(kind, seed), m = draw_scale(kind, seed);
 
+        if (type == TENSOR_MXFP4) {
+            row[at] = draw_exponent(kind, seed);
+            continue;
+        }
         memcpy(row + at + scale_offset[type].d, &d, 2);
         if (scale_offset[type].m >= 0)
             memcpy(row + at + scale_offset[type].m, &m, 2);
