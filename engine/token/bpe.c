@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Byte-level BPE. Spellings matter while the merges are read only: after that a symbol is a token id, a merge is a pair
- * of ids, and no text is compared any more.
+ * Byte-pair encoding. Spellings matter while the merges are read only: after that a symbol is a token id, a
+ * merge is a pair of ids, and no text is compared any more.
  */
 #include "engine/token/bpe.h"
 
@@ -10,14 +10,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/fault.h"
+#include "base/utf8.h"
 #include "engine/gguf/read.h"
 #include "engine/token/bytes.h"
+#include "engine/token/families.h"
 #include "engine/token/ids.h"
 #include "engine/token/limits.h"
 #include "engine/token/merge.h"
 #include "engine/token/table.h"
 #include "engine/token/vocabulary.h"
+
+/* U+2581, which stands for a space in raw vocabularies. */
+static const char underline[] = "\xE2\x96\x81";
+
+#define UNDERLINE_BYTES 3
 
 void merges_done(struct merges *m)
 {
@@ -159,10 +167,10 @@ static int encode_part(const struct vocabulary *v, const struct merges *merges, 
     return 0;
 }
 
-int bpe_encode_word(const struct vocabulary *v, const struct merges *merges, bool whole_words, struct merger *m,
+int bpe_encode_word(const struct vocabulary *v, const struct merges *merges, unsigned flags, struct merger *m,
                     const char *word, size_t n_bytes, struct ids *to)
 {
-    int32_t id = whole_words ? whole_word(v, word, n_bytes) : -1;
+    int32_t id = flags & FAMILY_WHOLE_WORDS ? whole_word(v, word, n_bytes) : -1;
 
     if (id >= 0)
         return ids_add(to, id);
@@ -170,6 +178,92 @@ int bpe_encode_word(const struct vocabulary *v, const struct merges *merges, boo
         size_t n = n_bytes < WORD_BYTES_MAX ? n_bytes : WORD_BYTES_MAX;
         int r = encode_part(v, merges, m, word, n, to);
 
+        if (r < 0)
+            return r;
+        word += n;
+        n_bytes -= n;
+    }
+    return 0;
+}
+
+static int add_bytes(const struct vocabulary *v, const char *text, size_t n, struct ids *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = v->bytes[(uint8_t)text[i]];
+
+        if (id >= 0 && ids_add(to, id) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* The next character of a text, or a byte that is none. */
+static size_t character_bytes(const char *text, size_t n)
+{
+    uint32_t code;
+    int length = utf8_decode(text, n, &code);
+
+    return length > 0 ? (size_t)length : 1;
+}
+
+/* @spelled has room for UNDERLINE_BYTES times @n bytes. */
+static int encode_raw_part(const struct vocabulary *v, const struct merges *merges, struct merger *m, const char *word,
+                           size_t n, char *spelled, struct ids *to)
+{
+    size_t n_spelled = 0, length;
+    int r;
+
+    r = merger_begin(m, n);
+    if (r < 0)
+        return r;
+    for (size_t at = 0; at < n; at += length) {
+        bool space = word[at] == ' ';
+        size_t n_symbol;
+
+        length = character_bytes(word + at, n - at);
+        n_symbol = space ? UNDERLINE_BYTES : length;
+        memcpy(spelled + n_spelled, space ? underline : word + at, n_symbol);
+        merger_add(m, (uint32_t)n_symbol, vocabulary_find_plain(v, spelled + n_spelled, n_symbol));
+        n_spelled += n_symbol;
+    }
+    merger_run(m, spelled, rank, merges);
+    for (int32_t i = 0; i >= 0 && m->n_symbols > 0; i = m->symbols[i].next) {
+        const struct symbol *s = &m->symbols[i];
+
+        r = s->id >= 0 ? ids_add(to, s->id) : add_bytes(v, spelled + s->start, s->n_bytes, to);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static bool is_line_feeds(const char *word, size_t n)
+{
+    while (n > 0 && word[n - 1] == '\n')
+        n--;
+    return n == 0;
+}
+
+int bpe_encode_raw_word(const struct vocabulary *v, const struct merges *merges, unsigned flags, struct merger *m,
+                        const char *word, size_t n_bytes, struct ids *to)
+{
+    _cleanup_free_ char *spelled = NULL;
+    int32_t id = -1;
+
+    if ((flags & FAMILY_WHOLE_LINE_FEEDS) && is_line_feeds(word, n_bytes))
+        id = vocabulary_find_plain(v, word, n_bytes);
+    if (id >= 0)
+        return ids_add(to, id);
+    spelled = malloc(UNDERLINE_BYTES * (n_bytes < WORD_BYTES_MAX ? n_bytes : WORD_BYTES_MAX) + 1);
+    if (!spelled)
+        return -ENOMEM;
+    while (n_bytes > 0) {
+        size_t n = n_bytes < WORD_BYTES_MAX ? n_bytes : utf8_cut(word, WORD_BYTES_MAX);
+        int r;
+
+        /* Nothing but the inside of characters: no UTF-8, so it does not matter where it is cut. */
+        n = n > 0 ? n : WORD_BYTES_MAX;
+        r = encode_raw_part(v, merges, m, word, n, spelled, to);
         if (r < 0)
             return r;
         word += n;

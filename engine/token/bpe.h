@@ -2,11 +2,10 @@
 #pragma once
 
 /*
- * Byte-level BPE ("gpt2"): the bytes of a word merge in the order of the model's list of merges. Private to
- * engine/token.
+ * Byte-pair encoding ("gpt2"): the bytes of a word merge in the order of the model's list of merges. In raw
+ * vocabularies ("gemma4") characters merge, with U+2581 for spaces. Private to engine/token.
  */
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,8 +40,14 @@ void merges_done(struct merges *m);
 
 /**
  * bpe_encode_word() - append the ids of one word, as the pre-tokenizer cut it
- * @whole_words: take the word as a token if it is one, whatever the merges say
+ * @flags: enum family_flags: FAMILY_WHOLE_WORDS takes the word as a token if it is one, whatever the merges say
  * A byte that the vocabulary has no token for is left out. Returns 0 or -ENOMEM.
  */
-int bpe_encode_word(const struct vocabulary *v, const struct merges *merges, bool whole_words, struct merger *m,
+int bpe_encode_word(const struct vocabulary *v, const struct merges *merges, unsigned flags, struct merger *m,
                     const char *word, size_t n_bytes, struct ids *to);
+
+/**
+ * bpe_encode_raw_word() - the same for raw vocabularies: a character without a token is its bytes' tokens
+ */
+int bpe_encode_raw_word(const struct vocabulary *v, const struct merges *merges, unsigned flags, struct merger *m,
+                        const char *word, size_t n_bytes, struct ids *to);

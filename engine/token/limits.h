@@ -21,6 +21,11 @@
  */
 #define WORD_BYTES_MAX (1u << 20)
 
+/*
+ * A map of characters may make a text longer: NFKC by a few percent in any real text, a hostile one by 255 times.
+ */
+#define NORMALISED_BYTES_MAX (256u << 20)
+
 /* Per match of a splitting pattern. Steps are linear in the text for all patterns here; this is for the unforeseen. */
 #define MATCH_STEPS_MAX (1u << 28)
 #define MATCH_HEAP_KIB_MAX (64u << 10)

@@ -13,7 +13,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-struct fault;
+struct family;
 
 #define PATTERNS_MAX 6
 
@@ -21,18 +21,17 @@ struct pretokenizer {
     pcre2_code *codes[PATTERNS_MAX]; /* one after the other: each cuts what the ones before left in one piece */
     size_t n_codes;
     pcre2_match_context *context;
-    bool whole_words; /* a word that is a token as it stands is not put together by merges */
-    bool adds_bos;    /* when the metadata do not say */
+    const struct family *family;
 };
 
 /* Called for each word in order; anything but 0 ends the splitting and is returned. */
 typedef int (*pretokenizer_word_fn)(void *context, const char *word, size_t n_bytes);
 
 /**
- * pretokenizer_init() - the patterns called @name ("llama-bpe"), [n_name] bytes that come from a file; @p is all zero
- * pretokenizer_done() has to be called even on failure. Returns 0, -ENOENT (no such name), -ENOMEM.
+ * pretokenizer_init() - compile the patterns of @family, a row of the table; @p is all zero
+ * pretokenizer_done() has to be called even on failure. Returns 0, -ENOMEM.
  */
-int pretokenizer_init(struct pretokenizer *p, const char *name, size_t n_name);
+int pretokenizer_init(struct pretokenizer *p, const struct family *family);
 
 /**
  * pretokenizer_done() - release the compiled patterns

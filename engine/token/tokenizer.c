@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Puts the parts of a tokenizer together. A text goes through three stages: tokens that are searched for by spelling
- * cut it into stretches (special.c); byte-level vocabularies cut those into words (pretokenise.c); the rest is merging
- * (spm.c, bpe.c). Called by the worker and the tools; a tokenizer is never written after tokenizer_new().
+ * Puts the parts of a tokenizer together. A text goes through three stages: tokens that are searched for by
+ * spelling cut it into stretches (special.c); byte-pair vocabularies cut those into words (pretokenise.c);
+ * the rest is what the kind of vocabulary does with a word or a stretch (spm.c, bpe.c, wpm.c, ugm.c).
+ * Called by the worker and the tools; a tokenizer is never written after tokenizer_new().
  */
 #include "engine/token/tokenizer.h"
 
@@ -14,20 +15,26 @@
 #include "base/fault.h"
 #include "engine/gguf/read.h"
 #include "engine/token/bpe.h"
+#include "engine/token/families.h"
 #include "engine/token/ids.h"
 #include "engine/token/merge.h"
 #include "engine/token/pretokenise.h"
 #include "engine/token/special.h"
 #include "engine/token/spm.h"
+#include "engine/token/ugm.h"
 #include "engine/token/vocabulary.h"
+#include "engine/token/wpm.h"
 
 struct tokenizer {
     struct vocabulary vocabulary;
     struct special special;
+    const char *kind; /* as tokenizer.ggml.model spells it */
     bool adds_bos, adds_eos;
-    bool words_apart, space_prefix; /* "llama" */
-    struct merges merges;           /* "gpt2" */
+    bool words_apart, space_prefix; /* SPM */
+    struct merges merges;           /* BPE and RAW_BPE */
     struct pretokenizer pre;
+    struct wpm wpm;
+    struct ugm ugm;
 };
 
 DEFINE_CLEANUP(struct tokenizer *, tokenizer_free)
@@ -47,6 +54,8 @@ struct tokenizer *tokenizer_free(struct tokenizer *t)
     special_done(&t->special);
     merges_done(&t->merges);
     pretokenizer_done(&t->pre);
+    wpm_done(&t->wpm);
+    ugm_done(&t->ugm);
     free(t);
     return NULL;
 }
@@ -67,41 +76,55 @@ static bool is(struct gguf_string name, const char *wanted)
     return name.n_bytes == strlen(wanted) && memcmp(name.data, wanted, name.n_bytes) == 0;
 }
 
-static int read_kind(const struct gguf *g, bool *ret_byte_level, struct fault *reterr)
+static const struct kind {
+    const char *name; /* as tokenizer.ggml.model spells it */
+    enum vocabulary_kind kind;
+    const char *family; /* where the format does not name one */
+} kinds[] = {
+    {"llama", VOCABULARY_SPM, NULL}, {"gpt2", VOCABULARY_BPE, NULL}, {"gemma4", VOCABULARY_RAW_BPE, "gemma4"},
+    {"bert", VOCABULARY_WPM, NULL},  {"t5", VOCABULARY_UGM, NULL},
+};
+
+static int read_kind(const struct gguf *g, const struct kind **ret, struct fault *reterr)
 {
-    struct gguf_string kind;
+    struct gguf_string name;
     char buffer[64];
     int r;
 
-    r = gguf_get_string(g, "tokenizer.ggml.model", &kind, reterr);
+    r = gguf_get_string(g, "tokenizer.ggml.model", &name, reterr);
     if (r < 0)
         return r;
-    if (!is(kind, "llama") && !is(kind, "gpt2")) {
-        fault_model_invalid(reterr, (int64_t)gguf_find_key(g, "tokenizer.ggml.model")->offset,
-                            "tokenizers of the kind \"%s\" are not read, only \"llama\" and \"gpt2\"",
-                            shown(kind, buffer));
-        return -EINVAL;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        if (is(name, kinds[i].name)) {
+            *ret = &kinds[i];
+            return 0;
+        }
     }
-    *ret_byte_level = is(kind, "gpt2");
-    return 0;
+    fault_model_invalid(reterr, (int64_t)gguf_find_key(g, "tokenizer.ggml.model")->offset,
+                        "tokenizers of the kind \"%s\" are not read, only \"llama\", \"gpt2\", \"gemma4\", "
+                        "\"bert\" and \"t5\"", shown(name, buffer));
+    return -EINVAL;
 }
 
-static int read_pretokenizer(struct tokenizer *t, const struct gguf *g, struct fault *reterr)
+static int read_family(const struct gguf *g, const struct kind *kind, const struct family **ret, struct fault *reterr)
 {
     struct gguf_string name = {.data = "default", .n_bytes = 7};
     char buffer[64];
-    int r;
+    int r = 0;
 
-    r = gguf_get_string(g, "tokenizer.ggml.pre", &name, reterr);
+    if (kind->family)
+        name = (struct gguf_string){.data = kind->family, .n_bytes = strlen(kind->family)};
+    else
+        r = gguf_get_string(g, "tokenizer.ggml.pre", &name, reterr);
     if (r < 0 && r != -ENOENT)
         return r;
-    r = pretokenizer_init(&t->pre, name.data, name.n_bytes);
-    if (r == -ENOENT) {
+    *ret = family_find(name.data, name.n_bytes);
+    if (!*ret) {
         fault_model_invalid(reterr, (int64_t)gguf_find_key(g, "tokenizer.ggml.pre")->offset,
                             "the pre-tokenizer \"%s\" is not known", shown(name, buffer));
         return -EINVAL;
     }
-    return r;
+    return 0;
 }
 
 /* A flag of the metadata; keeps *value when it is absent. */
@@ -112,49 +135,88 @@ static int read_flag(const struct gguf *g, const char *key, bool *value, struct 
     return r == -ENOENT ? 0 : r;
 }
 
-static int read_kind_parts(struct tokenizer *t, const struct gguf *g, struct fault *reterr)
+/* What the vocabulary's kind needs besides the vocabulary; and what it takes for granted of flags that are absent. */
+static int read_kind_parts(struct tokenizer *t, const struct gguf *g, const struct family *family, struct fault *reterr)
 {
-    int r;
+    switch (t->vocabulary.kind) {
+    case VOCABULARY_SPM:
+        t->adds_bos = true;
+        t->space_prefix = true;
+        t->words_apart = spm_words_apart(&t->vocabulary);
+        return read_flag(g, "tokenizer.ggml.add_space_prefix", &t->space_prefix, reterr);
+    case VOCABULARY_BPE:
+    case VOCABULARY_RAW_BPE: {
+        int r = pretokenizer_init(&t->pre, family);
 
-    if (t->vocabulary.byte_level) {
-        r = read_pretokenizer(t, g, reterr);
-        if (r < 0)
-            return r;
-        t->adds_bos = t->pre.adds_bos;
-        return merges_init(&t->merges, &t->vocabulary, g, reterr);
+        t->adds_bos = family->flags & FAMILY_ADDS_BOS;
+        return r < 0 ? r : merges_init(&t->merges, &t->vocabulary, g, reterr);
     }
-    t->adds_bos = true;
-    t->space_prefix = true;
-    t->words_apart = spm_words_apart(&t->vocabulary);
-    return read_flag(g, "tokenizer.ggml.add_space_prefix", &t->space_prefix, reterr);
+    case VOCABULARY_WPM:
+        return wpm_init(&t->wpm, &t->vocabulary, g, reterr);
+    case VOCABULARY_UGM:
+        t->adds_eos = true;
+        return ugm_init(&t->ugm, &t->vocabulary, g, reterr);
+    case VOCABULARY_KIND_MAX:
+        break;
+    }
+    return -EINVAL;
 }
 
-int tokenizer_new(const struct gguf *g, struct tokenizer **ret, struct fault *reterr)
+/* Which tokens stand before and behind a text. */
+static int read_ends(struct tokenizer *t, const struct gguf *g, struct fault *reterr)
 {
-    _cleanup_(tokenizer_freep) struct tokenizer *t = NULL;
-    bool byte_level;
+    struct vocabulary *v = &t->vocabulary;
     int r;
 
-    r = read_kind(g, &byte_level, reterr);
-    if (r < 0)
-        return r;
-    t = calloc(1, sizeof(*t));
-    if (!t)
-        return -ENOMEM;
-    r = vocabulary_init(&t->vocabulary, g, byte_level, reterr);
-    if (r < 0)
-        return r;
-    r = read_kind_parts(t, g, reterr);
-    if (r < 0)
-        return r;
     r = read_flag(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, reterr);
     if (r < 0)
         return r;
     r = read_flag(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, reterr);
     if (r < 0)
         return r;
-    t->adds_bos = t->adds_bos && t->vocabulary.bos >= 0;
-    t->adds_eos = t->adds_eos && t->vocabulary.eos >= 0;
+    /* BERT's texts always stand between [CLS] and [SEP], and Gemma 4's files deny the token that the model needs. */
+    if (v->kind == VOCABULARY_WPM) {
+        t->adds_bos = t->adds_eos = true;
+        v->eos = v->separator >= 0 ? v->separator : v->eos;
+    }
+    if (v->kind == VOCABULARY_RAW_BPE && (t->pre.family->flags & FAMILY_ADDS_BOS))
+        t->adds_bos = true;
+    t->adds_bos = t->adds_bos && v->bos >= 0;
+    t->adds_eos = t->adds_eos && v->eos >= 0;
+    return 0;
+}
+
+int tokenizer_new(const struct gguf *g, struct tokenizer **ret, struct fault *reterr)
+{
+    _cleanup_(tokenizer_freep) struct tokenizer *t = NULL;
+    const struct family *family = NULL;
+    const struct kind *kind;
+    enum vocabulary_kind spelled;
+    int r;
+
+    r = read_kind(g, &kind, reterr);
+    if (r < 0)
+        return r;
+    spelled = kind->kind;
+    if (spelled == VOCABULARY_BPE || spelled == VOCABULARY_RAW_BPE) {
+        r = read_family(g, kind, &family, reterr);
+        if (r < 0)
+            return r;
+        spelled = family->flags & FAMILY_RAW ? VOCABULARY_RAW_BPE : VOCABULARY_BPE;
+    }
+    t = calloc(1, sizeof(*t));
+    if (!t)
+        return -ENOMEM;
+    t->kind = kind->name;
+    r = vocabulary_init(&t->vocabulary, g, spelled, reterr);
+    if (r < 0)
+        return r;
+    r = read_kind_parts(t, g, family, reterr);
+    if (r < 0)
+        return r;
+    r = read_ends(t, g, reterr);
+    if (r < 0)
+        return r;
     r = special_init(&t->special, &t->vocabulary);
     if (r < 0)
         return r;
@@ -165,20 +227,36 @@ int tokenizer_new(const struct gguf *g, struct tokenizer **ret, struct fault *re
 static int encode_word(void *context, const char *word, size_t n_bytes)
 {
     struct encoding *e = context;
+    const struct tokenizer *t = e->t;
+    unsigned flags = t->pre.family->flags;
 
-    return bpe_encode_word(&e->t->vocabulary, &e->t->merges, e->t->pre.whole_words, &e->merger, word, n_bytes, &e->ids);
+    if (t->vocabulary.kind == VOCABULARY_RAW_BPE)
+        return bpe_encode_raw_word(&t->vocabulary, &t->merges, flags, &e->merger, word, n_bytes, &e->ids);
+    return bpe_encode_word(&t->vocabulary, &t->merges, flags, &e->merger, word, n_bytes, &e->ids);
 }
 
 /* A stretch of text without spelled-out tokens. @first: at the beginning, or behind such a token. */
 static int encode_stretch(struct encoding *e, const char *text, size_t n_bytes, bool first)
 {
     const struct tokenizer *t = e->t;
+    const struct vocabulary *v = &t->vocabulary;
 
     if (n_bytes == 0)
         return 0;
-    if (t->vocabulary.byte_level)
+    switch (v->kind) {
+    case VOCABULARY_SPM:
+        return spm_encode(v, t->words_apart, &e->merger, text, n_bytes, first && t->space_prefix, &e->ids);
+    case VOCABULARY_BPE:
+    case VOCABULARY_RAW_BPE:
         return pretokenizer_split(&t->pre, text, n_bytes, encode_word, e);
-    return spm_encode(&t->vocabulary, t->words_apart, &e->merger, text, n_bytes, first && t->space_prefix, &e->ids);
+    case VOCABULARY_WPM:
+        return wpm_encode(&t->wpm, v, text, n_bytes, &e->ids);
+    case VOCABULARY_UGM:
+        return ugm_encode(&t->ugm, v, text, n_bytes, &e->ids);
+    case VOCABULARY_KIND_MAX:
+        break;
+    }
+    return -EINVAL;
 }
 
 static bool is_space(char c)
@@ -308,5 +386,5 @@ bool tokenizer_adds_bos(const struct tokenizer *t)
 
 const char *tokenizer_kind(const struct tokenizer *t)
 {
-    return t->vocabulary.byte_level ? "gpt2" : "llama";
+    return t->kind;
 }

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * Text to token ids and back, as a model's own vocabulary says: SentencePiece with byte fallback ("llama") and
- * byte-level BPE ("gpt2"). A tokenizer does not change once it is made: any number of threads may use it at once.
+ * Text to token ids and back, as a model's own vocabulary says: SentencePiece with byte fallback ("llama"), byte-level
+ * BPE ("gpt2"), BPE over characters ("gemma4"), WordPiece ("bert") and SentencePiece's unigram model ("t5").
+ * A tokenizer does not change once it is made: any number of threads may use it at once.
  *
  * Control tokens (<s>, <|im_start|> …) never come out of plain text: only where the caller passes TOKENIZE_SPECIAL is
  * their spelling looked for.
@@ -40,7 +41,7 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
 
 /**
  * tokenizer_encode() - the token ids of a text
- * @text:    [n_bytes], need not be UTF-8: bytes that are not become byte tokens
+ * @text:    [n_bytes], need not be UTF-8: bytes that are not become byte tokens, or U+FFFD ("t5"), or nothing ("bert")
  * @flags:   enum tokenizer_flags
  * @ret_ids: [*ret_n], the caller frees it; never NULL on success
  * Returns 0; -E2BIG (more than TOKENIZE_BYTES_MAX bytes); -ERANGE (splitting the text takes too many steps); -ENOMEM.
@@ -98,6 +99,6 @@ bool tokenizer_is_control(const struct tokenizer *t, int32_t id);
 bool tokenizer_adds_bos(const struct tokenizer *t);
 
 /**
- * tokenizer_kind() - "llama" or "gpt2"
+ * tokenizer_kind() - "llama", "gpt2", "gemma4", "bert" or "t5"
  */
 const char *tokenizer_kind(const struct tokenizer *t);

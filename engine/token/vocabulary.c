@@ -277,7 +277,7 @@ static int read_types(struct vocabulary *v, const struct gguf *g, struct fault *
             return -EINVAL;
         }
         text = vocabulary_text(v, i, &n);
-        if (r == -ENOENT && !v->byte_level && spelled_byte(text, n) >= 0)
+        if (r == -ENOENT && v->kind != VOCABULARY_BPE && spelled_byte(text, n) >= 0)
             type = TOKEN_BYTE;
         if (type == TOKEN_BYTE && spelled_byte(text, n) < 0) {
             fault_model_invalid(reterr, (int64_t)gguf_array_offset(&types, i), "token %" PRIu32
@@ -338,19 +338,34 @@ static int read_id(const struct vocabulary *v, const struct gguf *g, const char 
     return 0;
 }
 
+/* What the format takes for granted of each kind. */
+static const struct roles {
+    int32_t bos, eos, unknown, separator;
+} usual_roles[VOCABULARY_KIND_MAX] = {
+    [VOCABULARY_SPM] = {.bos = 1, .eos = 2, .unknown = 0, .separator = -1},
+    [VOCABULARY_BPE] = {.bos = -1, .eos = -1, .unknown = -1, .separator = -1},
+    [VOCABULARY_RAW_BPE] = {.bos = -1, .eos = -1, .unknown = -1, .separator = -1},
+    [VOCABULARY_WPM] = {.bos = 101, .eos = -1, .unknown = 100, .separator = 102},
+    [VOCABULARY_UGM] = {.bos = -1, .eos = 1, .unknown = 2, .separator = -1},
+};
+
 static int read_roles(struct vocabulary *v, const struct gguf *g, struct fault *reterr)
 {
-    bool spm = !v->byte_level;
+    const struct roles *usual = &usual_roles[v->kind];
     int32_t eot, eom;
     int r;
 
-    r = read_id(v, g, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos, reterr);
+    r = read_id(v, g, "tokenizer.ggml.bos_token_id", usual->bos, &v->bos, reterr);
     if (r < 0)
         return r;
-    r = read_id(v, g, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos, reterr);
+    r = read_id(v, g, "tokenizer.ggml.eos_token_id", usual->eos, &v->eos, reterr);
     if (r < 0)
         return r;
-    r = read_id(v, g, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unknown, reterr);
+    r = read_id(v, g, "tokenizer.ggml.unknown_token_id", usual->unknown, &v->unknown, reterr);
+    if (r < 0)
+        return r;
+    /* Spelled like this in the format. */
+    r = read_id(v, g, "tokenizer.ggml.seperator_token_id", usual->separator, &v->separator, reterr);
     if (r < 0)
         return r;
     r = read_id(v, g, "tokenizer.ggml.eot_token_id", -1, &eot, reterr);
@@ -405,7 +420,7 @@ static void mark_untyped(struct vocabulary *v, const struct gguf *g)
         v->types[v->bos] = TOKEN_CONTROL;
     if (v->eos >= 0)
         v->types[v->eos] = TOKEN_CONTROL;
-    if (v->unknown >= 0 && v->types[v->unknown] == TOKEN_NORMAL && !v->byte_level)
+    if (v->unknown >= 0 && v->types[v->unknown] == TOKEN_NORMAL && v->kind != VOCABULARY_BPE)
         v->types[v->unknown] = TOKEN_UNKNOWN;
 }
 
@@ -482,7 +497,7 @@ static void make_pieces(struct vocabulary *v)
             break;
         case TOKEN_NORMAL:
         case TOKEN_UNDEFINED:
-            n_piece = v->byte_level ? bytes_unspell(text, n, to) : spaces_for_underlines(text, n, to);
+            n_piece = v->kind == VOCABULARY_BPE ? bytes_unspell(text, n, to) : spaces_for_underlines(text, n, to);
             break;
         case TOKEN_UNUSED:
         case TOKEN_TYPE_MAX:
@@ -500,7 +515,7 @@ static void find_bytes(struct vocabulary *v)
         char text[UTF8_BYTES_MAX];
 
         v->bytes[byte] = -1;
-        if (v->byte_level)
+        if (v->kind == VOCABULARY_BPE)
             v->bytes[byte] = vocabulary_find_plain(v, text, utf8_encode(byte_to_character((uint8_t)byte), text));
     }
     for (uint32_t i = 0; i < v->n; i++) {
@@ -513,10 +528,20 @@ static void find_bytes(struct vocabulary *v)
     }
 }
 
-/* SentencePiece promises a token for every text: through byte tokens, or through the unknown token. */
-static int check_bytes(const struct vocabulary *v, struct fault *reterr)
+/*
+ * SentencePiece promises a token for every text: through byte tokens, or through the unknown token, which the kinds
+ * without byte tokens need. Byte-pair vocabularies promise nothing.
+ */
+static int check_unknown(const struct vocabulary *v, struct fault *reterr)
 {
-    for (unsigned byte = 0; byte < 256 && v->unknown < 0 && !v->byte_level; byte++) {
+    if (v->unknown >= 0 || v->kind == VOCABULARY_BPE || v->kind == VOCABULARY_RAW_BPE)
+        return 0;
+    if (v->kind != VOCABULARY_SPM) {
+        fault_model_invalid(reterr, FAULT_NO_OFFSET, "the tokenizer has no unknown token "
+                            "(tokenizer.ggml.unknown_token_id)");
+        return -EINVAL;
+    }
+    for (unsigned byte = 0; byte < 256; byte++) {
         if (v->bytes[byte] < 0) {
             fault_model_invalid(reterr, FAULT_NO_OFFSET,
                                 "the tokenizer has no token for the byte 0x%02x and no unknown "
@@ -528,18 +553,18 @@ static int check_bytes(const struct vocabulary *v, struct fault *reterr)
     return 0;
 }
 
-int vocabulary_init(struct vocabulary *v, const struct gguf *g, bool byte_level, struct fault *reterr)
+int vocabulary_init(struct vocabulary *v, const struct gguf *g, enum vocabulary_kind kind, struct fault *reterr)
 {
     int r;
 
-    v->byte_level = byte_level;
+    v->kind = kind;
     r = read_texts(v, g, reterr);
     if (r < 0)
         return r;
     r = read_types(v, g, reterr);
     if (r < 0)
         return r;
-    if (!byte_level) {
+    if (kind == VOCABULARY_SPM || kind == VOCABULARY_UGM) {
         r = read_scores(v, g, reterr);
         if (r < 0)
             return r;
@@ -552,5 +577,5 @@ int vocabulary_init(struct vocabulary *v, const struct gguf *g, bool byte_level,
     mark_eaters(v, g);
     make_pieces(v);
     find_bytes(v);
-    return check_bytes(v, reterr);
+    return check_unknown(v, reterr);
 }

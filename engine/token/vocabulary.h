@@ -32,8 +32,18 @@ enum token_flags {
     TOKEN_IS_SHADOWED = 1 << 2, /* an earlier token has the same spelling */
 };
 
+/* How tokens are spelled, and how a text becomes tokens. */
+enum vocabulary_kind {
+    VOCABULARY_SPM,     /* "llama": U+2581 is a space; characters merge by score */
+    VOCABULARY_BPE,     /* "gpt2": one character of a spelling is one byte; merges are listed */
+    VOCABULARY_RAW_BPE, /* "gpt2" or "gemma4": spelled as SPM, merges are listed */
+    VOCABULARY_WPM,     /* "bert": U+2581 begins a word; the longest token that fits */
+    VOCABULARY_UGM,     /* "t5": spelled as SPM; the best sum of scores */
+    VOCABULARY_KIND_MAX,
+};
+
 struct vocabulary {
-    bool byte_level; /* "gpt2": spellings have one character per byte; else "llama": U+2581 is a space */
+    enum vocabulary_kind kind;
     uint32_t n;
     uint32_t longest; /* bytes of the longest spelling */
     char *texts;
@@ -42,19 +52,19 @@ struct vocabulary {
     uint32_t *piece_at; /* [n + 1] */
     uint8_t *types;     /* [n] enum token_type */
     uint8_t *flags;     /* [n] enum token_flags */
-    float *scores;      /* [n], "llama" only; no NaN */
+    float *scores;      /* [n], SPM and UGM only; no NaN */
     uint64_t *slots;    /* [slot_mask + 1] hash of the spelling << 32 | id + 1; 0: empty. Open addressing */
     uint64_t slot_mask;
     uint64_t seed; /* of the hash: a file can't choose spellings that all fall into one slot */
     int32_t bytes[256]; /* the token of a single byte; -1: none */
-    int32_t bos, eos, unknown; /* -1: none */
+    int32_t bos, eos, unknown, separator; /* -1: none */
 };
 
 /**
  * vocabulary_init() - read tokenizer.ggml.{tokens,token_type,scores,*_token_id}; @v is all zero
  * vocabulary_done() has to be called even on failure. Returns 0, -EINVAL (with *reterr), -ENOMEM.
  */
-int vocabulary_init(struct vocabulary *v, const struct gguf *g, bool byte_level, struct fault *reterr);
+int vocabulary_init(struct vocabulary *v, const struct gguf *g, enum vocabulary_kind kind, struct fault *reterr);
 
 /**
  * vocabulary_done() - release the arrays

@@ -114,6 +114,17 @@ def gguf():
     bpe = [key(t + b'model', string, b'gpt2'), keys(t + b'merges', string, [b'a b', spell(32) + b' ab', b'ab c', b'x  y']),
            keys(t + b'tokens', string, [spell(b) for b in range(256)] + [b'ab', spell(32) + b'ab', b'abc', b'<|eot_id|>', b'<tool>']),
            keys(t + b'token_type', i32, [1] * 259 + [3, 4]), key(t + b'bos_token_id', u32, 259), key(t + b'add_eos_token', boolean, 1)]
+    ends = [key(t + b'unknown_token_id', u32, 1), key(t + b'bos_token_id', u32, 2), key(t + b'seperator_token_id', u32, 0)]
+    wpm = [key(t + b'model', string, b'bert'), keys(t + b'tokens', string, [b'</s>', b'<unk>', b'<s>'] + words[:6]),
+           keys(t + b'token_type', i32, [3, 2, 3] + [1] * 6)] + ends
+    units = [256 << 10] + [0] * 511
+    units[256 ^ 65], units[128], units[128 ^ 65], units[130] = 65 | 256 | (128 ^ 65 ^ 256) << 10, 1 << 31, 65 | 256 | (128 ^ 65 ^ 65 ^ 130) << 10, 1 << 31 | 2
+    charsmap = struct.pack('<I512I', 2048, *units) + b'a\0b\0'
+    ugm = [key(t + b'model', string, b't5'), keys(t + b'tokens', string, [b'</s>', b'<unk>', b'<s>'] + words[:6]),
+           keys(t + b'token_type', i32, [3, 2, 3] + [1] * 6), keys(t + b'scores', f32, [0.0] * 3 + [-1.5 * i for i in range(6)]),
+           keys(t + b'precompiled_charsmap', u8, list(charsmap)), key(t + b'add_space_prefix', boolean, 1)] + ends
+    raw = [key(t + b'model', string, b'gemma4'), keys(t + b'merges', string, [words[0] + b' a', b'a b']),
+           keys(t + b'tokens', string, [b'<unk>', b'<s>', b'</s>'] + hexes + words), keys(t + b'token_type', i32, [2, 3, 3] + [6] * 256 + [1] * 6 + [3, 4])]
     pre = [b'default', b'gpt-2', b'llama-bpe', b'qwen2', b'deepseek-llm', b'deepseek-coder', b'deepseek-v3', b'falcon', b'starcoder']
     part = lambda i: [key(b'split.no', u16, i), key(b'split.count', u16, 2), key(b'split.tensors.count', i32, 2)]
     scalars = [key(b'k%d' % k, k, 1) for k in numbers] + [key(b's', string, b'text')]
@@ -121,6 +132,7 @@ def gguf():
     two = [tensor(b'a', [4, 2], 0, 0), tensor(b'b', [256], 12, 32)]
     return [
         model([]), model([], version=2), model([], version=1), model([], version=0x3000000), model(scalars + arrays), model(spm), model(bpe),
+        model(wpm) + b'ab Ab \xc3\xa9! \xea\xb0\x80', model(ugm) + b'AA ab A\xff b', model(raw) + b'ab  a\n\n\xc3\xa9',
         model([key(b'general.architecture', string, b'llama')], two, bytes(32 + 144)),
         model([key(b'general.alignment', u32, 64)], [tensor(b'a', [1] * 4, 1, 64)], bytes(66), alignment=64),
         model(part(0), [two[0]], bytes(32)) + model(part(1), [tensor(b'b', [256], 12, 0)], bytes(144)),

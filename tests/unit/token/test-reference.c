@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Token ids against those of an independent implementation, for the vocabularies in the reference folder. Without the
- * folder every case is skipped, and counted as such.
+ * folder every case is skipped, and counted as such. More vocabularies that llama.cpp publishes with texts and ids
+ * (models/ggml-vocab-NAME.gguf, .gguf.inp, .gguf.out) are compared where they are put beside the others.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ struct reference {
     const char *vocabulary; /* file in the reference folder */
     const char *texts, *ids;
     unsigned flags;
+    bool optional; /* no test at all where it is absent */
 };
 
 static char *path_of(const char *name)
@@ -110,7 +112,7 @@ static char *ids_to_text(const int32_t *ids, size_t n)
     return text;
 }
 
-/* What was encoded without marks has to come back byte for byte. */
+/* What was encoded without marks has to come back byte for byte. (BERT's normaliser loses case and white space.) */
 static void check_round_trip(const struct tokenizer *t, const int32_t *ids, size_t n, const char *text, size_t n_text)
 {
     struct detokenizer d;
@@ -162,7 +164,7 @@ static void gives_the_ids_of_the_reference(void **state)
             print_error("%s, text %zu \"%.*s\":\n got %s\n for %s\n", reference->ids, n_texts, (int)(end - text), text,
                         got, line);
         }
-        if (reference->flags == 0)
+        if (reference->flags == 0 && strcmp(tokenizer_kind(t), "bert") != 0)
             check_round_trip(t, ids, n, text, (size_t)(end - text));
         n_texts++;
         line = end_of_line + 1;
@@ -178,6 +180,9 @@ static void gives_the_ids_of_the_reference(void **state)
     {file, "tokenizers/extra.inp", "tokenizers/" name ".extra.out", 0},                                            \
     {file, "tokenizers/" name ".special.inp", "tokenizers/" name ".special.out", SPECIAL}
 
+#define OPTIONAL(name)                                                                                             \
+    {"tokenizers/" name ".gguf", "tokenizers/" name ".inp", "tokenizers/" name ".out", 0, .optional = true}
+
 static const struct reference references[] = {
     VOCABULARY("llama-spm", "tokenizers/llama-spm.gguf"),
     VOCABULARY("phi-3", "tokenizers/phi-3.gguf"),
@@ -187,6 +192,15 @@ static const struct reference references[] = {
     VOCABULARY("qwen2", "tokenizers/qwen2.gguf.gz"),
     {"models/stories260k-f32.gguf", "tokenizers/extra.inp", "tokenizers/stories260k.extra.out", 0},
     {"models/stories260k-f32.gguf", "tokenizers/stories260k.special.inp", "tokenizers/stories260k.special.out", SPECIAL},
+    OPTIONAL("bert-bge"),
+    OPTIONAL("deepseek-llm"),
+    OPTIONAL("falcon"),
+    OPTIONAL("mpt"),
+    OPTIONAL("refact"),
+    OPTIONAL("command-r"),
+    OPTIONAL("llama-bpe"),
+    OPTIONAL("qwen35"),
+    OPTIONAL("gemma-4"),
 };
 
 #define N_REFERENCES (sizeof(references) / sizeof(*references))
@@ -194,13 +208,18 @@ static const struct reference references[] = {
 int main(void)
 {
     struct CMUnitTest tests[N_REFERENCES];
+    size_t n = 0;
 
     for (size_t i = 0; i < N_REFERENCES; i++) {
-        tests[i] = (struct CMUnitTest){
+        _cleanup_free_ char *path = path_of(references[i].vocabulary);
+
+        if (references[i].optional && access(path, R_OK) < 0)
+            continue;
+        tests[n++] = (struct CMUnitTest){
             .name = references[i].ids,
             .test_func = gives_the_ids_of_the_reference,
             .initial_state = (void *)&references[i],
         };
     }
-    return cmocka_run_group_tests_name("token/reference", tests, NULL, NULL);
+    return _cmocka_run_group_tests("token/reference", tests, n, NULL, NULL);
 }

@@ -56,9 +56,10 @@ static void a_model_may_have_no_tokenizer(void **state)
 static void unknown_kinds_are_named(void **state)
 {
     struct model_writer *w = model_writer_new();
-    uint64_t at = model_writer_string(w, "tokenizer.ggml.model", "bert\x1B[2J");
+    uint64_t at = model_writer_string(w, "tokenizer.ggml.model", "berg\x1B[2J");
 
-    expect_refused(w, (int64_t)at, "tokenizers of the kind \"bert?[2J\" are not read, only \"llama\" and \"gpt2\"");
+    expect_refused(w, (int64_t)at, "tokenizers of the kind \"berg?[2J\" are not read, only \"llama\", \"gpt2\", "
+                                    "\"gemma4\", \"bert\" and \"t5\"");
     w = model_writer_new();
     at = model_writer_u32(w, "tokenizer.ggml.model", 1);
     expect_refused(w, (int64_t)at, "key tokenizer.ggml.model is of type u32, string is wanted");

@@ -28,7 +28,7 @@ struct model_writer *vocabulary_writer(const char *kind, const struct test_token
     model_writer_string(w, "tokenizer.ggml.model", kind);
     model_writer_strings(w, "tokenizer.ggml.tokens", texts, n);
     model_writer_array(w, "tokenizer.ggml.token_type", GGUF_I32, types, n, n * sizeof(*types));
-    if (strcmp(kind, "llama") == 0)
+    if (strcmp(kind, "llama") == 0 || strcmp(kind, "t5") == 0)
         model_writer_array(w, "tokenizer.ggml.scores", GGUF_F32, scores, n, n * sizeof(*scores));
     free(texts);
     free(types);

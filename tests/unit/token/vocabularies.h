@@ -20,7 +20,7 @@ struct test_token {
 };
 
 /**
- * vocabulary_writer() - keys of a tokenizer of @kind with these tokens: "llama" gets their scores, "gpt2" gets none
+ * vocabulary_writer() - keys of a tokenizer of @kind with these tokens: "llama" and "t5" get their scores
  * Merges, ids and flags are for the caller to add.
  */
 struct model_writer *vocabulary_writer(const char *kind, const struct test_token *tokens, size_t n);
