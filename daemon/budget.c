@@ -17,39 +17,46 @@ static bool leaves_before(const struct budget_holder *a, const struct budget_hol
     return a->used_us < b->used_us;
 }
 
+static struct budget_holder *first_to_leave(struct budget_holder *holders, size_t n_holders)
+{
+    struct budget_holder *first = NULL;
+
+    for (size_t i = 0; i < n_holders; i++) {
+        struct budget_holder *h = &holders[i];
+
+        if (h->may_leave && !h->is_leaving && !h->leaves && h->bytes > 0 && (!first || leaves_before(h, first)))
+            first = h;
+    }
+    return first;
+}
+
 int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *holders, size_t n_holders,
                      uint64_t *ret_available)
 {
-    uint64_t held = 0, stays = 0, free_bytes;
+    uint64_t held = 0, leaving = 0, stays = 0;
 
     for (size_t i = 0; i < n_holders; i++) {
         holders[i].leaves = false;
         held += holders[i].bytes;
-        if (!holders[i].may_leave)
+        if (holders[i].is_leaving)
+            leaving += holders[i].bytes;
+        else if (!holders[i].may_leave)
             stays += holders[i].bytes;
     }
     if (stays > budget || needed > budget - stays) {
         *ret_available = stays > budget ? 0 : budget - stays;
         return BUDGET_TOO_SMALL;
     }
-    free_bytes = held > budget ? 0 : budget - held;
-    while (free_bytes < needed) {
-        struct budget_holder *first = NULL;
+    if (held <= budget && needed <= budget - held)
+        return 0;
+    /* All who may leave together are enough, so there is always one more. */
+    while (held - leaving > budget || needed > budget - (held - leaving)) {
+        struct budget_holder *first = first_to_leave(holders, n_holders);
 
-        for (size_t i = 0; i < n_holders; i++) {
-            struct budget_holder *h = &holders[i];
-
-            if (h->may_leave && !h->leaves && h->bytes > 0 && (!first || leaves_before(h, first)))
-                first = h;
-        }
-        /* There is one: all who may leave together are enough. */
-        if (!first)
-            break;
         first->leaves = true;
-        held -= first->bytes;
-        free_bytes = held > budget ? 0 : budget - held;
+        leaving += first->bytes;
     }
-    return 0;
+    return BUDGET_LATER;
 }
 
 /* memory.max of this process' cgroup and of those above it; UINT64_MAX: no limit. */

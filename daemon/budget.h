@@ -14,18 +14,19 @@
 struct budget_holder {
     uint64_t bytes;
     bool may_leave; /* on-demand, and nobody is using it */
+    bool is_leaving; /* its memory is on the way out already */
     int32_t priority;
     uint64_t used_us; /* when it was last used, on any one clock */
     bool leaves;      /* result */
 };
 
-enum { BUDGET_TOO_SMALL = 1 };
+enum { BUDGET_TOO_SMALL = 1, BUDGET_LATER };
 
 /**
  * budget_make_room() - choose which holders leave so that @needed bytes fit beside the rest
  * Lowest priority first, then least recently used; nobody leaves if that would not be enough.
  * @ret_available: on BUDGET_TOO_SMALL, the bytes there would be with everybody gone who may
- * Returns 0 or BUDGET_TOO_SMALL.
+ * Returns 0 (there is room now); BUDGET_LATER (once those that leave are gone); BUDGET_TOO_SMALL.
  */
 int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *holders, size_t n_holders,
                      uint64_t *ret_available);

@@ -13,11 +13,14 @@
 
 #include "base/list.h"
 #include "daemon/account.h"
+#include "daemon/budget.h"
 #include "daemon/manager.h"
+#include "daemon/measure.h"
 #include "daemon/model.h"
 #include "daemon/request.h"
 #include "daemon/residency.h"
 #include "daemon/worker.h"
+#include "policy/plan.h"
 #include "policy/policy.h"
 
 #define REQUEST_BUCKETS 1024
@@ -50,6 +53,7 @@ struct manager {
     size_t n_requests;
 
     sd_event_source *pump;   /* defer: hand held requests on */
+    sd_event_source *room;   /* defer: those that wait for room ask again */
     sd_event_source *tick;   /* time: news for those who wait */
     sd_event_source *sigterm, *sigint, *sighup, *stop_timer;
 };
@@ -84,6 +88,10 @@ struct model {
     bool wanted;   /* the same, because somebody asked while it was draining */
 
     struct residency *residency;
+    struct measure *measure; /* while a worker reads what it takes */
+    struct plan_shape shape; /* what one said; no layers: nothing yet */
+    uint64_t granted_bytes;  /* of the budget, from before they are taken until they are given back */
+    bool waits_for_room;
     struct worker *worker;
     struct fault fault;     /* of FAILED */
     char note[512];         /* what status says as reason; "" none */
@@ -102,7 +110,7 @@ struct model {
     /* from the worker's facts */
     char *architecture, *quantization;
     uint64_t n_parameters, context_tokens;
-    uint64_t kv_bytes, scratch_bytes, worker_locked_bytes;
+    uint64_t kv_bytes, scratch_bytes, worker_locked_bytes; /* planned until the worker is ready */
     const char *capabilities[MODEL_CAPABILITIES_MAX]; /* [n_capabilities] static texts */
     size_t n_capabilities;
     uint32_t n_running, pages_used, pages_total;
@@ -149,6 +157,10 @@ uint64_t model_backoff_us(unsigned n_crashes);
 /* An event for the table; what follows from it has happened on return. */
 void model_handle(struct model *model, enum model_event event);
 
+/* It can't be loaded; @fault need not name the model. */
+void model_fail(struct model *model, const struct fault *fault);
+void model_fail_errno(struct model *model, const char *what, int error);
+
 /* From the loop soon: answers to those who wait, and whether it has to come back or to go for good. */
 void model_kick(struct model *model);
 
@@ -183,6 +195,17 @@ int model_collect_aliases(struct model *model);
 void model_take_over(struct model *successor);
 void model_successor_failed(struct model *successor);
 void model_drop_successor(struct model *model);
+
+/* ---- model-measure.c ---- */
+
+/* The files are open: finds out what the model takes, then asks for room. */
+void model_measure(struct model *model);
+
+/* Loads it if there is room; else it waits for others to leave, or fails. */
+void model_ask_for_room(struct model *model);
+
+/* What would fit into @available, into @fault. */
+void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
 
 /* ---- model-facts.c ---- */
 
@@ -255,10 +278,14 @@ void manager_share_cores(struct manager *m);
 /* A model changed its state: READY= and STATUS= for systemd. */
 void manager_model_changed(struct manager *m);
 
-/* Room for @needed bytes more for @model; unloads others. 0, or BUDGET_TOO_SMALL and the fault. */
+/* Room for @needed bytes for @model; unloads others. 0; BUDGET_LATER: model_ask_for_room() comes again when some are
+ * gone; BUDGET_TOO_SMALL or -ENOMEM and the fault. */
 int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr);
 
 /* What the policy gives to all models together, on this machine. */
 uint64_t manager_ram_budget(const struct manager *m);
+
+/* Somebody's memory is free again: those that wait for room have another try. */
+void manager_room_came(struct manager *m);
 
 uint64_t manager_now_us(const struct manager *m);

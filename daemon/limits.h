@@ -57,6 +57,9 @@
 /* From the start of a worker to HELLO: exec, dynamic linking, sandbox, on a machine that is busy. */
 #define LIMIT_HELLO_US (UINT64_C(30) * 1000000)
 
+/* From the start of a worker that only reads the directory of a model's files to what it says; a slow disk's time. */
+#define LIMIT_MEASURE_US (UINT64_C(60) * 1000000)
+
 /* Without an answer to PING. The link thread answers even while an engine step hangs, so silence means that
  * the process does not run at all. Generous, because a machine that swaps or is paused is no reason to throw
  * a loaded model away. */

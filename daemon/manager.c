@@ -125,7 +125,8 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
         const struct model *other = list_entry(at, struct model, entry);
 
         holders[n++] = (struct budget_holder){
-            .bytes = other == model ? 0 : model_ram_bytes(other),
+            .bytes = other == model ? 0 : other->granted_bytes,
+            .is_leaving = other->state == MODEL_DRAINING,
             .may_leave = other != model && other != model->predecessor && !model_is_pinned(other) &&
                          other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
             .priority = other->rules->priority,
@@ -138,12 +139,13 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
                   "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, needed, available);
         reterr->used = (int64_t)needed;
         reterr->limit = (int64_t)available;
+        model_suggest(model, available, reterr);
     }
     n = 0;
     list_foreach (at, after, &m->models) {
         struct model *other = list_entry(at, struct model, entry);
 
-        if (r == 0 && holders[n].leaves) {
+        if (holders[n].leaves) {
             log_line(m->log, LOG_INFO, &(struct log_fields){.model = other->rules->name},
                      "model %s leaves to make room for %s", other->rules->name, model->rules->name);
             model_unload(other);
@@ -152,6 +154,25 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
     }
     free(holders);
     return r;
+}
+
+static int on_room(sd_event_source *s, void *userdata)
+{
+    struct manager *m = userdata;
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        if (model->waits_for_room)
+            model_ask_for_room(model);
+    }
+    return 0;
+}
+
+void manager_room_came(struct manager *m)
+{
+    sd_event_source_set_enabled(m->room, SD_EVENT_ONESHOT);
 }
 
 /* ---- systemd ---- */
@@ -494,6 +515,8 @@ static int watch(struct manager *m)
     if (r >= 0)
         r = sd_event_add_defer(m->event, &m->pump, on_pump, m);
     if (r >= 0)
+        r = sd_event_add_defer(m->event, &m->room, on_room, m);
+    if (r >= 0)
         r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 0, on_tick, m);
     if (r >= 0)
         r = sd_event_set_watchdog(m->event, true);
@@ -573,6 +596,7 @@ struct manager *manager_free(struct manager *m)
     residencies_free(m->residencies);
     accounts_free(m->accounts);
     sd_event_source_disable_unref(m->pump);
+    sd_event_source_disable_unref(m->room);
     sd_event_source_disable_unref(m->tick);
     sd_event_source_disable_unref(m->sigterm);
     sd_event_source_disable_unref(m->sigint);

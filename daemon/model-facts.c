@@ -4,6 +4,7 @@
  * nothing else: names of capabilities are looked up in a table, numbers below 0 are nothing.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,19 @@ static void get_capabilities(struct model *model, json_object *facts)
     }
 }
 
+/* A worker that took more than was planned is a fault of the planner's; the budget has to know all the same. */
+static void check_plan(struct model *model)
+{
+    uint64_t used = residency_needs_bytes(model->residency) + model->kv_bytes + model->scratch_bytes;
+
+    if (used <= model->granted_bytes)
+        return;
+    log_line(model->manager->log, LOG_WARNING, &(struct log_fields){.model = model->rules->name},
+             "model %s takes %" PRIu64 " bytes, %" PRIu64 " were planned", model->rules->name, used,
+             model->granted_bytes);
+    model->granted_bytes = used;
+}
+
 void model_take_facts(struct model *model, json_object *facts)
 {
     json_object *bytes;
@@ -72,6 +86,7 @@ void model_take_facts(struct model *model, json_object *facts)
         model->kv_bytes = get_number(bytes, "kv");
         model->scratch_bytes = get_number(bytes, "scratch");
         model->worker_locked_bytes = get_number(bytes, "locked");
+        check_plan(model);
     }
     get_capabilities(model, facts);
 }

@@ -112,7 +112,7 @@ void model_kick(struct model *model)
 
 /* ---- what happens in each state ---- */
 
-static void fail(struct model *model, const struct fault *fault)
+void model_fail(struct model *model, const struct fault *fault)
 {
     char text[640];
 
@@ -125,12 +125,12 @@ static void fail(struct model *model, const struct fault *fault)
     model_handle(model, MODEL_FAULT);
 }
 
-static void fail_errno(struct model *model, const char *what, int error)
+void model_fail_errno(struct model *model, const char *what, int error)
 {
     struct fault fault;
 
     fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s: %s", what, strerror(-error));
-    fail(model, &fault);
+    model_fail(model, &fault);
 }
 
 static void begin_mapping(struct model *model)
@@ -148,7 +148,7 @@ static void begin_mapping(struct model *model)
     model->bytes_done = model->bytes_total = 0;
     r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
     if (r < 0)
-        fail_errno(model, "can't open the model", r);
+        model_fail_errno(model, "can't open the model", r);
 }
 
 static int make_config(const struct model *model, char **ret)
@@ -182,19 +182,19 @@ static void start_worker(struct model *model)
 
     r = make_config(model, &config);
     if (r < 0) {
-        fail_errno(model, "can't start a worker", r);
+        model_fail_errno(model, "can't start a worker", r);
         return;
     }
     r = residency_open_fds(model->residency, &fds, &options.n_fds);
     if (r < 0) {
-        fail_errno(model, "can't hand the files to a worker", r);
+        model_fail_errno(model, "can't hand the files to a worker", r);
         return;
     }
     options.fds = fds;
     options.config = config;
     r = worker_new(model->manager->workers, &options, &worker_callbacks, model, &model->worker);
     if (r < 0)
-        fail_errno(model, "can't start a worker", r);
+        model_fail_errno(model, "can't start a worker", r);
 }
 
 static void forget_worker(struct model *model)
@@ -206,7 +206,11 @@ static void forget_worker(struct model *model)
 static void let_go(struct model *model)
 {
     forget_worker(model);
+    model->measure = measure_free(model->measure);
     model->residency = residency_free(model->residency);
+    model->granted_bytes = 0;
+    model->waits_for_room = false;
+    manager_room_came(model->manager);
     model->kv_bytes = model->scratch_bytes = model->worker_locked_bytes = 0;
     model->bytes_done = 0;
 }
@@ -315,17 +319,9 @@ void model_handle(struct model *model, enum model_event event)
 static void on_opened(struct residency *residency, uint64_t bytes_total, void *userdata)
 {
     struct model *model = userdata;
-    struct fault fault;
-    int r;
 
     model->bytes_total = bytes_total;
-    if (manager_make_room(model->manager, model, residency_needs_bytes(residency), &fault) != 0) {
-        fail(model, &fault);
-        return;
-    }
-    r = residency_load(residency);
-    if (r < 0)
-        fail_errno(model, "can't load the model", r);
+    model_measure(model);
 }
 
 static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total,
@@ -349,7 +345,7 @@ static void on_loaded(struct residency *residency, void *userdata)
 
 static void on_residency_failed(struct residency *residency, const struct fault *fault, void *userdata)
 {
-    fail(userdata, fault);
+    model_fail(userdata, fault);
 }
 
 static const struct residency_callbacks residency_callbacks = {
@@ -411,7 +407,7 @@ static void on_failed(struct worker *w, uint64_t request, const struct fault *fa
     struct request *r;
 
     if (request == 0) {
-        fail(model, fault);
+        model_fail(model, fault);
         return;
     }
     r = request_find(model->manager, request);
@@ -584,7 +580,7 @@ void model_used(struct model *model)
 
 uint64_t model_ram_bytes(const struct model *model)
 {
-    return (model->residency ? residency_needs_bytes(model->residency) : 0) + model->kv_bytes + model->scratch_bytes;
+    return model->granted_bytes;
 }
 
 const char *model_reason(const struct model *model)
@@ -640,6 +636,8 @@ struct model *model_free(struct model *model)
     sd_event_source_disable_unref(model->timer);
     sd_event_source_disable_unref(model->kick);
     worker_free(model->worker);
+    measure_free(model->measure);
+    plan_shape_done(&model->shape);
     residency_free(model->residency);
     free(model->architecture);
     free(model->quantization);

@@ -56,6 +56,16 @@ struct engine {
 };
 
 /**
+ * engine_open_graph() - the first half of engine_open(): the file is mapped, read and planned, nothing else taken
+ */
+int engine_open_graph(const struct engine_config *config, struct engine **ret, struct fault *reterr);
+
+/**
+ * engine_stream_memory() - nanoseconds that @threads together need to read @n_bytes of memory once
+ */
+uint64_t engine_stream_memory(struct threads *threads, const void *memory, uint64_t n_bytes);
+
+/**
  * engine_profile_init() - name the operations; 0 or -ENOMEM
  */
 int engine_profile_init(struct engine *e);

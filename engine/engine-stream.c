@@ -48,17 +48,31 @@ static void stream_share(void *userdata, uint32_t thread, uint32_t n_threads)
     atomic_fetch_add_explicit(&s->checksum, sum, memory_order_relaxed);
 }
 
+static uint64_t run(struct threads *threads, struct stream *s)
+{
+    struct timespec start, end;
+
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    threads_run(threads, stream_share, s);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    return (uint64_t)(end.tv_sec - start.tv_sec) * 1000000000u + (uint64_t)end.tv_nsec - (uint64_t)start.tv_nsec;
+}
+
+uint64_t engine_stream_memory(struct threads *threads, const void *memory, uint64_t n_bytes)
+{
+    const struct gguf_part part = {.data = memory, .n_bytes = n_bytes};
+    struct stream s = {.parts = &part, .n_parts = 1, .n_bytes = n_bytes};
+
+    return run(threads, &s);
+}
+
 void engine_stream(struct engine *e, uint64_t bytes_max, uint64_t *ret_bytes, uint64_t *ret_ns)
 {
     struct stream s = {.n_bytes = gguf_map_bytes(e->map)};
-    struct timespec start, end;
 
     if (s.n_bytes > bytes_max)
         s.n_bytes = bytes_max;
     s.parts = gguf_map_parts(e->map, &s.n_parts);
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    threads_run(e->threads, stream_share, &s);
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    *ret_ns = run(e->threads, &s);
     *ret_bytes = s.n_bytes;
-    *ret_ns = (uint64_t)(end.tv_sec - start.tv_sec) * 1000000000u + (uint64_t)end.tv_nsec - (uint64_t)start.tv_nsec;
 }

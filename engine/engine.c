@@ -298,7 +298,7 @@ static int open_facts(struct engine *e)
     return engine_profile_init(e);
 }
 
-int engine_open(const struct engine_config *config, struct engine **ret, struct fault *reterr)
+int engine_open_graph(const struct engine_config *config, struct engine **ret, struct fault *reterr)
 {
     _cleanup_engine_ struct engine *e = NULL;
     int r;
@@ -315,6 +315,18 @@ int engine_open(const struct engine_config *config, struct engine **ret, struct 
     if (r < 0)
         return r;
     r = open_graph(e, config, reterr);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(e);
+    return 0;
+}
+
+int engine_open(const struct engine_config *config, struct engine **ret, struct fault *reterr)
+{
+    _cleanup_engine_ struct engine *e = NULL;
+    int r;
+
+    r = engine_open_graph(config, &e, reterr);
     if (r < 0)
         return r;
     r = open_sequences(e, config, reterr);

@@ -38,8 +38,8 @@ static int scratch_map(uint64_t n_bytes, uint8_t **ret)
     return 0;
 }
 
-/* What one thread needs for itself, over all operations: they run one after the other, so they share it. */
-static int thread_scratch_size(const struct exec *x, uint64_t *ret)
+/* Over all operations: they run one after the other, so they share it. */
+int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
 {
     uint64_t n_bytes = 0, attention = 0, pages;
 
@@ -116,7 +116,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
     r = scratch_map(config->graph->scratch_bytes, &x->scratch);
     if (r < 0)
         return r;
-    r = thread_scratch_size(x, &x->thread_scratch_bytes);
+    r = exec_thread_scratch_bytes(config, &x->thread_scratch_bytes);
     if (r < 0)
         return r;
     r = exec_threads_set(x, threads);

@@ -86,6 +86,12 @@ const float *exec_embeddings(const struct exec *x);
 void exec_cancel(struct exec *x);
 
 /**
+ * exec_thread_scratch_bytes() - what an exec made of @config reserves for each thread; pages are not looked at
+ * Returns 0 or -EOVERFLOW.
+ */
+int exec_thread_scratch_bytes(const struct exec_config *config, uint64_t *ret);
+
+/**
  * exec_scratch_bytes() - memory reserved for values and for the threads' work space
  */
 uint64_t exec_scratch_bytes(const struct exec *x);

@@ -27,6 +27,7 @@
 #include "engine/worker/link.h"
 #include "engine/worker/model.h"
 #include "engine/worker/prepare.h"
+#include "engine/worker/shape.h"
 #include "engine/worker/work.h"
 
 #define N_BUCKETS 4096
@@ -299,6 +300,26 @@ static int tell_loaded(struct compute *c)
     return 0;
 }
 
+/* Only says what the model would take; the daemon ends the link when it has heard that. */
+static void measure(struct compute *c, const struct command *command, const struct config *config)
+{
+    _cleanup_json_ json_object *o = NULL;
+    struct engine_shape shape;
+    struct fault fault;
+    const char *text;
+    int r;
+
+    fault_init(&fault, FAULT_NONE, NULL);
+    r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
+    if (r < 0)
+        fail_model(c, &fault, r);
+    r = shape_to_json(&shape, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
+    engine_shape_done(&shape);
+    text = r == 0 ? json_text(o) : NULL;
+    if (!text || link_set_facts(c->link, text, strlen(text)) < 0)
+        out_of_memory(c);
+}
+
 static void load(struct compute *c, struct command *command)
 {
     struct config config;
@@ -310,6 +331,11 @@ static void load(struct compute *c, struct command *command)
     if (r == 0) {
         if (c->n_threads > 0)
             config.n_threads = c->n_threads;
+        if (config.measure) {
+            measure(c, command, &config);
+            config_done(&config);
+            return;
+        }
         r = model_load(command->model.fds, command->model.n_fds, &config, &c->model, &fault);
     }
     if (r < 0)

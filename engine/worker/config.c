@@ -71,6 +71,8 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_u32(o, "threads", 0, THREADS_MAX, &c->n_threads, reterr) == -EINVAL ||
         get_type(o, "k", &c->k_type, reterr) == -EINVAL || get_type(o, "v", &c->v_type, reterr) == -EINVAL ||
         member_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
+        member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
+        member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
         member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL)
         return -EINVAL;
     r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);

@@ -12,6 +12,9 @@
  *   "k", "v":         types of keys and values, default "f16"
  *   "lock":           mlock the weights in the worker, too
  *   "populate":       fault the weights in before READY, default true
+ *   "measure":        only say what the model would take (FACTS with "shape", engine/worker/shape.h), then wait for
+ *                     the end; nothing is loaded
+ *   "bandwidth":      with it, also measure the machine's memory
  *   "threads":        0: one a core; THREADS changes it
  *   "batch_tokens":   of one step, default 512
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
@@ -35,7 +38,7 @@ struct config {
     uint32_t context_tokens, sequences, batch_tokens, n_threads;
     uint64_t kv_tokens;
     enum tensor_type k_type, v_type;
-    bool lock, populate;
+    bool lock, populate, measure, bandwidth;
     json_object *defaults; /* an object, or NULL; owned */
     uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
     uint64_t prompt_bytes_max;

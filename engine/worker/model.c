@@ -79,14 +79,26 @@ static int own_context(const int *fds, size_t n_fds, uint32_t *ret, struct fault
     return r;
 }
 
-static int open_engine(struct model *m, const int *fds, size_t n_fds, struct fault *reterr)
+/* Every failure but -ENOMEM has a fault, and it says which model. */
+static void name_fault(struct fault *fault, int error, const char *model, struct fault *reterr)
 {
-    const struct config *c = &m->config;
+    if (error != -ENOMEM && fault->kind == FAULT_NONE)
+        fault_set(fault, FAULT_MODEL_UNAVAILABLE, "", "%s", strerrordesc_np(-error));
+    if (fault->kind == FAULT_MODEL_INVALID || fault->kind == FAULT_MODEL_UNAVAILABLE)
+        fault_subject(fault, model);
+    if (reterr)
+        *reterr = *fault;
+}
+
+/* @ret borrows @fds and is good for one call of the engine. */
+static int engine_config_of(const struct config *c, uint32_t parked_max, const int *fds, size_t n_fds,
+                            struct engine_config *ret, struct fault *reterr)
+{
     struct engine_config config = {
         .fds = fds,
         .n_fds = n_fds,
         .context_tokens = c->context_tokens,
-        .sequences_max = c->sequences + m->parked_max,
+        .sequences_max = c->sequences + parked_max,
         .kv_tokens = c->kv_tokens,
         .k_type = c->k_type,
         .v_type = c->v_type,
@@ -110,7 +122,32 @@ static int open_engine(struct model *m, const int *fds, size_t n_fds, struct fau
             return r;
         config.kv_tokens = (uint64_t)context_tokens * c->sequences;
     }
-    return engine_open(&config, &m->engine, reterr);
+    *ret = config;
+    return 0;
+}
+
+static int open_engine(struct model *m, const int *fds, size_t n_fds, struct fault *reterr)
+{
+    struct engine_config config;
+    int r;
+
+    r = engine_config_of(&m->config, m->parked_max, fds, n_fds, &config, reterr);
+    return r < 0 ? r : engine_open(&config, &m->engine, reterr);
+}
+
+int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret, struct fault *reterr)
+{
+    struct engine_config config;
+    struct fault fault;
+    int r;
+
+    fault_init(&fault, FAULT_NONE, NULL);
+    r = engine_config_of(c, parked_for(c->sequences), fds, n_fds, &config, &fault);
+    if (r == 0)
+        r = engine_shape(&config, ret, &fault);
+    if (r < 0)
+        name_fault(&fault, r, c->model, reterr);
+    return r;
 }
 
 static int open_template(struct model *m, const struct gguf *g)
@@ -165,12 +202,7 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
         r = -EINVAL;
     }
     if (r < 0) {
-        if (r != -ENOMEM && fault.kind == FAULT_NONE)
-            fault_set(&fault, FAULT_MODEL_UNAVAILABLE, "", "%s", strerrordesc_np(-r));
-        if (fault.kind == FAULT_MODEL_INVALID || fault.kind == FAULT_MODEL_UNAVAILABLE)
-            fault_subject(&fault, m->config.model);
-        if (reterr)
-            *reterr = fault;
+        name_fault(&fault, r, m->config.model, reterr);
         return r;
     }
     *ret = TAKE_PTR(m);

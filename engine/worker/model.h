@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "engine/engine-shape.h"
 #include "engine/engine.h"
 #include "engine/worker/config.h"
 
@@ -35,6 +36,15 @@ struct model {
  */
 int model_load(const int *fds, size_t n_fds, struct config *config_take, struct model **ret,
                struct fault *reterr);
+
+/**
+ * model_measure() - what model_load() would take, without taking it
+ * @c:   borrowed
+ * @ret: to be released by engine_shape_done()
+ * Returns as model_load().
+ */
+int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret,
+                  struct fault *reterr);
 
 /**
  * model_free() - takes NULL, returns NULL

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A tensor belongs to a layer by its name ("blk.7.…"), as the format has it for every architecture; experts are those
+ * that hold all experts of a layer in one tensor ("…_exps.…"). Which group of KV pages a layer has, the graph says.
+ */
+#include "engine/engine-shape.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/fault.h"
+#include "engine/engine-internal.h"
+
+/* Several times any cache, and read in a few milliseconds. */
+#define STREAM_BYTES (UINT64_C(128) << 20)
+#define STREAM_RUNS 3
+
+_Static_assert(ENGINE_SHAPE_GROUPS_MAX == GRAPH_GROUPS_MAX, "one for each group of the graph");
+
+static void count_tensors(const struct gguf *g, struct engine_shape *s)
+{
+    const struct gguf_tensor *embedding = gguf_find_tensor(g, "token_embd.weight");
+    const struct gguf_tensor *head = gguf_find_tensor(g, "output.weight");
+
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor(g, i);
+        unsigned layer;
+
+        s->n_parameters += t->n_rows * t->dims[0];
+        if (t == embedding || t == head)
+            continue;
+        if (sscanf(t->name, "blk.%u.", &layer) != 1 || layer >= s->n_layers)
+            s->rest_bytes += t->n_bytes;
+        else if (strstr(t->name, "_exps."))
+            s->layers[layer].expert_bytes += t->n_bytes;
+        else
+            s->layers[layer].dense_bytes += t->n_bytes;
+    }
+    s->embedding_bytes = embedding ? embedding->n_bytes : 0;
+    s->head_is_tied = !head;
+    s->head_bytes = head ? head->n_bytes : s->embedding_bytes;
+}
+
+static void count_experts(const struct gguf *g, const char *architecture, struct engine_shape *s)
+{
+    char key[128];
+
+    snprintf(key, sizeof(key), "%s.expert_count", architecture);
+    if (gguf_get_u32(g, key, &s->n_experts, NULL) < 0)
+        s->n_experts = 0;
+    snprintf(key, sizeof(key), "%s.expert_used_count", architecture);
+    if (s->n_experts == 0 || gguf_get_u32(g, key, &s->n_experts_used, NULL) < 0 || s->n_experts_used > s->n_experts)
+        s->n_experts_used = s->n_experts;
+}
+
+/* Attention stands in the graph once a layer, in their order. */
+static void find_groups(const struct graph *g, struct engine_shape *s)
+{
+    uint32_t layer = 0;
+
+    for (size_t i = 0; i < g->n_ops && layer < s->n_layers; i++)
+        if (g->ops[i].type == GRAPH_ATTENTION)
+            s->layers[layer++].group = g->ops[i].attention.group;
+}
+
+static void count_kv(const struct graph *g, struct engine_shape *s)
+{
+    s->n_groups = g->n_groups;
+    for (uint32_t i = 0; i < g->n_groups; i++) {
+        const struct graph_group *group = &g->groups[i];
+
+        s->groups[i].window = group->window;
+        for (uint32_t type = 0; type < TENSOR_TYPE_MAX; type++) {
+            struct kv_layout layout;
+
+            if (kv_layout_init(&layout, type, type, group->n_kv_heads, group->k_dim, group->v_dim) < 0)
+                continue;
+            s->groups[i].k_bytes[type] = (uint64_t)group->n_kv_heads * layout.k_bytes;
+            s->groups[i].v_bytes[type] = (uint64_t)group->n_kv_heads * layout.v_bytes;
+        }
+    }
+}
+
+static int count_scratch(struct engine *e, const struct engine_config *c, struct engine_shape *s)
+{
+    const struct exec_config config = {
+        .graph = &e->graph,
+        .kernels = &e->kernels,
+        .layouts = e->layouts,
+        .tokens_max = e->batch_tokens_max,
+        .outputs_max = e->outputs_max,
+        .pages_max = e->context_tokens / KV_PAGE_TOKENS + 1,
+    };
+
+    for (uint32_t i = 0; i < e->graph.n_groups; i++) {
+        const struct graph_group *group = &e->graph.groups[i];
+        int r = kv_layout_init(&e->layouts[i], c->k_type, c->v_type, group->n_kv_heads, group->k_dim, group->v_dim);
+
+        if (r < 0)
+            return r;
+    }
+    s->batch_tokens = e->batch_tokens_max;
+    s->scratch_bytes = e->graph.scratch_bytes;
+    return exec_thread_scratch_bytes(&config, &s->thread_scratch_bytes);
+}
+
+static int fill(struct engine *e, const struct engine_config *config, struct engine_shape *s, struct fault *reterr)
+{
+    int r;
+
+    s->n_layers = e->arch.n_layers;
+    s->layers = calloc(s->n_layers ? s->n_layers : 1, sizeof(*s->layers));
+    if (!s->layers)
+        return -ENOMEM;
+    s->file_bytes = gguf_map_bytes(e->map);
+    s->context_trained_tokens = e->arch.context_tokens;
+    count_tensors(e->gguf, s);
+    count_experts(e->gguf, e->arch.name, s);
+    find_groups(&e->graph, s);
+    count_kv(&e->graph, s);
+    r = count_scratch(e, config, s);
+    if (r == -ENOTSUP || r == -EINVAL)
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "k_type, v_type", "the cache can't have these types");
+    return r == -ENOTSUP ? -EINVAL : r;
+}
+
+int engine_shape(const struct engine_config *config, struct engine_shape *ret, struct fault *reterr)
+{
+    struct engine_config c = *config;
+    struct engine_shape shape = {.layers = NULL};
+    _cleanup_engine_ struct engine *e = NULL;
+    int r;
+
+    c.lock = c.populate = false;
+    r = engine_open_graph(&c, &e, reterr);
+    if (r == 0)
+        r = fill(e, &c, &shape, reterr);
+    if (r < 0) {
+        engine_shape_done(&shape);
+        return r;
+    }
+    *ret = shape;
+    return 0;
+}
+
+void engine_shape_done(struct engine_shape *shape)
+{
+    free(shape->layers);
+    *shape = (struct engine_shape){.layers = NULL};
+}
+
+double engine_memory_gbps(uint32_t n_threads)
+{
+    _cleanup_(threads_freep) struct threads *threads = NULL;
+    double best = 0;
+    void *memory;
+
+    if (threads_new(n_threads ? n_threads : threads_cores(), &threads) < 0)
+        return 0;
+    memory = mmap(NULL, STREAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return 0;
+    /* Pages that were never written are all the same one. */
+    memset(memory, 1, STREAM_BYTES);
+    for (int i = 0; i < STREAM_RUNS; i++) {
+        uint64_t ns = engine_stream_memory(threads, memory, STREAM_BYTES);
+        double gbps = ns > 0 ? (double)STREAM_BYTES / (double)ns : 0;
+
+        best = gbps > best ? gbps : best;
+    }
+    munmap(memory, STREAM_BYTES);
+    return best;
+}

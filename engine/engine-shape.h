@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What a model takes, without loading it: read from the directory of its file and counted with the functions that an
+ * engine allocates with, so that a plan made of it is exact. Of a model file only the header has to exist: no weight
+ * is looked at.
+ */
+
+#include "engine/engine.h"
+
+struct engine_shape_layer {
+    uint64_t dense_bytes, expert_bytes; /* of tensors in the file */
+    uint32_t group;
+};
+
+/* Layers whose KV pages are alike. */
+struct engine_shape_group {
+    uint32_t window; /* 0: full attention */
+    /* Of one page of one layer, by type; 0: the cache has no such type. */
+    uint64_t k_bytes[TENSOR_TYPE_MAX], v_bytes[TENSOR_TYPE_MAX];
+};
+
+#define ENGINE_SHAPE_GROUPS_MAX 2
+
+struct engine_shape {
+    struct engine_shape_layer *layers; /* [n_layers] */
+    uint32_t n_layers;
+    struct engine_shape_group groups[ENGINE_SHAPE_GROUPS_MAX]; /* [n_groups] */
+    uint32_t n_groups;
+    uint64_t file_bytes, embedding_bytes, head_bytes, rest_bytes;
+    bool head_is_tied; /* head_bytes are the embedding's */
+    uint64_t n_parameters;
+    uint32_t n_experts, n_experts_used;
+    uint32_t context_trained_tokens, batch_tokens;
+    uint64_t scratch_bytes;        /* of a step with the configured batch and outputs */
+    uint64_t thread_scratch_bytes; /* of each thread, for the configured context */
+};
+
+/**
+ * engine_shape() - read the shape of a model
+ * @config: as for engine_open(); lock, populate and n_threads don't matter
+ * @ret:    to be released by engine_shape_done()
+ * @reterr: as of engine_open()
+ * Returns as engine_open().
+ */
+int engine_shape(const struct engine_config *config, struct engine_shape *ret, struct fault *reterr);
+
+/**
+ * engine_shape_done() - release what is embedded; works on a zeroed one
+ */
+void engine_shape_done(struct engine_shape *shape);
+
+/**
+ * engine_memory_gbps() - how fast @n_threads (0: one a core) read memory that is in no cache, in 1e9 bytes a second
+ * Takes some 50 ms. Returns 0 when memory or threads can't be had.
+ */
+double engine_memory_gbps(uint32_t n_threads);

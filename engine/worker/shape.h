@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The "shape" of FACTS, from which the daemon plans (policy/plan-shape.c reads it):
+ *
+ *   "layers":  [[dense bytes, expert bytes, group], ...] in the order of the model
+ *   "groups":  [{"window": tokens or 0, "kv": {"f16": [bytes of K, bytes of V], ...}}] of one page of one layer
+ *   "file", "embedding", "head", "rest", "tied", "parameters", "experts", "experts_used", "context_trained",
+ *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"
+ *   "read_gbps": where the memory was measured
+ */
+
+#include "base/json.h"
+
+struct engine_shape;
+
+/**
+ * shape_to_json() - {"shape": ...}, to be sent as FACTS
+ * @read_gbps: 0: not measured
+ * Returns 0 or -ENOMEM; *ret is owned by the caller.
+ */
+int shape_to_json(const struct engine_shape *shape, double read_gbps, json_object **ret);

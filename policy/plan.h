@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Where the parts of a model go: a pure function from facts (what the file holds, as a worker read it; what the machine
+ * has; what the policy or a person asks for) to a placement with exact bytes, a prediction of its speed, and, beside
+ * it, what other wishes would come to. Used by the daemon before it loads, by Models.Plan, and by tests.
+ *
+ * Bytes are exact where the CPU engine allocates (weights, KV pages, scratch: engine/engine-shape.c counts with the
+ * engine's own functions) and a declared reserve where a driver does.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct fault;
+struct json_object;
+
+#define PLAN_LAYERS_MAX 1024
+#define PLAN_GROUPS_MAX 8
+#define PLAN_KV_TYPES_MAX 16
+#define PLAN_DEVICES_MAX 64
+#define PLAN_REASONS_MAX 8
+#define PLAN_ALTERNATIVES_MAX 12
+#define PLAN_AUTO UINT32_MAX
+#define PLAN_ALL (UINT32_MAX - 1)
+#define PLAN_RAM (-1) /* instead of a device */
+
+struct plan_layer {
+    uint64_t dense_bytes;  /* attention, norms, dense feed-forward, shared experts */
+    uint64_t expert_bytes; /* of all experts; 0: none */
+    uint32_t group;        /* whose KV pages it has */
+};
+
+/* What a type of keys or values costs in one page of one layer. */
+struct plan_kv_type {
+    char name[16];
+    uint64_t k_bytes, v_bytes;
+};
+
+/* Layers with the same kind of attention. */
+struct plan_group {
+    uint32_t window; /* 0: full attention */
+    struct plan_kv_type types[PLAN_KV_TYPES_MAX]; /* [n_types] */
+    size_t n_types;
+};
+
+/* What a model file holds and takes. */
+struct plan_shape {
+    struct plan_layer *layers; /* [n_layers] */
+    uint32_t n_layers;
+    struct plan_group groups[PLAN_GROUPS_MAX]; /* [n_groups] */
+    uint32_t n_groups;
+    uint64_t file_bytes;      /* mapped as a whole */
+    uint64_t embedding_bytes; /* read a row a token: always in RAM */
+    uint64_t head_bytes;      /* output matrix; of a tied model the embedding's bytes, which stay in RAM too */
+    bool head_is_tied;
+    uint64_t rest_bytes;      /* everything else that is read for each token */
+    uint64_t n_parameters;
+    uint32_t n_experts, n_experts_used; /* 0: no experts */
+    uint32_t context_trained_tokens, page_tokens;
+    uint32_t batch_tokens;
+    uint64_t scratch_bytes;        /* of a step, for the sequences that it was asked for */
+    uint64_t thread_scratch_bytes; /* of each thread */
+    double read_gbps;              /* what this machine's memory gave; 0: not measured */
+};
+
+/**
+ * plan_shape_parse() - the "shape" member of a worker's facts
+ * A worker read it from a file that anybody may have made: every number is checked, sums may not leave uint64_t.
+ * @ret: to be released by plan_shape_done()
+ * Returns 0, -EINVAL, -ENOMEM.
+ */
+int plan_shape_parse(struct json_object *shape, struct plan_shape *ret);
+
+/**
+ * plan_shape_done() - release what is embedded; works on a zeroed one
+ */
+void plan_shape_done(struct plan_shape *shape);
+
+struct plan_device {
+    uint32_t index;
+    uint64_t budget_bytes;   /* for this model */
+    uint64_t overhead_bytes; /* what the driver takes for a context */
+    double read_gbps;        /* 0: PLAN_DEVICE_GBPS */
+};
+
+#define PLAN_DEVICE_GBPS 400.0
+#define PLAN_RAM_GBPS 20.0
+/* A CUDA context with one module; devices differ by some ten MiB. */
+#define PLAN_DEVICE_OVERHEAD_BYTES (UINT64_C(320) << 20)
+
+enum plan_experts { PLAN_EXPERTS_AUTO, PLAN_EXPERTS_RAM, PLAN_EXPERTS_VRAM };
+
+/* What is wanted, and what there is. */
+struct plan_wish {
+    uint32_t context_tokens; /* of one sequence; 0: as trained */
+    uint32_t sequences;
+    const char *k, *v;       /* types of the KV cache */
+    uint32_t gpu_layers;     /* PLAN_AUTO: as many as are worth it; PLAN_ALL */
+    enum plan_experts experts;
+    bool keeps_offloaded;    /* tensors that live in VRAM keep their RAM too */
+    bool is_mapped_only;     /* weights in RAM may be evicted: they need no budget */
+    uint64_t ram_bytes;      /* budget for this model */
+    uint32_t n_threads;
+    const struct plan_device *devices; /* [n_devices] */
+    size_t n_devices;
+};
+
+struct plan_bytes {
+    uint64_t weights, kv, scratch, driver;
+};
+
+struct plan_result {
+    bool fits;
+    uint32_t gpu_layers, expert_layers; /* with their dense part, and with their experts, in VRAM */
+    bool kv_on_gpu; /* of the layers that are there */
+    bool head_on_gpu;
+    uint32_t context_tokens, sequences;
+    struct plan_bytes ram, devices[PLAN_DEVICES_MAX]; /* [n_devices] */
+    uint32_t device_layers[PLAN_DEVICES_MAX];
+    size_t n_devices;
+    uint64_t ram_needed_bytes, vram_needed_bytes; /* sums; the first without weights that are only mapped */
+    double decode_tps; /* predicted for one sequence that is half full */
+    char reasons[PLAN_REASONS_MAX][160];
+    size_t n_reasons;
+};
+
+/* One change to a wish and what it would come to. */
+struct plan_alternative {
+    char change[96];    /* for people */
+    char key[32];       /* "context_tokens", "sequences", "kv_type", "gpu_layers", "quantization", "ram_bytes" */
+    char text[16];      /* the value where it is a name */
+    uint64_t value;     /* … and where it is a number */
+    bool fits;
+    uint32_t gpu_layers;
+    double decode_tps;
+};
+
+/**
+ * plan_make() - the fastest placement that fits; where none does, the one that needs least, with fits false
+ * Returns 0; -EINVAL when the model has no such KV type (*ret is untouched).
+ */
+int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, struct plan_result *ret);
+
+/**
+ * plan_alternatives() - single changes to @wish, those that fit first, the faster ones before the slower
+ * Where the wish itself fits, only what would be at least PLAN_WORTH faster is named.
+ * @made: what plan_make() said of @wish
+ * @ret:  [PLAN_ALTERNATIVES_MAX]; how many there are is returned
+ */
+size_t plan_alternatives(const struct plan_shape *shape, const struct plan_wish *wish, const struct plan_result *made,
+                         struct plan_alternative *ret);
+
+#define PLAN_WORTH 1.05
+
+/**
+ * plan_suggestions() - the alternatives that fit, as InsufficientMemory carries them: [{"change", "value"}, …]
+ * Returns 0 or -ENOMEM; an empty array where nothing helps.
+ */
+int plan_suggestions(const struct plan_alternative *alternatives, size_t n, struct json_object **ret);
