@@ -85,7 +85,8 @@ static void on_done(struct worker *w, const struct packet_done *done, json_objec
 {
 }
 
-static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)
+static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text,
+                   void *userdata)
 {
 }
 
@@ -128,8 +129,10 @@ int measure_new(sd_event *event, struct workers *workers, const struct measure_o
 {
     _cleanup_(measure_freep) struct measure *m = calloc(1, sizeof(*m));
     _cleanup_free_ char *config = NULL;
-    struct worker_options worker = {
-        .path = options->worker_path, .fds = options->fds, .n_fds = options->n_fds, .n_threads = options->n_threads};
+    struct worker_options worker = {.path = options->worker_path,
+                                    .fds = options->fds,
+                                    .n_fds = options->n_fds,
+                                    .n_threads = options->n_threads};
     int r = -ENOMEM;
 
     if (m)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Between opening a model's files and taking memory for them: a worker says what the model takes (daemon/measure.h),
- * the planner what that comes to under the policy, and the budget whether there is room. Only then is a byte read or
- * locked, so the sum over all models stays within the budget at every moment, also while several load at once: what a
- * model was granted counts from the moment it is granted to the moment its memory is gone.
+ * Between opening a model's files and taking memory for them: a worker says what the model takes
+ * (daemon/measure.h), the planner what that comes to under the policy, and the budget whether there is room.
+ * Only then is a byte read or locked, so the sum over all models stays within the budget at every moment,
+ * also while several load at once: what a model was granted counts from the moment it is granted to the
+ * moment its memory is gone.
  *
  * Where others have to leave first, or are on their way out, the model waits in MAPPING until they are gone.
  */
@@ -17,7 +18,8 @@
 #include "daemon/internal.h"
 #include "policy/plan.h"
 
-/* What the policy wishes for @model. Devices come with the GPU's own planner inputs; there are none on this path. */
+/* What the policy wishes for @model. Devices come with the GPU's own planner inputs; there are none on this
+ * path. */
 static struct plan_wish wish_of(const struct model *model, uint64_t ram_bytes)
 {
     const struct policy_model *rules = model->loaded;
@@ -91,7 +93,8 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
     *shape = (struct plan_shape){.layers = NULL};
     if (plan_make(&model->shape, &wish, &made) < 0) {
         fault_set(&fault, FAULT_MODEL_UNAVAILABLE, NULL,
-                  "the KV cache of this model can't have keys of type %s and values of type %s", wish.k, wish.v);
+                  "the KV cache of this model can't have keys of type %s and values of type %s", wish.k,
+                  wish.v);
         model_fail(model, &fault);
         return;
     }
@@ -126,7 +129,8 @@ void model_measure(struct model *model)
 
     r = residency_open_fds(model->residency, &options.fds, &options.n_fds);
     if (r >= 0)
-        r = measure_new(model->manager->event, model->manager->workers, &options, &callbacks, model, &model->measure);
+        r = measure_new(model->manager->event, model->manager->workers, &options, &callbacks, model,
+                        &model->measure);
     if (r < 0)
         model_fail_errno(model, "can't measure the model", r);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tensor belongs to a layer by its name ("blk.7.…"), as the format has it for every architecture; experts are those
- * that hold all experts of a layer in one tensor ("…_exps.…"). Which group of KV pages a layer has, the graph says.
+ * A tensor belongs to a layer by its name ("blk.7.…"), as the format has it for every architecture; experts
+ * are those that hold all experts of a layer in one tensor ("…_exps.…"). Which group of KV pages a layer has,
+ * the graph says.
  */
 #include "engine/engine-shape.h"
 
@@ -17,7 +18,7 @@
 
 /* Several times any cache, and read in a few milliseconds. */
 #define STREAM_BYTES (UINT64_C(128) << 20)
-#define STREAM_RUNS 3
+#define STREAM_RUNS  3
 
 _Static_assert(ENGINE_SHAPE_GROUPS_MAX == GRAPH_GROUPS_MAX, "one for each group of the graph");
 
@@ -53,7 +54,8 @@ static void count_experts(const struct gguf *g, const char *architecture, struct
     if (gguf_get_u32(g, key, &s->n_experts, NULL) < 0)
         s->n_experts = 0;
     snprintf(key, sizeof(key), "%s.expert_used_count", architecture);
-    if (s->n_experts == 0 || gguf_get_u32(g, key, &s->n_experts_used, NULL) < 0 || s->n_experts_used > s->n_experts)
+    if (s->n_experts == 0 || gguf_get_u32(g, key, &s->n_experts_used, NULL) < 0 ||
+        s->n_experts_used > s->n_experts)
         s->n_experts_used = s->n_experts;
 }
 
@@ -98,7 +100,8 @@ static int count_scratch(struct engine *e, const struct engine_config *c, struct
 
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {
         const struct graph_group *group = &e->graph.groups[i];
-        int r = kv_layout_init(&e->layouts[i], c->k_type, c->v_type, group->n_kv_heads, group->k_dim, group->v_dim);
+        int r = kv_layout_init(&e->layouts[i], c->k_type, c->v_type, group->n_kv_heads, group->k_dim,
+                               group->v_dim);
 
         if (r < 0)
             return r;
@@ -108,7 +111,8 @@ static int count_scratch(struct engine *e, const struct engine_config *c, struct
     return exec_thread_scratch_bytes(&config, &s->thread_scratch_bytes);
 }
 
-static int fill(struct engine *e, const struct engine_config *config, struct engine_shape *s, struct fault *reterr)
+static int fill(struct engine *e, const struct engine_config *config, struct engine_shape *s,
+                struct fault *reterr)
 {
     int r;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What else could be wished for: one thing changed at a time, since a person has to be able to follow it. Where the
- * wish does not fit, each lever is pulled as little as is enough; where it fits, only what makes it faster is named.
+ * What else could be wished for: one thing changed at a time, since a person has to be able to follow it.
+ * Where the wish does not fit, each lever is pulled as little as is enough; where it fits, only what makes it
+ * faster is named.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,8 +22,8 @@ static const struct {
     const char *name;
     double bits;
 } quantizations[] = {
-    {"F16", 16.0},    {"Q8_0", 8.5},    {"Q6_K", 6.6},     {"Q5_K_M", 5.7},  {"Q4_K_M", 4.9},
-    {"IQ4_XS", 4.35}, {"Q3_K_M", 3.95}, {"IQ3_XXS", 3.25}, {"Q2_K", 3.0},    {"IQ2_XXS", 2.2},
+    {"F16", 16.0},    {"Q8_0", 8.5},    {"Q6_K", 6.6},     {"Q5_K_M", 5.7}, {"Q4_K_M", 4.9},
+    {"IQ4_XS", 4.35}, {"Q3_K_M", 3.95}, {"IQ3_XXS", 3.25}, {"Q2_K", 3.0},   {"IQ2_XXS", 2.2},
 };
 
 struct list {
@@ -210,8 +211,8 @@ static int compare(const void *pa, const void *pb)
     return strcmp(a->change, b->change);
 }
 
-size_t plan_alternatives(const struct plan_shape *shape, const struct plan_wish *wish, const struct plan_result *made,
-                         struct plan_alternative *ret)
+size_t plan_alternatives(const struct plan_shape *shape, const struct plan_wish *wish,
+                         const struct plan_result *made, struct plan_alternative *ret)
 {
     struct list l = {.shape = shape, .wish = wish, .made = made, .items = ret};
 
@@ -228,7 +229,8 @@ size_t plan_alternatives(const struct plan_shape *shape, const struct plan_wish 
 static json_object *suggestion(const struct plan_alternative *a)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
-    json_object *value = a->text[0] ? json_object_new_string(a->text) : json_object_new_int64((int64_t)a->value);
+    json_object *value =
+        a->text[0] ? json_object_new_string(a->text) : json_object_new_int64((int64_t)a->value);
 
     if (!o || !value || json_object_object_add(o, "value", value) < 0) {
         json_object_put(value);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A worker's "shape" (engine/worker/shape.c) into struct plan_shape. The worker has read a file that anybody may have
- * made, so its numbers are checked here like any other input: ranges, and sums that have to fit into the file.
+ * A worker's "shape" (engine/worker/shape.c) into struct plan_shape. The worker has read a file that anybody
+ * may have made, so its numbers are checked here like any other input: ranges, and sums that have to fit into
+ * the file.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -129,11 +130,14 @@ static int parse(json_object *o, struct plan_shape *s)
 
     if (!json_object_is_type(o, json_type_object) || !get_number(o, "file", BYTES_MAX, &s->file_bytes) ||
         !get_number(o, "embedding", BYTES_MAX, &s->embedding_bytes) ||
-        !get_number(o, "head", BYTES_MAX, &s->head_bytes) || !get_number(o, "rest", BYTES_MAX, &s->rest_bytes) ||
+        !get_number(o, "head", BYTES_MAX, &s->head_bytes) ||
+        !get_number(o, "rest", BYTES_MAX, &s->rest_bytes) ||
         !get_number(o, "parameters", BYTES_MAX, &s->n_parameters) ||
-        !get_u32(o, "experts", 65536, &s->n_experts) || !get_u32(o, "experts_used", 65536, &s->n_experts_used) ||
+        !get_u32(o, "experts", 65536, &s->n_experts) ||
+        !get_u32(o, "experts_used", 65536, &s->n_experts_used) ||
         !get_u32(o, "context_trained", INT32_MAX, &s->context_trained_tokens) ||
-        !get_u32(o, "page_tokens", 65536, &s->page_tokens) || !get_u32(o, "batch_tokens", 1 << 20, &s->batch_tokens) ||
+        !get_u32(o, "page_tokens", 65536, &s->page_tokens) ||
+        !get_u32(o, "batch_tokens", 1 << 20, &s->batch_tokens) ||
         !get_number(o, "scratch", BYTES_MAX, &s->scratch_bytes) ||
         !get_number(o, "thread_scratch", BYTES_MAX >> 10, &s->thread_scratch_bytes) ||
         !json_object_object_get_ex(o, "tied", &tied) || !json_object_is_type(tied, json_type_boolean))

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The search: how many layers' dense parts go to VRAM, how many of those with their experts, whether their KV and the
- * output head go too. Each combination has exact bytes and a predicted speed; the fastest that fits wins, and among
- * equals the one that puts less into VRAM. There are at most some ten thousand combinations, each costs O(devices).
+ * The search: how many layers' dense parts go to VRAM, how many of those with their experts, whether their KV
+ * and the output head go too. Each combination has exact bytes and a predicted speed; the fastest that fits
+ * wins, and among equals the one that puts less into VRAM. There are at most some ten thousand combinations,
+ * each costs O(devices).
  *
- * Layers are taken from the end of the model, as the head is there, and fill devices one after the other; dense parts
- * of all layers come before the first experts, since a token reads all of the former and few of the latter.
+ * Layers are taken from the end of the model, as the head is there, and fill devices one after the other;
+ * dense parts of all layers come before the first experts, since a token reads all of the former and few of
+ * the latter.
  */
 #include "policy/plan.h"
 
@@ -55,12 +57,14 @@ static int measure_kv(struct planner *p)
     uint64_t pages = ceil_div((uint64_t)p->context_tokens * p->wish->sequences, s->page_tokens);
 
     for (uint32_t i = 0; i < s->n_groups; i++) {
-        const struct plan_kv_type *k = find_type(&s->groups[i], p->wish->k), *v = find_type(&s->groups[i], p->wish->v);
+        const struct plan_kv_type *k = find_type(&s->groups[i], p->wish->k),
+                                  *v = find_type(&s->groups[i], p->wish->v);
         uint64_t page_bytes, seen = p->context_tokens / 2;
 
         if (!k || !v)
             return -EINVAL;
-        if (!checked_add(k->k_bytes, v->v_bytes, &page_bytes) || !checked_mul(page_bytes, pages, &p->kv_bytes[i]))
+        if (!checked_add(k->k_bytes, v->v_bytes, &page_bytes) ||
+            !checked_mul(page_bytes, pages, &p->kv_bytes[i]))
             p->kv_bytes[i] = UINT64_MAX / PLAN_LAYERS_MAX / 2;
         if (s->groups[i].window > 0 && s->groups[i].window < seen)
             seen = s->groups[i].window;
@@ -108,7 +112,8 @@ static bool place(const struct planner *p, const struct trial *t, struct plan_re
             weights += s->head_bytes;
         for (;; d++) {
             struct plan_bytes *b = &r->devices[d];
-            uint64_t used = b->weights + b->kv + (b->driver ? b->driver : w->devices[d].overhead_bytes) + s->scratch_bytes;
+            uint64_t used = b->weights + b->kv + (b->driver ? b->driver : w->devices[d].overhead_bytes) +
+                            s->scratch_bytes;
 
             if (used + weights + kv <= w->devices[d].budget_bytes || d + 1 == w->n_devices) {
                 fits = fits && used + weights + kv <= w->devices[d].budget_bytes;
@@ -121,7 +126,8 @@ static bool place(const struct planner *p, const struct trial *t, struct plan_re
             }
         }
         *seconds += ((double)layer->dense_bytes + (n < t->n_experts ? (double)expert_read(s, layer) : 0) +
-                     (t->kv ? (double)p->kv_read[layer->group] : 0) + (n == 0 && t->head ? (double)s->head_bytes : 0)) /
+                     (t->kv ? (double)p->kv_read[layer->group] : 0) +
+                     (n == 0 && t->head ? (double)s->head_bytes : 0)) /
                     (device_gbps(&w->devices[d]) * 1e9);
         /* What is left in RAM of a layer whose rest is on a device has to be gone to and come back from. */
         if (!t->kv || (layer->expert_bytes > 0 && n >= t->n_experts))
@@ -164,7 +170,7 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
         .sequences = w->sequences,
         .n_devices = w->n_devices,
     };
-    r->fits = t->n_dense == 0 || place(p, t, r, &seconds);
+    r->devices_fit = t->n_dense == 0 || place(p, t, r, &seconds);
     for (uint32_t i = 0; i < s->n_layers; i++) {
         const struct plan_layer *layer = &s->layers[i];
         uint32_t from_end = s->n_layers - 1 - i;
@@ -187,7 +193,7 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
     r->ram.weights = s->file_bytes - (w->keeps_offloaded ? 0 : offloaded);
     r->ram.scratch = s->scratch_bytes + w->n_threads * s->thread_scratch_bytes;
     sum_up(p, r);
-    r->fits = r->fits && r->ram_needed_bytes <= w->ram_bytes;
+    r->fits = r->devices_fit && r->ram_needed_bytes <= w->ram_bytes;
     seconds += read / (gbps * 1e9);
     r->decode_tps = seconds > 0 ? 1 / seconds : 0;
 }
@@ -197,6 +203,8 @@ static bool is_better(const struct plan_result *a, const struct plan_result *b)
 {
     if (a->fits != b->fits)
         return a->fits;
+    if (a->devices_fit != b->devices_fit)
+        return a->devices_fit;
     if (!a->fits && a->ram_needed_bytes != b->ram_needed_bytes)
         return a->ram_needed_bytes < b->ram_needed_bytes;
     if (a->decode_tps != b->decode_tps)
@@ -222,12 +230,12 @@ static void explain(const struct planner *p, struct plan_result *r)
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
     if (w->context_tokens > s->context_trained_tokens)
-        say(r, "the model was trained for %" PRIu32 " tokens of context, not for %" PRIu32, s->context_trained_tokens,
-            w->context_tokens);
+        say(r, "the model was trained for %" PRIu32 " tokens of context, not for %" PRIu32,
+            s->context_trained_tokens, w->context_tokens);
     if (r->ram_needed_bytes > w->ram_bytes)
         say(r, "%s of RAM are needed, %s may be used", units_format_size(r->ram_needed_bytes, a),
             units_format_size(w->ram_bytes, b));
-    if (!r->fits && r->ram_needed_bytes <= w->ram_bytes)
+    if (!r->devices_fit)
         say(r, "%" PRIu32 " layers do not fit into the VRAM that may be used", r->gpu_layers);
     if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
         say(r, "VRAM is full after %" PRIu32 " of %" PRIu32 " layers", r->gpu_layers, s->n_layers);
@@ -256,7 +264,8 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
         from = wish->gpu_layers == PLAN_AUTO ? 0 : to;
     }
     for (uint32_t n = from; n <= to; n++) {
-        /* Experts are worth something only once all dense parts are there, unless somebody wants it otherwise. */
+        /* Experts are worth something only once all dense parts are there, unless somebody wants it
+         * otherwise. */
         uint32_t experts_from = wish->experts == PLAN_EXPERTS_VRAM || shape->n_experts == 0 ? n : 0;
         uint32_t experts_to = wish->experts == PLAN_EXPERTS_RAM && shape->n_experts > 0 ? 0 : n;
 

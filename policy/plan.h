@@ -115,7 +115,7 @@ struct plan_bytes {
 };
 
 struct plan_result {
-    bool fits;
+    bool fits, devices_fit;
     uint32_t gpu_layers, expert_layers; /* with their dense part, and with their experts, in VRAM */
     bool kv_on_gpu; /* of the layers that are there */
     bool head_on_gpu;

@@ -86,8 +86,9 @@ int shape_to_json(const struct engine_shape *s, double read_gbps, json_object **
         !add_number(o, "parameters", s->n_parameters) || !add_number(o, "experts", s->n_experts) ||
         !add_number(o, "experts_used", s->n_experts_used) ||
         !add_number(o, "context_trained", s->context_trained_tokens) ||
-        !add_number(o, "page_tokens", ENGINE_PAGE_TOKENS) || !add_number(o, "batch_tokens", s->batch_tokens) ||
-        !add_number(o, "scratch", s->scratch_bytes) || !add_number(o, "thread_scratch", s->thread_scratch_bytes))
+        !add_number(o, "page_tokens", ENGINE_PAGE_TOKENS) ||
+        !add_number(o, "batch_tokens", s->batch_tokens) || !add_number(o, "scratch", s->scratch_bytes) ||
+        !add_number(o, "thread_scratch", s->thread_scratch_bytes))
         return -ENOMEM;
     if (read_gbps > 0 && !add(o, "read_gbps", json_object_new_double(read_gbps)))
         return -ENOMEM;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * make-test-model OUT [--dim N] …: a random model as a file, for end-to-end tests and for benchmarks that need a shape
- * rather than an answer. With --split N, OUT is a prefix and the files are OUT-00001-of-0000N.gguf ….
+ * rather than an answer. With --split N, OUT is a prefix and the files are OUT-00001-of-0000N.gguf …. With --sparse, weights
+ * are holes: a file of any size of which only the header exists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,7 @@ enum option_id {
     OPTION_ROPE_SCALING,
     OPTION_ROPE_BASE,
     OPTION_ROPE_FACTOR,
+    OPTION_SPARSE,
 };
 
 static const struct option options[] = {
@@ -62,6 +64,7 @@ static const struct option options[] = {
     {"rope-scaling", required_argument, NULL, OPTION_ROPE_SCALING},
     {"rope-base", required_argument, NULL, OPTION_ROPE_BASE},
     {"rope-factor", required_argument, NULL, OPTION_ROPE_FACTOR},
+    {"sparse", no_argument, NULL, OPTION_SPARSE},
     {0},
 };
 
@@ -169,7 +172,7 @@ static void set(struct model_shape *s, uint32_t *n_parts, int option, const char
     }
 }
 
-static void write_file(const struct model_writer *w, const char *path)
+static void write_file(const struct model_writer *w, const char *path, bool sparse)
 {
     _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
@@ -177,7 +180,10 @@ static void write_file(const struct model_writer *w, const char *path)
         fprintf(stderr, "make-test-model: %s: %s\n", path, strerror(errno));
         exit(1);
     }
-    model_writer_write(w, fd);
+    if (sparse)
+        model_writer_write_sparse(w, fd);
+    else
+        model_writer_write(w, fd);
 }
 
 int main(int argc, char **argv)
@@ -185,23 +191,27 @@ int main(int argc, char **argv)
     struct model_shape shape = model_shape_default();
     struct model_writer *w;
     uint32_t n_parts = 0;
+    bool sparse = false;
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        set(&shape, &n_parts, option, optarg);
+        if (option == OPTION_SPARSE)
+            sparse = true;
+        else
+            set(&shape, &n_parts, option, optarg);
     if (optind + 1 != argc || n_parts > 65535 || shape.n_heads == 0 ||
         (shape.tokenizer && shape.n_vocab < MODEL_VOCABULARY_MIN))
         usage();
     w = model_writer_new();
     model_writer_llama(w, &shape);
     if (n_parts == 0)
-        write_file(w, argv[optind]);
+        write_file(w, argv[optind], sparse);
     for (uint32_t i = 0; i < n_parts; i++) {
         struct model_writer *part = model_writer_split(w, i, n_parts);
         char path[4096];
 
         snprintf(path, sizeof(path), "%s-%05u-of-%05u.gguf", argv[optind], i + 1, n_parts);
-        write_file(part, path);
+        write_file(part, path, sparse);
         model_writer_free(part);
     }
     model_writer_free(w);

@@ -47,6 +47,7 @@ struct sink {
     int fd;
     struct buffer *buffer;
     uint64_t n;
+    bool sparse; /* random tensors are holes */
 };
 
 static _Noreturn void die(const char *what)
@@ -311,6 +312,12 @@ static void put_data(struct sink *s, const struct tensor *t)
         sink_put(s, t->data, t->n_bytes);
         return;
     }
+    if (s->sparse) {
+        if (lseek(s->fd, (off_t)t->n_bytes, SEEK_CUR) < 0)
+            die("cannot seek");
+        s->n += t->n_bytes;
+        return;
+    }
     chunk = malloc(CHUNK_BYTES);
     if (!chunk)
         die("no memory");
@@ -371,6 +378,15 @@ void model_writer_write(const struct model_writer *w, int fd)
     struct sink s = {.fd = fd};
 
     put_all(w, &s);
+}
+
+void model_writer_write_sparse(const struct model_writer *w, int fd)
+{
+    struct sink s = {.fd = fd, .sparse = true};
+
+    put_all(w, &s);
+    if (ftruncate(fd, (off_t)s.n) < 0)
+        die("cannot set the length");
 }
 
 int model_writer_memfd(const struct model_writer *w)

@@ -96,6 +96,11 @@ uint8_t *model_writer_bytes(const struct model_writer *w, size_t *ret_n);
 void model_writer_write(const struct model_writer *w, int fd);
 
 /**
+ * model_writer_write_sparse() - the same with holes for random tensors: of a model of any size only the header exists
+ */
+void model_writer_write_sparse(const struct model_writer *w, int fd);
+
+/**
  * model_writer_memfd() - the whole file as a memfd, unsealed, for the caller to close
  */
 int model_writer_memfd(const struct model_writer *w);

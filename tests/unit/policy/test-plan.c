@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The planner on shapes that are made by hand: G is 2^30 bytes here and in the comments.
+ */
+#include "policy/plan.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/json.h"
+
+#define G (UINT64_C(1) << 30)
+#define M (UINT64_C(1) << 20)
+
+enum { LAYERS = 10 };
+
+struct fixture {
+    struct plan_layer layers[LAYERS];
+    struct plan_shape shape;
+    struct plan_device devices[2];
+    struct plan_wish wish;
+};
+
+/* 10 layers of 1 G, embedding and head 1 G each, 16 M KV a layer for 1024 tokens of one sequence; nothing
+ * else. */
+static int setup(void **state)
+{
+    static struct fixture f;
+
+    f = (struct fixture){
+        .shape = {.layers = f.layers,
+                  .n_layers = LAYERS,
+                  .n_groups = 1,
+                  .file_bytes = 12 * G,
+                  .embedding_bytes = G,
+                  .head_bytes = G,
+                  .n_parameters = 12 * G,
+                  .context_trained_tokens = 4096,
+                  .page_tokens = 32,
+                  .batch_tokens = 512,
+                  .read_gbps = 10},
+        .devices = {{.budget_bytes = 4 * G}, {.index = 1, .budget_bytes = 2 * G}},
+        .wish = {.context_tokens = 1024,
+                 .sequences = 1,
+                 .k = "f16",
+                 .v = "f16",
+                 .gpu_layers = PLAN_AUTO,
+                 .ram_bytes = 20 * G,
+                 .n_threads = 2,
+                 .devices = f.devices},
+    };
+    for (int i = 0; i < LAYERS; i++)
+        f.layers[i].dense_bytes = G;
+    f.shape.groups[0] = (struct plan_group){
+        .types = {{"f32", M / 2, M / 2}, {"f16", M / 4, M / 4}, {"q8_0", M / 8, M / 8}}, .n_types = 3};
+    *state = &f;
+    return 0;
+}
+
+static void without_devices_everything_is_in_ram(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->shape.scratch_bytes = 3 * M;
+    f->shape.thread_scratch_bytes = M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits);
+    assert_int_equal(r.gpu_layers, 0);
+    assert_int_equal(r.ram.weights, 12 * G);
+    assert_int_equal(r.ram.kv, 160 * M);
+    assert_int_equal(r.ram.scratch, 5 * M);
+    assert_int_equal(r.ram_needed_bytes, 12 * G + 165 * M);
+    /* A token reads 10 layers, the head and the KV of 512 tokens at 10 GB/s. */
+    assert_true(r.decode_tps > 0.83 && r.decode_tps < 0.85);
+    f->wish.is_mapped_only = true;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram_needed_bytes, 165 * M);
+}
+
+static void pages_are_whole_and_sequences_count(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->wish.context_tokens = 33;
+    f->wish.sequences = 3;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.kv, 4 * LAYERS * M / 2); /* 99 tokens are 4 pages */
+    f->wish.context_tokens = 0;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.context_tokens, 4096);
+    f->wish.context_tokens = 100000;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.context_tokens, 4096);
+    assert_non_null(strstr(r.reasons[0], "trained for 4096"));
+    f->wish.k = "q9";
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), -EINVAL);
+}
+
+static void layers_go_to_devices_with_their_kv(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->wish.n_devices = 1;
+    f->devices[0].budget_bytes = 4 * G + 64 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.kv_on_gpu && !r.head_on_gpu);
+    assert_int_equal(r.gpu_layers, 4);
+    assert_int_equal(r.devices[0].weights, 4 * G);
+    assert_int_equal(r.devices[0].kv, 64 * M);
+    assert_int_equal(r.ram.weights, 8 * G);
+    assert_int_equal(r.ram.kv, 96 * M);
+    assert_non_null(strstr(r.reasons[0], "VRAM is full after 4 of 10 layers"));
+    /* A byte less, and the KV of four layers has no room: three and the head are as large, and have less. */
+    f->devices[0].budget_bytes--;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.kv_on_gpu && r.head_on_gpu);
+    assert_int_equal(r.gpu_layers, 3);
+    assert_int_equal(r.devices[0].weights, 4 * G);
+    assert_int_equal(r.devices[0].kv, 48 * M);
+    /* Without any room for KV, attention is computed where it stays. */
+    f->devices[0].budget_bytes = 4 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && !r.kv_on_gpu);
+    assert_int_equal(r.ram.kv, 160 * M);
+    assert_int_equal(r.devices[0].weights, 4 * G);
+    /* Two devices: filled one after the other, the last layers first. */
+    f->devices[0].budget_bytes = 4 * G + 64 * M;
+    f->devices[1].budget_bytes = 2 * G + 100 * M;
+    f->wish.n_devices = 2;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.gpu_layers, 6);
+    assert_int_equal(r.device_layers[0], 4);
+    assert_int_equal(r.device_layers[1], 2);
+    assert_int_equal(r.devices[1].kv, 32 * M);
+    f->wish.keeps_offloaded = true;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.weights, 12 * G);
+}
+
+static void all_fits_on_a_large_device(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->wish.n_devices = 1;
+    f->devices[0] = (struct plan_device){.budget_bytes = 12 * G, .overhead_bytes = 300 * M};
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.kv_on_gpu && r.head_on_gpu);
+    assert_int_equal(r.gpu_layers, LAYERS);
+    assert_int_equal(r.devices[0].weights, 11 * G);
+    assert_int_equal(r.devices[0].kv, 160 * M);
+    assert_int_equal(r.devices[0].driver, 300 * M);
+    assert_int_equal(r.ram.weights, G);
+    assert_int_equal(r.ram.kv, 0);
+    /* A tied head is the embedding, which stays: what is put on the device is a copy. */
+    f->shape.head_is_tied = true;
+    f->shape.file_bytes = 11 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.devices[0].weights, 11 * G);
+    assert_int_equal(r.ram.weights, G);
+}
+
+static void forced_layers_that_do_not_fit_are_said(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_alternative a[PLAN_ALTERNATIVES_MAX];
+    struct plan_result r;
+    bool found = false;
+    size_t n;
+
+    f->wish.n_devices = 1;
+    f->wish.gpu_layers = 8;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_false(r.fits);
+    assert_int_equal(r.gpu_layers, 8);
+    n = plan_alternatives(&f->shape, &f->wish, &r, a);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(a[i].key, "gpu_layers") == 0) {
+            assert_true(a[i].fits);
+            assert_int_equal(a[i].value, 3); /* and the head */
+            found = true;
+        }
+    assert_true(found);
+    f->wish.gpu_layers = 0;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits);
+    assert_int_equal(r.vram_needed_bytes, 0);
+}
+
+static void experts_stay_behind_dense_parts(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    /* 64 experts, 4 used: 3.75 G of each layer's 4 G are read by few tokens. */
+    for (int i = 0; i < LAYERS; i++)
+        f->layers[i] = (struct plan_layer){.dense_bytes = 256 * M, .expert_bytes = 3840 * M};
+    f->shape.file_bytes = 42 * G;
+    f->shape.n_experts = 64;
+    f->shape.n_experts_used = 4;
+    f->wish.ram_bytes = 64 * G;
+    f->wish.n_devices = 1;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.head_on_gpu);
+    assert_int_equal(r.gpu_layers, LAYERS);
+    assert_int_equal(r.expert_layers, 0);
+    f->devices[0].budget_bytes = 12 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.gpu_layers, LAYERS);
+    assert_int_equal(r.expert_layers, 2);
+    f->wish.experts = PLAN_EXPERTS_RAM;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.expert_layers, 0);
+    f->wish.experts = PLAN_EXPERTS_VRAM;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.expert_layers, r.gpu_layers);
+    assert_in_range(r.gpu_layers, 2, 3);
+}
+
+static void what_does_not_fit_has_alternatives(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_alternative a[PLAN_ALTERNATIVES_MAX];
+    _cleanup_json_ json_object *suggestions = NULL;
+    struct plan_result r;
+    bool kv = false, context = false, ram = false;
+    size_t n;
+
+    f->wish.ram_bytes = 12 * G + 100 * M; /* 160 M of KV are wanted */
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_false(r.fits);
+    assert_non_null(strstr(r.reasons[0], "of RAM are needed"));
+    n = plan_alternatives(&f->shape, &f->wish, &r, a);
+    for (size_t i = 0; i < n; i++) {
+        kv |= strcmp(a[i].key, "kv_type") == 0 && strcmp(a[i].text, "q8_0") == 0 && a[i].fits;
+        context |= strcmp(a[i].key, "context_tokens") == 0 && a[i].value == 512 && a[i].fits;
+        ram |= strcmp(a[i].key, "ram_bytes") == 0 && a[i].value == 12 * G + 160 * M && a[i].fits;
+        assert_true(i == 0 || a[i - 1].fits >= a[i].fits);
+    }
+    assert_true(kv && context && ram);
+    assert_int_equal(plan_suggestions(a, n, &suggestions), 0);
+    assert_non_null(strstr(json_text(suggestions), "{\"value\":\"q8_0\",\"change\":\"kv_type\"}"));
+    assert_non_null(strstr(json_text(suggestions), "{\"value\":512,\"change\":\"context_tokens\"}"));
+    assert_null(strstr(json_text(suggestions), "ram_bytes"));
+    /* Weights that are too large ask for fewer bits: 8 a weight now, 6 G allow 3.9. */
+    f->wish.ram_bytes = 6 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    n = plan_alternatives(&f->shape, &f->wish, &r, a);
+    assert_true(n > 0 && a[0].fits);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(a[i].key, "quantization") == 0)
+            assert_string_equal(a[i].text, "IQ3_XXS");
+}
+
+static void shapes_that_lie_are_refused(void **state)
+{
+    static const char whole[] =
+        "{\"layers\": [[10, 0, 0]], \"groups\": [{\"window\": 0, \"kv\": {\"f16\": [1, 1]}}], \"file\": 100, "
+        "\"embedding\": 20,"
+        " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
+        " \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": 1, "
+        "\"thread_scratch\": 1}";
+    static const char *const changes[][2] = {
+        {"[10, 0, 0]", "[90, 0, 0]"},
+        {"[10, 0, 0]", "[10, 0, 1]"},
+        {"[10, 0, 0]", "[10, -1, 0]"},
+        {"[10, 0, 0]", "[10]"},
+        {"\"file\": 100", "\"file\": 50"},
+        {"\"page_tokens\": 32", "\"page_tokens\": 0"},
+        {"\"tied\": false", "\"tied\": 0"},
+        {"[1, 1]", "[1]"},
+        {"\"file\": 100", "\"file\": 9007199254740992"},
+        {"\"experts_used\": 0", "\"experts_used\": 3"},
+        {"\"context_trained\": 8", "\"context_trained\": 0"},
+        {"{\"f16\": [1, 1]}", "{}"},
+        {"\"scratch\": 1,", ""},
+        {"\"window\": 0", "\"window\": -1"},
+        {"\"head\": 20", "\"head\": \"20\""},
+    };
+    struct plan_shape s;
+
+    for (size_t i = 0; i <= sizeof(changes) / sizeof(changes[0]); i++) {
+        _cleanup_json_ json_object *o = NULL;
+        char text[1024];
+        int r;
+
+        if (i == 0) {
+            snprintf(text, sizeof(text), "%s", whole);
+        } else {
+            const char *at = strstr(whole, changes[i - 1][0]);
+
+            snprintf(text, sizeof(text), "%.*s%s%s", (int)(at - whole), whole, changes[i - 1][1],
+                     at + strlen(changes[i - 1][0]));
+        }
+        o = json_tokener_parse(text);
+        assert_non_null(o);
+        r = plan_shape_parse(o, &s);
+        if (r != (i == 0 ? 0 : -EINVAL))
+            fail_msg("%s: %d", text, r);
+        if (r == 0)
+            plan_shape_done(&s);
+    }
+    assert_int_equal(plan_shape_parse(NULL, &s), -EINVAL);
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup(t, setup)
+    const struct CMUnitTest tests[] = {
+        TEST(without_devices_everything_is_in_ram),   TEST(pages_are_whole_and_sequences_count),
+        TEST(layers_go_to_devices_with_their_kv),     TEST(all_fits_on_a_large_device),
+        TEST(forced_layers_that_do_not_fit_are_said), TEST(experts_stay_behind_dense_parts),
+        TEST(what_does_not_fit_has_alternatives),     TEST(shapes_that_lie_are_refused),
+    };
+
+    return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
+}
