@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/grammar/gbnf.h"
+#include "engine/grammar/grammar-internal.h"
+#include "engine/grammar/ir.h"
+
+int grammar_from_ir(struct ir *ir, struct grammar **ret)
+{
+    _cleanup_(grammar_freep) struct grammar *g = NULL;
+
+    if (ir->error)
+        return ir->error;
+    g = calloc(1, sizeof(*g));
+    if (!g)
+        return -ENOMEM;
+    nfa_build(&g->nfa, ir);
+    if (ir->error)
+        return ir->error;
+    *ret = TAKE_PTR(g);
+    return 0;
+}
+
+int grammar_from_gbnf(const char *text, size_t n, struct grammar **ret, struct fault *reterr)
+{
+    _cleanup_(ir_done) struct ir ir;
+    int r = ir_init(&ir, /* is_schema= */ false, reterr);
+
+    if (r < 0)
+        return r;
+    gbnf_parse(&ir, text, n);
+    return grammar_from_ir(&ir, ret);
+}
+
+struct grammar *grammar_free(struct grammar *g)
+{
+    if (!g)
+        return NULL;
+    nfa_done(&g->nfa);
+    free(g);
+    return NULL;
+}
+
+uint32_t grammar_n_states(const struct grammar *g)
+{
+    return g->nfa.n_states;
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A mask is made once for each configuration and kept, as long as there is room: the oldest goes first. To
+ * make one, classes of text are tried from the largest to the smallest; where one is taken as a whole its
+ * tokens come from a table, and only the rest of the vocabulary is walked.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/grammar/grammar-internal.h"
+#include "engine/grammar/limits.h"
+#include "engine/grammar/machine.h"
+#include "engine/grammar/runs.h"
+#include "engine/grammar/trie.h"
+
+#define NO_SLOT UINT32_MAX
+
+struct slot {
+    uint64_t *mask;
+    uint32_t config;
+    int32_t only;
+};
+
+struct matcher {
+    struct grammar *grammar;
+    const struct grammar_vocabulary *vocabulary;
+    struct machine machine;
+    struct runs runs;
+    uint32_t config;
+    bool strips; /* nothing has been said yet, and a first space does not count */
+
+    struct slot *slots; /* [n_slots_max], n_slots of them used */
+    uint32_t n_slots, n_slots_max, i_oldest;
+    uint32_t *slot_of; /* [n_configs] NO_SLOT: none */
+    uint32_t n_configs;
+    uint32_t *stack; /* [depth + 1] configurations on the way down the trie */
+};
+
+int matcher_new(struct grammar *grammar_take, const struct grammar_vocabulary *v, unsigned flags,
+                struct matcher **ret)
+{
+    _cleanup_(matcher_freep) struct matcher *m = calloc(1, sizeof(*m));
+    int r;
+
+    if (!m) {
+        grammar_free(grammar_take);
+        return -ENOMEM;
+    }
+    m->grammar = grammar_take;
+    m->vocabulary = v;
+    m->strips = flags & MATCHER_STRIP_SPACE;
+    m->n_slots_max = (uint32_t)(GRAMMAR_MASK_BYTES_MAX / (v->n_words * sizeof(uint64_t)));
+    if (m->n_slots_max < 8)
+        m->n_slots_max = 8;
+    else if (m->n_slots_max > 4096)
+        m->n_slots_max = 4096;
+    m->slots = calloc(m->n_slots_max, sizeof(*m->slots));
+    m->stack = calloc((size_t)v->depth + 2, sizeof(*m->stack));
+    if (!m->slots || !m->stack)
+        return -ENOMEM;
+    r = machine_init(&m->machine, &m->grammar->nfa);
+    if (r == 0)
+        r = runs_init(&m->runs, &m->grammar->nfa);
+    if (r < 0)
+        return r;
+    m->config = machine_start(&m->machine);
+    if (m->machine.error)
+        return m->machine.error;
+    *ret = TAKE_PTR(m);
+    return 0;
+}
+
+struct matcher *matcher_free(struct matcher *m)
+{
+    if (!m)
+        return NULL;
+    for (uint32_t i = 0; i < m->n_slots; i++)
+        free(m->slots[i].mask);
+    free(m->slots);
+    free(m->slot_of);
+    free(m->stack);
+    runs_done(&m->runs);
+    machine_done(&m->machine);
+    grammar_free(m->grammar);
+    free(m);
+    return NULL;
+}
+
+/* ---- making masks ---- */
+
+static void allow(const struct grammar_vocabulary *v, uint64_t *mask, int32_t token)
+{
+    for (; token >= 0; token = v->same[token])
+        mask_set(mask, token);
+}
+
+static void walk(struct matcher *m, unsigned part, uint64_t *mask)
+{
+    const struct trie *t = &m->vocabulary->parts[part];
+    const uint16_t *class_of = m->grammar->nfa.class_of;
+    uint32_t *stack = m->stack;
+
+    stack[0] = m->config;
+    for (uint32_t i = 0; i < t->n;) {
+        const struct trie_node *node = &t->nodes[i];
+        uint32_t next = machine_step(&m->machine, stack[node->depth], class_of[node->byte]);
+
+        if (m->strips && node->depth == 0 && node->byte == ' ')
+            next = m->config;
+        if (next == MACHINE_DEAD) {
+            i = node->next;
+            continue;
+        }
+        if (node->token >= 0)
+            allow(m->vocabulary, mask, node->token);
+        stack[node->depth + 1] = next;
+        i++;
+    }
+}
+
+static void add_mask(uint64_t *mask, const uint64_t *more, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        mask[i] |= more[i];
+}
+
+static void make_text(struct matcher *m, uint64_t *mask)
+{
+    const struct grammar_vocabulary *v = m->vocabulary;
+
+    for (int class = RUN_CLASS_MAX - 1; class >= 0; class --) {
+        unsigned n = RUN_CHARACTERS_MAX + 1;
+        enum run_kind kind =
+            m->strips ? RUN_MIXED : runs_find(&m->runs, &m->machine, m->config, (enum run_class) class, &n);
+
+        if (kind == RUN_MIXED) {
+            walk(m, PART_SHORT(class), mask);
+            walk(m, PART_LONG(class), mask);
+            continue;
+        }
+        if (kind == RUN_LONG) {
+            n = RUN_CHARACTERS_MAX;
+            for (int smaller = class; smaller >= 0; smaller--)
+                walk(m, PART_LONG(smaller), mask);
+        }
+        if (n > 0)
+            add_mask(mask, trie_run(v, (enum run_class) class, n), v->n_words);
+        break;
+    }
+    walk(m, PART_OTHER, mask);
+}
+
+static int32_t only_one(const uint64_t *mask, uint32_t n_words)
+{
+    int32_t only = -1;
+
+    for (uint32_t i = 0; i < n_words; i++) {
+        if (mask[i] == 0)
+            continue;
+        if (only >= 0 || (mask[i] & (mask[i] - 1)) != 0)
+            return -1;
+        only = (int32_t)(64 * i) + __builtin_ctzll(mask[i]);
+    }
+    return only;
+}
+
+static void make_mask(struct matcher *m, uint64_t *mask)
+{
+    const struct grammar_vocabulary *v = m->vocabulary;
+    const struct nfa *nfa = &m->grammar->nfa;
+
+    memset(mask, 0, v->n_words * sizeof(*mask));
+    m->machine.work = 0;
+    make_text(m, mask);
+    for (uint32_t i = 0; i < nfa->n_tokens; i++)
+        if (machine_step(&m->machine, m->config, nfa->n_classes + i) != MACHINE_DEAD)
+            mask_set(mask, nfa->tokens[i]);
+    if (machine_accepts(&m->machine, m->config))
+        add_mask(mask, v->ends, v->n_words);
+}
+
+/* ---- keeping them ---- */
+
+static int reserve_configs(struct matcher *m)
+{
+    uint32_t n = m->machine.configs.n, *grown;
+
+    if (n <= m->n_configs)
+        return 0;
+    n += n / 2;
+    grown = reallocarray(m->slot_of, n, sizeof(*grown));
+    if (!grown)
+        return -ENOMEM;
+    memset(grown + m->n_configs, 0xFF, (n - m->n_configs) * sizeof(*grown));
+    m->slot_of = grown;
+    m->n_configs = n;
+    return 0;
+}
+
+static int take_slot(struct matcher *m, struct slot **ret)
+{
+    struct slot *slot;
+
+    if (m->n_slots < m->n_slots_max) {
+        slot = &m->slots[m->n_slots];
+        slot->mask = malloc(m->vocabulary->n_words * sizeof(*slot->mask));
+        if (!slot->mask)
+            return -ENOMEM;
+        m->n_slots++;
+    } else {
+        slot = &m->slots[m->i_oldest];
+        m->i_oldest = (m->i_oldest + 1) % m->n_slots_max;
+        if (slot->config != MACHINE_DEAD)
+            m->slot_of[slot->config] = NO_SLOT;
+    }
+    slot->config = MACHINE_DEAD;
+    *ret = slot;
+    return 0;
+}
+
+/* The machine found so much that it has to begin anew; masks go with the numbers that they were kept under.
+ */
+static int forget(struct matcher *m)
+{
+    m->machine.work = 0;
+    m->config = machine_forget(&m->machine, m->config);
+    for (uint32_t i = 0; i < m->n_slots; i++)
+        m->slots[i].config = MACHINE_DEAD;
+    if (m->n_configs > 0)
+        memset(m->slot_of, 0xFF, m->n_configs * sizeof(*m->slot_of));
+    return m->machine.error;
+}
+
+int matcher_mask(struct matcher *m, const uint64_t **ret_mask, int32_t *ret_only)
+{
+    struct slot *slot;
+    int r;
+
+    if (m->machine.error)
+        return m->machine.error;
+    if (m->config >= m->n_configs || m->slot_of[m->config] == NO_SLOT) {
+        if (m->machine.bytes > GRAMMAR_MACHINE_BYTES_SOFT) {
+            r = forget(m);
+            if (r < 0)
+                return r;
+        }
+        r = take_slot(m, &slot);
+        if (r < 0)
+            return r;
+        make_mask(m, slot->mask);
+        if (m->machine.error)
+            return m->machine.error;
+        r = reserve_configs(m);
+        if (r < 0)
+            return r;
+        slot->only = only_one(slot->mask, m->vocabulary->n_words);
+        /* The first mask, with its spaces that do not count, is of no other place. */
+        if (!m->strips) {
+            slot->config = m->config;
+            m->slot_of[m->config] = (uint32_t)(slot - m->slots);
+        }
+    } else {
+        slot = &m->slots[m->slot_of[m->config]];
+    }
+    *ret_mask = slot->mask;
+    *ret_only = slot->only;
+    return 0;
+}
+
+/* ---- going on ---- */
+
+static uint32_t after_text(struct matcher *m, int32_t token)
+{
+    const struct grammar_vocabulary *v = m->vocabulary;
+    const char *bytes = v->bytes + v->at[token], *end = v->bytes + v->at[token + 1];
+    uint32_t config = m->config;
+
+    if (bytes == end)
+        return MACHINE_DEAD;
+    if (m->strips && *bytes == ' ')
+        bytes++;
+    for (; bytes < end && config != MACHINE_DEAD; bytes++)
+        config = machine_step(&m->machine, config, m->grammar->nfa.class_of[(uint8_t)*bytes]);
+    return config;
+}
+
+int matcher_accept(struct matcher *m, int32_t token)
+{
+    const struct nfa *nfa = &m->grammar->nfa;
+    uint32_t config = MACHINE_DEAD;
+
+    if (m->machine.error)
+        return m->machine.error;
+    if (token < 0 || (uint32_t)token >= m->vocabulary->n_tokens)
+        return -EINVAL;
+    m->machine.work = 0;
+    for (uint32_t i = 0; i < nfa->n_tokens && config == MACHINE_DEAD; i++)
+        if (nfa->tokens[i] == token)
+            config = machine_step(&m->machine, m->config, nfa->n_classes + i);
+    if (config == MACHINE_DEAD && !mask_has(m->vocabulary->ends, token))
+        config = after_text(m, token);
+    if (m->machine.error)
+        return m->machine.error;
+    if (config == MACHINE_DEAD)
+        return -EINVAL;
+    m->config = config;
+    m->strips = false;
+    return 0;
+}
+
+bool matcher_is_complete(const struct matcher *m)
+{
+    return machine_ends(&m->machine, m->config);
+}
+
+bool matcher_may_end(const struct matcher *m)
+{
+    return machine_accepts(&m->machine, m->config);
+}
