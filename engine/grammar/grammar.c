@@ -5,6 +5,7 @@
 #include "engine/grammar/gbnf.h"
 #include "engine/grammar/grammar-internal.h"
 #include "engine/grammar/ir.h"
+#include "engine/grammar/schema.h"
 
 int grammar_from_ir(struct ir *ir, struct grammar **ret)
 {
@@ -30,6 +31,17 @@ int grammar_from_gbnf(const char *text, size_t n, struct grammar **ret, struct f
     if (r < 0)
         return r;
     gbnf_parse(&ir, text, n);
+    return grammar_from_ir(&ir, ret);
+}
+
+int grammar_from_schema(struct json_object *schema, struct grammar **ret, struct fault *reterr)
+{
+    _cleanup_(ir_done) struct ir ir;
+    int r = ir_init(&ir, /* is_schema= */ true, reterr);
+
+    if (r < 0)
+        return r;
+    schema_compile(&ir, schema);
     return grammar_from_ir(&ir, ret);
 }
 

@@ -24,6 +24,7 @@
 struct fault;
 struct grammar;
 struct grammar_vocabulary;
+struct json_object;
 struct matcher;
 
 /**
@@ -31,6 +32,13 @@ struct matcher;
  * Returns 0; -EINVAL with an InvalidParameter about "grammar" that says the line and column; -ENOMEM.
  */
 int grammar_from_gbnf(const char *text, size_t n, struct grammar **ret, struct fault *reterr);
+
+/**
+ * grammar_from_schema() - JSON texts that satisfy a JSON Schema
+ * @schema: borrowed for the call
+ * Returns 0; -EINVAL with an InvalidParameter about "json_schema" that says where in it; -ENOMEM.
+ */
+int grammar_from_schema(struct json_object *schema, struct grammar **ret, struct fault *reterr);
 
 /**
  * grammar_free() - takes NULL, returns NULL
@@ -89,3 +97,8 @@ bool matcher_is_complete(const struct matcher *m);
  * matcher_may_end() - whether the text is whole, though more may follow
  */
 bool matcher_may_end(const struct matcher *m);
+
+/**
+ * matcher_n_made() - masks that had to be made so far; the others were kept from before
+ */
+uint64_t matcher_n_made(const struct matcher *m);

@@ -34,6 +34,7 @@ struct matcher {
     uint32_t n_slots, n_slots_max, i_oldest;
     uint32_t *slot_of; /* [n_configs] NO_SLOT: none */
     uint32_t n_configs;
+    uint64_t n_made;
     uint32_t *stack; /* [depth + 1] configurations on the way down the trie */
 };
 
@@ -249,6 +250,7 @@ int matcher_mask(struct matcher *m, const uint64_t **ret_mask, int32_t *ret_only
         if (r < 0)
             return r;
         make_mask(m, slot->mask);
+        m->n_made++;
         if (m->machine.error)
             return m->machine.error;
         r = reserve_configs(m);
@@ -317,4 +319,9 @@ bool matcher_is_complete(const struct matcher *m)
 bool matcher_may_end(const struct matcher *m)
 {
     return machine_accepts(&m->machine, m->config);
+}
+
+uint64_t matcher_n_made(const struct matcher *m)
+{
+    return m->n_made;
 }

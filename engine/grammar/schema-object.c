@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Objects: the properties that the schema names, in its order, then others where it asks for them
+ * (additionalProperties, patternProperties, propertyNames, or no properties named at all). A further property
+ * never has the name of a named one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "engine/grammar/limits.h"
+#include "engine/grammar/nodes.h"
+#include "engine/grammar/schema-internal.h"
+
+/* Names of an object are compared pair by pair, by their first bytes; so many are not. */
+#define PROPERTIES_MAX 4096u
+
+struct object {
+    struct schema *s;
+    json_object *properties, *required, *more; /* more: additionalProperties */
+    json_object *pattern_of_names;             /* a schema for the names of further properties, NULL: any */
+    struct nodes list;
+    uint32_t n_named, n_needed;
+    const char *names[PROPERTIES_MAX]; /* of the document or of merged schemas */
+};
+
+static uint32_t colon(struct schema *s)
+{
+    return ir_cat_of(s->ir, ir_text(s->ir, ":"), ir_repeat(s->ir, ir_text(s->ir, " "), 0, 1));
+}
+
+static bool is_required(const struct object *o, const char *name)
+{
+    for (size_t i = 0; o->required && i < json_object_array_length(o->required); i++) {
+        json_object *item = json_object_array_get_idx(o->required, i);
+
+        if (json_object_is_type(item, json_type_string) && strcmp(json_object_get_string(item), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* required and lists of names may say a name twice. */
+static bool is_named(const struct object *o, const char *name)
+{
+    for (uint32_t i = 0; i < o->n_named; i++)
+        if (strcmp(o->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void add_named(struct object *o, const char *name, json_object *value_schema)
+{
+    struct schema *s = o->s;
+    json_object *text = schema_own(s, json_object_new_string(name));
+    bool needed = is_required(o, name);
+    size_t n_path;
+
+    if (!text || !schema_step(s) || is_named(o, name))
+        return;
+    if (o->n_named == PROPERTIES_MAX) {
+        schema_fail(s, "at most %u properties are supported", PROPERTIES_MAX);
+        return;
+    }
+    n_path = schema_enter(s, name);
+    nodes_add_optional(s->ir, &o->list,
+                       ir_cat_of(s->ir, schema_literal(s, text), colon(s),
+                                 value_schema ? schema_node(s, value_schema) : schema_any(s)),
+                       needed);
+    schema_leave(s, n_path);
+    o->names[o->n_named++] = name;
+    o->n_needed += needed;
+}
+
+/* ---- names that are none of the given ones ---- */
+
+static uint32_t rest_of_name(struct schema *s)
+{
+    return ir_repeat(s->ir, schema_key_character(s), 0, IR_FOREVER);
+}
+
+/* The names from @from to @to share their first @at bytes, are sorted and all different: a name that differs
+ * from them. */
+static uint32_t other_name(struct object *o, uint32_t from, uint32_t to, size_t at)
+{
+    struct schema *s = o->s;
+    _cleanup_nodes_ struct nodes list = {0};
+    _cleanup_free_ struct ir_range *taken = calloc(to - from + 1, sizeof(*taken));
+    bool ends = false;
+    size_t n_taken = 0;
+
+    if (!taken || !schema_step(s) || ++s->depth > 4 * GRAMMAR_DEPTH_MAX) {
+        schema_fail(s, "the names of the properties are too long to leave room for others");
+        return 0;
+    }
+    while (from < to) {
+        uint32_t code, end = from, next_code;
+        int n = utf8_decode(o->names[from] + at, strlen(o->names[from] + at), &code);
+
+        if (n <= 0) {
+            ends = true;
+            from++;
+            continue;
+        }
+        while (end < to && utf8_decode(o->names[end] + at, strlen(o->names[end] + at), &next_code) > 0 &&
+               next_code == code)
+            end++;
+        taken[n_taken++] = (struct ir_range){code, code};
+        nodes_add(s->ir, &list,
+                  ir_cat_of(s->ir, ir_json_class(s->ir, &(struct ir_range){code, code}, 1, false),
+                            other_name(o, from, end, at + (size_t)n)));
+        from = end;
+    }
+    s->depth--;
+    nodes_add(s->ir, &list, ir_cat_of(s->ir, ir_json_class(s->ir, taken, n_taken, true), rest_of_name(s)));
+    if (!ends)
+        nodes_add(s->ir, &list, 0);
+    return ir_alt(s->ir, list.nodes, list.n);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static uint32_t further_name(struct object *o)
+{
+    struct schema *s = o->s;
+    uint32_t text;
+
+    if (o->pattern_of_names) {
+        size_t n_path = schema_enter(s, "propertyNames");
+
+        text = schema_text(s, o->pattern_of_names);
+        schema_leave(s, n_path);
+    } else {
+        qsort(o->names, o->n_named, sizeof(*o->names), by_bytes);
+        text = other_name(o, 0, o->n_named, 0);
+    }
+    return ir_cat_of(s->ir, ir_text(s->ir, "\""), text, ir_text(s->ir, "\""));
+}
+
+/* ---- which further properties there may be ---- */
+
+/* propertyNames with a list of names is as good as optional properties with these names. */
+static void add_listed_names(struct object *o, json_object *names)
+{
+    for (size_t i = 0; i < json_object_array_length(names) && !o->s->ir->error; i++) {
+        json_object *name = json_object_array_get_idx(names, i);
+
+        if (json_object_is_type(name, json_type_string))
+            add_named(o, json_object_get_string(name), o->more);
+    }
+}
+
+static bool read_names(struct object *o, json_object *schema)
+{
+    json_object *names = schema_get(schema, "propertyNames"),
+                *patterns = schema_get(schema, "patternProperties");
+    struct schema *s = o->s;
+
+    if ((names || patterns) && o->properties && json_object_object_length(o->properties) > 0) {
+        schema_fail(s, "%s is not supported beside properties",
+                    names ? "propertyNames" : "patternProperties");
+        return false;
+    }
+    if (patterns) {
+        json_object *made;
+
+        if (names || !json_object_is_type(patterns, json_type_object) ||
+            json_object_object_length(patterns) != 1) {
+            schema_fail(s, "patternProperties: exactly one pattern, without propertyNames, is supported");
+            return false;
+        }
+        json_object_object_foreach(patterns, pattern, value)
+        {
+            made = schema_own(s, json_object_new_object());
+            if (!made || json_object_object_add(made, "pattern", json_object_new_string(pattern)) < 0)
+                return false;
+            o->pattern_of_names = made;
+            o->more = value;
+        }
+        return true;
+    }
+    if (!names)
+        return true;
+    names = schema_flatten(s, names);
+    if (!names)
+        return false;
+    if (!json_object_is_type(names, json_type_object))
+        return true;
+    if (schema_get(names, "enum") && json_object_is_type(schema_get(names, "enum"), json_type_array)) {
+        add_listed_names(o, schema_get(names, "enum"));
+        o->more = schema_own(s, json_object_new_boolean(false));
+        return true;
+    }
+    o->pattern_of_names = names;
+    return true;
+}
+
+static bool may_have_more(const struct object *o, json_object *schema)
+{
+    if (o->more)
+        return !json_object_is_type(o->more, json_type_boolean) || json_object_get_boolean(o->more);
+    /* Not named and not asked for: only where nothing at all is named. */
+    return o->n_named == 0 && (!o->properties || o->pattern_of_names || schema_get(schema, "propertyNames"));
+}
+
+static void add_more(struct object *o, uint32_t comma, uint32_t min, uint32_t max)
+{
+    struct schema *s = o->s;
+    size_t n_path = schema_enter(s, "additionalProperties");
+    uint32_t value = o->more ? schema_node(s, o->more) : schema_any(s), rule;
+
+    schema_leave(s, n_path);
+    rule = schema_shared(s, ir_cat_of(s->ir, further_name(o), colon(s), value));
+    nodes_add_optional(s->ir, &o->list, schema_separated(s, rule, comma, min, max), min > 0);
+}
+
+static void check_parts(struct object *o, json_object *schema)
+{
+    o->properties = schema_get(schema, "properties");
+    o->required = schema_get(schema, "required");
+    o->more = schema_get(schema, "additionalProperties");
+    if (o->properties && !json_object_is_type(o->properties, json_type_object))
+        schema_fail(o->s, "properties: expected an object of schemas");
+    if (o->required && !json_object_is_type(o->required, json_type_array))
+        schema_fail(o->s, "required: expected a list of names");
+}
+
+static void add_all_named(struct object *o)
+{
+    struct schema *s = o->s;
+    size_t n_path = schema_enter(s, "properties");
+
+    if (o->properties) {
+        json_object_object_foreach(o->properties, property, value)
+        {
+            if (!s->ir->error)
+                add_named(o, property, value);
+        }
+    }
+    schema_leave(s, n_path);
+    /* Required without a schema of its own: additionalProperties' holds. */
+    for (size_t i = 0; o->required && i < json_object_array_length(o->required) && !s->ir->error; i++) {
+        json_object *name = json_object_array_get_idx(o->required, i);
+
+        if (!json_object_is_type(name, json_type_string))
+            schema_fail(s, "required: expected a list of names");
+        else if (!o->properties ||
+                 !json_object_object_get_ex(o->properties, json_object_get_string(name), NULL))
+            add_named(o, json_object_get_string(name), o->more);
+    }
+}
+
+static void finish(struct object *o, json_object *schema, uint32_t comma)
+{
+    struct schema *s = o->s;
+    uint32_t min = schema_count(s, schema, "minProperties", 0),
+             max = schema_count(s, schema, "maxProperties", IR_FOREVER);
+    bool more = may_have_more(o, schema);
+
+    if (more && o->n_named == 0) {
+        if (max < min || max == 0) {
+            if (max < min)
+                schema_fail(s, "maxProperties is smaller than minProperties");
+            return;
+        }
+        add_more(o, comma, min, max);
+        return;
+    }
+    if (min > o->n_needed)
+        schema_fail(s,
+                    "minProperties: beside named properties only the number of required ones is supported");
+    else if (max != IR_FOREVER && (more || max < o->n_named))
+        schema_fail(s, "maxProperties is supported without named properties only");
+    else if (more)
+        add_more(o, comma, 0, IR_FOREVER);
+}
+
+uint32_t schema_object(struct schema *s, json_object *schema)
+{
+    _cleanup_free_ struct object *o = calloc(1, sizeof(*o));
+    uint32_t space, comma, node = 0;
+
+    if (!o) {
+        s->ir->error = -ENOMEM;
+        return 0;
+    }
+    o->s = s;
+    space = schema_space(s);
+    comma = ir_cat_of(s->ir, ir_text(s->ir, ","), space);
+    check_parts(o, schema);
+    if (!s->ir->error)
+        add_all_named(o);
+    if (!s->ir->error && read_names(o, schema))
+        finish(o, schema, comma);
+    if (!s->ir->error)
+        node = ir_cat_of(s->ir, ir_text(s->ir, "{"), space,
+                         ir_list(s->ir, comma, o->list.nodes, o->list.needed, o->list.n), space,
+                         ir_text(s->ir, "}"));
+    nodes_done(&o->list);
+    return node;
+}

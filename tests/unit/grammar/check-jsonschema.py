@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Texts drawn at random under the masks of the schemas below, checked by the jsonschema package; TAP, one case a group.
+
+check-jsonschema.py SAMPLE_SCHEMAS: the program that draws them. Every text has to be JSON without keys that are there twice
+in named properties, and has to satisfy its schema.
+"""
+import datetime
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+import urllib.parse
+import uuid
+
+PERSON = {'type': 'object', 'properties': {'name': {'type': 'string', 'maxLength': 20}, 'age': {'type': 'integer', 'minimum': 0, 'maximum': 130},
+                                           'email': {'type': 'string', 'format': 'email'}}, 'required': ['name', 'age'], 'additionalProperties': False}
+TREE = {'$defs': {'node': {'type': 'object', 'properties': {'value': {'type': 'integer'}, 'children': {'type': 'array', 'items': {'$ref': '#/$defs/node'}}},
+                           'required': ['value'], 'additionalProperties': False}}, '$ref': '#/$defs/node'}
+
+GROUPS = {
+    'types': [
+        {}, True, {'type': 'string'}, {'type': 'integer'}, {'type': 'number'}, {'type': 'boolean'}, {'type': 'null'}, {'type': 'array'}, {'type': 'object'},
+        {'type': ['string', 'null']}, {'type': ['integer', 'boolean', 'array'], 'items': {'type': 'null'}}, {'title': 't', 'description': 'd', 'default': 3, 'examples': [1]},
+        {'properties': {'a': {'type': 'null'}}, 'required': ['a']}, {'minLength': 2}, {'items': {'const': 1}},
+    ],
+    'enum and const': [
+        {'enum': ['red', 'green', 3, None, True, 1.5, 'a"\\\n\u20ac/']}, {'const': 'x'}, {'const': {'a': [1, {'b': None}], 'c': []}}, {'type': 'string', 'enum': ['a', 1]},
+        {'enum': [[1, 2], {}]}, {'const': None},
+    ],
+    'objects': [
+        PERSON, {'type': 'object', 'properties': {'a': True, 'b': {'type': 'integer'}, 'c': {'type': 'boolean'}}}, {'type': 'object', 'properties': {'a': {'type': 'null'}}, 'additionalProperties': {'type': 'integer'}},
+        {'type': 'object', 'additionalProperties': {'type': 'boolean'}}, {'type': 'object', 'additionalProperties': False}, {'type': 'object', 'required': ['x', 'y']},
+        {'type': 'object', 'properties': {'na': {'const': 1}, 'name': {'const': 2}, 'n\u00e9"': {'const': 3}}, 'required': ['name'], 'additionalProperties': {'const': 4}},
+        {'type': 'object', 'additionalProperties': {'const': 1}, 'minProperties': 1, 'maxProperties': 3}, {'type': 'object', 'propertyNames': {'pattern': '^[a-c]{1,3}$'}, 'additionalProperties': {'type': 'null'}},
+        {'type': 'object', 'patternProperties': {'^x_[0-9]+$': {'type': 'integer'}}, 'additionalProperties': False}, {'type': 'object', 'propertyNames': {'enum': ['a', 'b']}, 'additionalProperties': {'type': 'integer'}},
+        {'type': 'object', 'properties': {'a': False, 'b': {'const': 1}}}, {'type': 'object', 'properties': {'a': {'type': 'object', 'properties': {'b': {'type': 'object', 'properties': {'c': {'type': 'string'}}, 'required': ['c']}}, 'required': ['b']}}, 'required': ['a']},
+        {'type': 'object', 'properties': {}, 'additionalProperties': True}, {'type': 'object', 'properties': {str(i): {'const': i} for i in range(12)}},
+    ],
+    'arrays': [
+        {'type': 'array', 'items': {'type': 'integer'}}, {'type': 'array', 'items': PERSON, 'minItems': 1, 'maxItems': 2}, {'type': 'array', 'prefixItems': [{'type': 'integer'}, {'type': 'string'}]},
+        {'type': 'array', 'prefixItems': [{'const': 1}, {'const': 2}, {'const': 3}], 'items': False, 'minItems': 1}, {'type': 'array', 'prefixItems': [{'const': 1}], 'items': {'const': 2}, 'minItems': 3, 'maxItems': 4},
+        {'type': 'array', 'maxItems': 0}, {'type': 'array', 'items': {'type': 'array', 'items': {'type': 'array', 'items': {'type': 'boolean'}}}}, {'type': 'array', 'minItems': 2}, {'type': 'array', 'items': False},
+        {'type': 'array', 'items': {'enum': ['a', 'b']}, 'minItems': 3, 'maxItems': 40},
+    ],
+    'strings': [
+        {'type': 'string', 'minLength': 3, 'maxLength': 5}, {'type': 'string', 'minLength': 20}, {'type': 'string', 'maxLength': 0}, {'type': 'string', 'maxLength': 300}, {'type': 'string', 'pattern': '^[a-z]+$'},
+        {'type': 'string', 'pattern': '^[a-z]+$', 'minLength': 3, 'maxLength': 6}, {'type': 'string', 'pattern': '[0-9]{3}'}, {'type': 'string', 'pattern': '^a|b$'}, {'type': 'string', 'pattern': '^(\\d{3}-)?\\d{4}$', 'maxLength': 8},
+        {'type': 'string', 'pattern': '^\\t*"\\\\[^a-z]\\w\\/(?:x|y)*?\\u00e9$'}, {'type': 'string', 'pattern': '^.{2,4}$'}, {'type': 'string', 'pattern': '^[\\w.-]+@[\\w-]+\\.[a-z]{2,}$'}, {'type': 'string', 'pattern': '^$'},
+        {'type': 'string', 'pattern': '^[^"\\\\]*$'}, {'type': 'string', 'pattern': '^[\\]\\-a^]+$'},
+    ],
+    'formats': [{'type': 'string', 'format': f} for f in ('date', 'time', 'date-time', 'duration', 'uuid', 'email', 'hostname', 'ipv4', 'ipv6', 'uri')],
+    'numbers': [
+        {'type': 'integer', 'minimum': a, 'maximum': b} for a, b in ((0, 9), (1, 100), (-5, 5), (-1000, -7), (17, 17), (95, 1203), (0, 255), (-3, 0), (999, 1000), (123456, 7654321))
+    ] + [
+        {'type': 'integer', 'minimum': 5}, {'type': 'integer', 'maximum': -5}, {'type': 'integer', 'exclusiveMinimum': 0}, {'type': 'integer', 'exclusiveMaximum': 0}, {'type': 'integer', 'minimum': 0.5, 'maximum': 3.5}, {'type': 'integer', 'minimum': -2.5, 'exclusiveMaximum': 2},
+        {'type': 'number', 'minimum': 0, 'maximum': 1}, {'type': 'number', 'exclusiveMinimum': 0, 'exclusiveMaximum': 1}, {'type': 'number', 'minimum': -1.5, 'maximum': 2.25}, {'type': 'number', 'minimum': 0.01}, {'type': 'number', 'maximum': -0.125}, {'type': 'number', 'exclusiveMinimum': 99.9, 'maximum': 100.05},
+        {'type': 'number', 'minimum': 1e-3, 'maximum': 1.5e2}, {'type': 'number', 'minimum': 3.14, 'maximum': 3.14}, {'type': 'number', 'minimum': 10, 'exclusiveMinimum': 20}, {'type': 'number', 'minimum': -20, 'exclusiveMaximum': -10},
+    ],
+    'combinations': [
+        {'anyOf': [{'type': 'string'}, {'type': 'integer'}]}, {'oneOf': [{'const': 'a'}, {'type': 'object', 'properties': {'k': {'const': 1}}, 'required': ['k']}]}, {'type': 'integer', 'anyOf': [{'minimum': 5}, {'maximum': -5}]},
+        {'type': 'object', 'properties': {'a': {'type': 'integer'}, 'b': {'type': 'integer'}}, 'anyOf': [{'required': ['a']}, {'required': ['b']}]}, {'allOf': [PERSON]}, {'allOf': [{'type': 'object', 'properties': {'a': {'type': 'integer'}}, 'required': ['a']}, {'properties': {'b': {'type': 'string'}}, 'required': ['b']}]},
+        {'allOf': [{'type': 'integer', 'minimum': 3}, {'maximum': 8}]}, {'allOf': [{'type': ['integer', 'string']}, {'type': ['number', 'null']}]}, {'allOf': [{'enum': [1, 2, 3]}, {'enum': [2, 3, 4]}]}, {'allOf': [{'properties': {'a': {'minimum': 3}}}, {'type': 'object', 'properties': {'a': {'type': 'integer', 'maximum': 5}}, 'required': ['a']}]},
+        {'type': 'object', 'properties': {'kind': {'type': 'string'}}, 'oneOf': [{'properties': {'kind': {'const': 'a'}, 'x': {'type': 'integer'}}, 'required': ['kind', 'x']}, {'properties': {'kind': {'const': 'b'}}, 'required': ['kind']}]},
+        {'anyOf': [{'anyOf': [{'const': 1}, {'const': 2}]}, {'type': 'null'}]}, {'allOf': [{'anyOf': [{'minimum': 5}, {'maximum': 1}], 'type': 'integer'}, {'anyOf': [{'minimum': 7}, {'maximum': 0}]}]}, {'additionalProperties': False, 'properties': {'a': {'const': 1}}, 'allOf': [{'required': ['a']}]},
+    ],
+    'references': [
+        TREE, {'type': 'object', 'properties': {'next': {'anyOf': [{'$ref': '#'}, {'type': 'null'}]}}, 'required': ['next'], 'additionalProperties': False}, {'$defs': {'a/b~': {'const': 1}}, 'items': {'$ref': '#/$defs/a~1b~0'}, 'type': 'array'},
+        {'definitions': {'p': PERSON}, 'type': 'object', 'properties': {'p': {'$ref': '#/definitions/p', 'description': 'x'}}, 'required': ['p']}, {'$defs': {'n': {'type': 'integer'}}, 'properties': {'a': {'$ref': '#/$defs/n', 'minimum': 7}}, 'required': ['a'], 'type': 'object'},
+        {'$defs': {'e': {'anyOf': [{'type': 'integer'}, {'type': 'array', 'items': {'$ref': '#/$defs/e'}, 'minItems': 1}]}}, '$ref': '#/$defs/e'},
+    ],
+}
+
+
+def unique_names(pairs):
+    """Names that the schema doesn't know may repeat (nothing remembers what was written); named ones may not."""
+    return dict(pairs)
+
+
+def check(validator, text):
+    try:
+        value = json.loads(text, object_pairs_hook=unique_names)
+    except ValueError as error:
+        return str(error)
+    errors = list(validator.iter_errors(value))
+    return errors[0].message if errors else None
+
+
+def check_format(name, text):
+    readers = {'date': datetime.date.fromisoformat, 'time': datetime.time.fromisoformat, 'date-time': datetime.datetime.fromisoformat,
+               'uuid': uuid.UUID, 'ipv4': ipaddress.IPv4Address, 'ipv6': ipaddress.IPv6Address, 'uri': urllib.parse.urlsplit}
+    patterns = {'duration': r'P(?=.)(\d+W|(\d+Y)?(\d+M)?(\d+D)?(T(?=.)(\d+H)?(\d+M)?(\d+S)?)?)', 'email': r'[^@ ]+@[^@ ]+[.][^@ ]+', 'hostname': r'[A-Za-z0-9.-]+'}
+    try:
+        return None if name in readers and readers[name](text) is not None or re.fullmatch(patterns.get(name, '(?!)'), text) else 'no %s' % name
+    except ValueError as error:
+        return str(error)
+
+
+def main():
+    print('1..%d' % len(GROUPS))
+    try:
+        import jsonschema
+    except ImportError:
+        for number, name in enumerate(GROUPS, 1):
+            print('ok %d - %s # SKIP the jsonschema package is not installed' % (number, name))
+        return 0
+    schemas = [s for group in GROUPS.values() for s in group]
+    lines = ''.join(json.dumps({'schema': s, 'n': 12, 'seed': i}) + '\n' for i, s in enumerate(schemas))
+    done = subprocess.run([sys.argv[1]], input=lines, capture_output=True, text=True)
+    answers = done.stdout.splitlines()
+    if len(answers) != len(schemas) or done.returncode != 0:
+        print('Bail out! the program ended after %d of %d schemas: %s' % (len(answers), len(schemas), done.stderr[-2000:]))
+        return 1
+    answers = iter(answers)
+    failed = False
+    for number, (name, group) in enumerate(GROUPS.items(), 1):
+        wrong, n_texts = [], 0
+        for schema in group:
+            answer = json.loads(next(answers))
+            if 'error' in answer:
+                wrong.append((schema, answer['error'], ''))
+            validator = jsonschema.Draft202012Validator(schema)
+            for text in answer['texts']:
+                n_texts += 1
+                error = check(validator, text) or (check_format(schema['format'], json.loads(text)) if name == 'formats' else None)
+                if error:
+                    wrong.append((schema, error, text))
+        failed = failed or bool(wrong)
+        print('%sok %d - %s: %d schemas, %d texts' % ('not ' if wrong else '', number, name, len(group), n_texts))
+        for schema, error, text in wrong[:20]:
+            print('# %s\n#   %s\n#   %r' % (json.dumps(schema), error, text))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
