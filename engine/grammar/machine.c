@@ -157,24 +157,58 @@ static uint32_t join(struct machine *m, uint32_t a, uint32_t b)
     return put_set(m, m->list, n);
 }
 
+/* The bytes around @byte that the same states take: their step is the same, too. */
+static void widen(const struct nfa_state *s, uint8_t byte, uint8_t *low, uint8_t *high)
+{
+    if (s->low > byte)
+        *high = s->low <= *high ? (uint8_t)(s->low - 1) : *high;
+    else if (s->high < byte)
+        *low = s->high >= *low ? (uint8_t)(s->high + 1) : *low;
+    else {
+        *low = s->low > *low ? s->low : *low;
+        *high = s->high < *high ? s->high : *high;
+    }
+}
+
+static uint32_t set_take_byte(struct machine *m, uint32_t set, uint8_t byte)
+{
+    uint32_t n_states, n = 0, next, *row;
+    const uint32_t *states = intern_get(&m->sets, set, &n_states);
+    uint8_t low = 0, high = UINT8_MAX;
+
+    for (uint32_t i = 0; i < n_states; i++) {
+        const struct nfa_state *s = &m->nfa->states[states[i]];
+
+        if (s->op != NFA_BYTE)
+            continue;
+        widen(s, byte, &low, &high);
+        if (s->low <= byte && byte <= s->high)
+            n = close_state(m, s->x, n);
+    }
+    next = put_set(m, m->list, n);
+    row = m->set_next + (size_t)set * m->n_symbols;
+    for (uint32_t class = m->nfa->class_of[low]; class <= m->nfa->class_of[high] && !m->error; class ++)
+        row[class] = next;
+    return next;
+}
+
 static uint32_t set_take(struct machine *m, uint32_t set, uint32_t symbol)
 {
     size_t at = (size_t)set * m->n_symbols + symbol;
     uint32_t n_states, n = 0, next;
     const uint32_t *states;
-    bool is_byte = symbol < m->nfa->n_classes;
-    uint8_t byte = is_byte ? m->nfa->byte_of[symbol] : 0;
 
     if (m->set_next[at] != MACHINE_UNKNOWN)
         return m->set_next[at];
     states = intern_get(&m->sets, set, &n_states);
     begin_list(m);
     m->work += n_states;
+    if (symbol < m->nfa->n_classes)
+        return set_take_byte(m, set, m->nfa->byte_of[symbol]);
     for (uint32_t i = 0; i < n_states; i++) {
         const struct nfa_state *s = &m->nfa->states[states[i]];
 
-        if (is_byte ? s->op == NFA_BYTE && s->low <= byte && byte <= s->high
-                    : s->op == NFA_TOKEN && s->y == symbol - m->nfa->n_classes)
+        if (s->op == NFA_TOKEN && s->y == symbol - m->nfa->n_classes)
             n = close_state(m, s->x, n);
     }
     next = put_set(m, m->list, n);
@@ -407,6 +441,23 @@ static uint32_t settle_one(struct machine *m)
     return memo->config;
 }
 
+/* Symbols that all threads' sets take alike lead to the same configuration. */
+static void fill_row(struct machine *m, uint32_t config, uint32_t symbol, uint32_t next)
+{
+    uint32_t n, *row = m->next + (size_t)config * m->n_symbols;
+    const uint32_t *threads = intern_get(&m->configs, config, &n);
+    const uint32_t *first = m->set_next + (size_t)threads[1] * m->n_symbols;
+    const uint32_t *second = n > 4 ? m->set_next + (size_t)threads[3] * m->n_symbols : first;
+
+    row[symbol] = next;
+    /* More threads than two are rare, and each would cost another pass. */
+    if (n > 5)
+        return;
+    for (uint32_t other = 0; other < m->nfa->n_classes; other++)
+        if (first[other] == first[symbol] && second[other] == second[symbol])
+            row[other] = next;
+}
+
 uint32_t machine_take(struct machine *m, uint32_t config, uint32_t symbol)
 {
     uint32_t n, next = MACHINE_DEAD;
@@ -426,7 +477,11 @@ uint32_t machine_take(struct machine *m, uint32_t config, uint32_t symbol)
         next = settle_one(m);
     else if (m->n_threads > 0 && !m->error)
         next = settle(m);
-    if (!m->error)
+    if (m->error)
+        return MACHINE_DEAD;
+    if (n > 1)
+        fill_row(m, config, symbol, next);
+    else
         m->next[(size_t)config * m->n_symbols + symbol] = next;
     return next;
 }

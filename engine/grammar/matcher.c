@@ -22,6 +22,11 @@ struct slot {
     int32_t only;
 };
 
+struct first {
+    uint8_t byte;
+    uint32_t config;
+};
+
 struct matcher {
     struct grammar *grammar;
     const struct grammar_vocabulary *vocabulary;
@@ -36,6 +41,8 @@ struct matcher {
     uint32_t n_configs;
     uint64_t n_made;
     uint32_t *stack; /* [depth + 1] configurations on the way down the trie */
+    struct first firsts[256];
+    unsigned n_firsts;
 };
 
 int matcher_new(struct grammar *grammar_take, const struct grammar_vocabulary *v, unsigned flags,
@@ -96,19 +103,22 @@ static void allow(const struct grammar_vocabulary *v, uint64_t *mask, int32_t to
         mask_set(mask, token);
 }
 
-static void walk(struct matcher *m, unsigned part, uint64_t *mask)
+/* The tokens of a trie that begin with one byte. */
+static void walk_byte(struct matcher *m, const struct trie *t, uint8_t byte, uint32_t first, uint64_t *mask)
 {
-    const struct trie *t = &m->vocabulary->parts[part];
     const uint16_t *class_of = m->grammar->nfa.class_of;
-    uint32_t *stack = m->stack;
+    const uint32_t end = t->first[byte + 1];
+    uint32_t i = t->first[byte], *stack = m->stack;
 
-    stack[0] = m->config;
-    for (uint32_t i = 0; i < t->n;) {
+    if (i == end)
+        return;
+    if (t->nodes[i].token >= 0)
+        allow(m->vocabulary, mask, t->nodes[i].token);
+    stack[1] = first;
+    for (i++; i < end;) {
         const struct trie_node *node = &t->nodes[i];
         uint32_t next = machine_step(&m->machine, stack[node->depth], class_of[node->byte]);
 
-        if (m->strips && node->depth == 0 && node->byte == ' ')
-            next = m->config;
         if (next == MACHINE_DEAD) {
             i = node->next;
             continue;
@@ -118,6 +128,27 @@ static void walk(struct matcher *m, unsigned part, uint64_t *mask)
         stack[node->depth + 1] = next;
         i++;
     }
+}
+
+/* The bytes that a token may begin with, and where they lead. */
+static void find_firsts(struct matcher *m)
+{
+    const uint16_t *class_of = m->grammar->nfa.class_of;
+
+    m->n_firsts = 0;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        uint32_t next =
+            m->strips && byte == ' ' ? m->config : machine_step(&m->machine, m->config, class_of[byte]);
+
+        if (next != MACHINE_DEAD)
+            m->firsts[m->n_firsts++] = (struct first){(uint8_t)byte, next};
+    }
+}
+
+static void walk(struct matcher *m, unsigned part, uint64_t *mask)
+{
+    for (unsigned i = 0; i < m->n_firsts; i++)
+        walk_byte(m, &m->vocabulary->parts[part], m->firsts[i].byte, m->firsts[i].config, mask);
 }
 
 static void add_mask(uint64_t *mask, const uint64_t *more, uint32_t n)
@@ -173,6 +204,7 @@ static void make_mask(struct matcher *m, uint64_t *mask)
 
     memset(mask, 0, v->n_words * sizeof(*mask));
     m->machine.work = 0;
+    find_firsts(m);
     make_text(m, mask);
     for (uint32_t i = 0; i < nfa->n_tokens; i++)
         if (machine_step(&m->machine, m->config, nfa->n_classes + i) != MACHINE_DEAD)

@@ -38,6 +38,7 @@ struct trie_node {
 struct trie {
     struct trie_node *nodes;
     uint32_t n;
+    uint32_t first[257]; /* where the tokens that begin with a byte begin, and end */
 };
 
 struct grammar_vocabulary {

@@ -107,6 +107,11 @@ static int make_trie(struct grammar_vocabulary *v, const struct entry *entries, 
     }
     while (n_open > 0)
         ret->nodes[open[--n_open]].next = ret->n;
+    for (uint32_t i = 0; i < ret->n; i = ret->nodes[i].next)
+        ret->first[ret->nodes[i].byte + 1] = ret->nodes[i].next;
+    for (unsigned byte = 0; byte < 256; byte++)
+        if (ret->first[byte + 1] == 0)
+            ret->first[byte + 1] = ret->first[byte];
     return 0;
 }
 
