@@ -27,36 +27,30 @@ static int part_of_name(const char *tensor, const char **ret)
     return end ? (int)(end - begin) : (int)strlen(begin);
 }
 
-static void name_of_tensors(const struct graph_tensor *const *tensors, uint32_t n, char *buffer)
+static void name_of_linears(const struct graph_linear *const *linears, uint32_t n, char *buffer)
 {
     size_t at = 0;
 
     for (uint32_t i = 0; i < n && at < NAME_BYTES; i++) {
         const char *part;
-        int length = part_of_name(tensors[i]->name, &part);
+        int length = part_of_name(linears[i]->weight.name, &part);
 
         at += (size_t)snprintf(buffer + at, NAME_BYTES - at, "%s%.*s", i ? "+" : "", length, part);
     }
     for (uint32_t i = 0; i < n && at < NAME_BYTES; i++)
         at += (size_t)snprintf(buffer + at, NAME_BYTES - at, "%s%s", i ? "+" : " ",
-                               tensor_traits(tensors[i]->type)->name);
+                               tensor_traits(linears[i]->weight.type)->name);
 }
 
 static void name_of_op(const struct graph_op *op, char *buffer)
 {
-    const struct graph_tensor *tensors[GRAPH_LINEAR_MAX];
+    const struct graph_linear *linears[GRAPH_LINEAR_MAX];
+    uint32_t n = graph_op_linears(op, linears);
 
-    if (op->type == GRAPH_LINEAR) {
-        for (uint32_t i = 0; i < op->linear.n_parts; i++)
-            tensors[i] = &op->linear.parts[i].weight;
-        name_of_tensors(tensors, op->linear.n_parts, buffer);
-    } else if (op->type == GRAPH_GLU) {
-        tensors[0] = &op->glu.gate.weight;
-        tensors[1] = &op->glu.up.weight;
-        name_of_tensors(tensors, 2, buffer);
-    } else {
+    if (n)
+        name_of_linears(linears, n, buffer);
+    else
         snprintf(buffer, NAME_BYTES, "%s", graph_op_name(op->type));
-    }
 }
 
 int engine_profile_init(struct engine *e)

@@ -101,8 +101,10 @@ static int open_graph(struct engine *e, const struct engine_config *c, struct fa
     int r;
 
     kernels_select(kernels_isa_detect() & c->isa_mask, &e->kernels);
-    r = arch_build(e->gguf, &(struct arch_target){.format = weight_format, .userdata = &e->kernels}, &e->arch,
-                   &e->graph, reterr);
+    r = arch_build(e->gguf,
+                   &(struct arch_target){
+                       .format = weight_format, .userdata = &e->kernels, .context_tokens = c->context_tokens},
+                   &e->arch, &e->graph, reterr);
     if (r < 0)
         return r;
 
@@ -251,20 +253,19 @@ static char *name_dup(const struct gguf *g)
     return strndup(name.data, name.n_bytes);
 }
 
-/* Bytes of weights that one token's way through the model reads: every matrix that is multiplied with. */
+/* Bytes of weights that one token's way through the model reads: every matrix that is multiplied with, of experts as
+ * many as a token has. */
 static uint64_t count_bytes_per_token(const struct graph *g)
 {
     uint64_t n = 0;
 
     for (size_t i = 0; i < g->n_ops; i++) {
-        const struct graph_op *op = &g->ops[i];
+        const struct graph_linear *linears[GRAPH_LINEAR_MAX];
+        uint32_t n_linears = graph_op_linears(&g->ops[i], linears);
+        uint32_t n_matrices = graph_op_has_experts(&g->ops[i]) ? g->n_experts_used : 1;
 
-        if (op->type == GRAPH_LINEAR)
-            for (uint32_t k = 0; k < op->linear.n_parts; k++)
-                n += op->linear.parts[k].weight.n_rows * op->linear.parts[k].weight.row_bytes;
-        else if (op->type == GRAPH_GLU)
-            n += op->glu.gate.weight.n_rows * op->glu.gate.weight.row_bytes +
-                 op->glu.up.weight.n_rows * op->glu.up.weight.row_bytes;
+        for (uint32_t k = 0; k < n_linears; k++)
+            n += n_matrices * linears[k]->weight.n_rows * linears[k]->weight.row_bytes;
     }
     return n;
 }

@@ -13,7 +13,9 @@
 #include "engine/arch/blocks.h"
 
 static const struct arch archs[] = {
-    {"llama", llama_build},
+    {"gemma", gemma_build},       {"gemma2", gemma2_build}, {"gemma3", gemma3_build},     {"gpt-oss", gpt_oss_build},
+    {"granite", granite_build},   {"llama", llama_build},   {"phi3", phi3_build},         {"qwen2", qwen2_build},
+    {"qwen2moe", qwen2moe_build}, {"qwen3", qwen3_build},   {"qwen3moe", qwen3moe_build}, {"smollm3", smollm3_build},
 };
 
 #define N_ARCHS (sizeof(archs) / sizeof(archs[0]))
@@ -40,7 +42,14 @@ int arch_build(const struct gguf *g, const struct arch_target *target, struct ar
                struct graph *ret_graph, struct fault *reterr)
 {
     struct arch_config config = {};
-    struct arch_build b = {.gguf = g, .target = target, .config = &config, .graph = ret_graph, .fault = reterr};
+    struct arch_build b = {
+        .gguf = g,
+        .target = target,
+        .config = &config,
+        .graph = ret_graph,
+        .fault = reterr,
+        .pending = {.value = GRAPH_NONE},
+    };
     const struct arch *arch;
     struct gguf_string name;
     int r;
@@ -54,7 +63,7 @@ int arch_build(const struct gguf *g, const struct arch_target *target, struct ar
         return r;
     arch = arch_find(&name);
     if (!arch) {
-        char known[128], found[64];
+        char known[256], found[64];
 
         fault_model_invalid(reterr, (int64_t)gguf_find_key(g, "general.architecture")->offset,
                             "the architecture is \"%s\", which is not supported; known: %s",

@@ -33,6 +33,7 @@ struct arch_target {
     /* The activation format that products with weights of @type want; negative when there is no kernel for it. */
     int (*format)(const void *userdata, enum tensor_type type);
     const void *userdata;
+    uint32_t context_tokens; /* the longest sequence that will be computed; 0: the model's own context length */
 };
 
 /**

@@ -83,6 +83,16 @@ int arch_key_f32(struct arch_build *b, const char *key, enum arch_need need, flo
     return 0;
 }
 
+int arch_key_bool(struct arch_build *b, const char *key, enum arch_need need, bool *ret)
+{
+    char full[KEY_BYTES];
+    int r;
+
+    key_locate(b, key, full);
+    r = gguf_get_bool(b->gguf, full, ret, b->fault);
+    return r == -ENOENT ? key_missing(b, full, need) : r;
+}
+
 int arch_key_u32_same(struct arch_build *b, const char *key, enum arch_need need, uint32_t min, uint32_t max,
                       uint32_t *ret)
 {

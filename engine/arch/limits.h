@@ -11,6 +11,7 @@
 #define ARCH_FF_MAX        (1u << 20)  /* 53248 */
 #define ARCH_HEADS_MAX     4096u       /* 128 */
 #define ARCH_HEAD_DIM_MAX  1024u       /* 576 */
+#define ARCH_EXPERTS_MAX   1024u       /* 384 */
 #define ARCH_VOCAB_MAX     (1u << 22)  /* 262144 */
 #define ARCH_CONTEXT_MAX   (1u << 28)  /* 10 million */
 #define ARCH_ROPE_BASE_MAX 1e15f       /* 1e9 */

@@ -5,6 +5,9 @@
  *
  *   linear   every frequency divided by the factor (positions are squeezed into the trained range)
  *   factors  frequency i divided by element i of rope_freqs.weight: how Llama 3.1 stores its scaling
+ *   LongRoPE frequency i divided by element i of rope_factors_long.weight when sequences may be longer than the original
+ *            context, else of rope_factors_short.weight. Ding et al., arXiv 2402.13753. Which of the two is decided by
+ *            the engine's context, not by each sequence's length: keys in the cache can't be turned again
  *   YaRN     fast pairs as they are, slow pairs divided by the factor, a ramp between; cos and sin grow by
  *            1 + 0.1 ln(factor). Peng et al., arXiv 2309.00071; the ramp's ends are rounded outwards, as in its code
  *
@@ -23,7 +26,7 @@
 #include "engine/arch/blocks.h"
 #include "engine/arch/limits.h"
 
-enum scaling { SCALING_NONE, SCALING_LINEAR, SCALING_YARN };
+enum scaling { SCALING_NONE, SCALING_LINEAR, SCALING_YARN, SCALING_LONGROPE };
 
 struct settings {
     enum scaling scaling;
@@ -58,11 +61,13 @@ static int scaling_read(struct arch_build *b, struct settings *s)
         s->scaling = SCALING_LINEAR;
     else if (string_is(&type, "yarn"))
         s->scaling = SCALING_YARN;
+    else if (string_is(&type, "longrope"))
+        s->scaling = SCALING_LONGROPE;
     else {
         char found[64];
 
         fault_model_invalid(b->fault, (int64_t)gguf_find_key(b->gguf, key)->offset,
-                            "%s is \"%s\", expected none, linear or yarn", key,
+                            "%s is \"%s\", expected none, linear, longrope or yarn", key,
                             arch_text(&type, found, sizeof(found)));
         return -EINVAL;
     }
@@ -101,7 +106,7 @@ static int settings_read(struct arch_build *b, struct settings *s)
                          &s->context_original_tokens);
     if (r < 0)
         return r;
-    if (s->factor == 0.0f || s->scaling == SCALING_NONE)
+    if (s->factor == 0.0f || s->scaling == SCALING_NONE || s->scaling == SCALING_LONGROPE)
         s->factor = 1.0f;
     return 0;
 }
@@ -117,22 +122,38 @@ static double yarn_growth(double factor, double multiplier)
     return factor <= 1.0 ? 1.0 : 1.0 + 0.1 * multiplier * log(factor);
 }
 
+/* The tensor of factors that divide the frequencies, if the file has any: its name too, for messages. */
+static int factors_read(struct arch_build *b, const struct settings *s, uint32_t n_pairs, const char **ret_name,
+                        const float **ret)
+{
+    uint32_t n = b->config->context_tokens;
+    bool is_long;
+
+    if (b->target->context_tokens && b->target->context_tokens < n)
+        n = b->target->context_tokens;
+    is_long = n > s->context_original_tokens;
+    *ret_name = "rope_freqs.weight";
+    if (!gguf_find_tensor(b->gguf, *ret_name))
+        *ret_name = is_long ? "rope_factors_long.weight" : "rope_factors_short.weight";
+    return arch_vector(b, ARCH_NO_LAYER, *ret_name, ARCH_OPTIONAL, n_pairs, ret);
+}
+
 int arch_rope_read(struct arch_build *b, struct arch_rope *rope)
 {
+    struct settings s = {.factor = 1.0f, .attention_factor = 1.0f};
     uint32_t n_pairs = rope->n_rot / 2;
-    const float *factors;
-    struct settings s;
+    const float *factors = NULL;
+    const char *name = NULL;
     double *frequency;
     double low = 0, high = 0;
-    int r;
+    int r = 0;
 
-    r = arch_key_f32(b, "rope.freq_base", ARCH_OPTIONAL, 1.0001f, ARCH_ROPE_BASE_MAX, &rope->base);
-    if (r < 0)
-        return r;
-    r = settings_read(b, &s);
-    if (r < 0)
-        return r;
-    r = arch_vector(b, ARCH_NO_LAYER, "rope_freqs.weight", ARCH_OPTIONAL, n_pairs, &factors);
+    if (!rope->is_fixed)
+        r = arch_key_f32(b, "rope.freq_base", ARCH_OPTIONAL, 1.0001f, ARCH_ROPE_BASE_MAX, &rope->base);
+    if (r == 0 && !rope->is_fixed)
+        r = settings_read(b, &s);
+    if (r == 0 && !rope->is_fixed)
+        r = factors_read(b, &s, n_pairs, &name, &factors);
     if (r < 0)
         return r;
 
@@ -143,11 +164,9 @@ int arch_rope_read(struct arch_build *b, struct arch_rope *rope)
         rope->magnitude *= (float)(yarn_growth(s.factor, 1.0) / yarn_growth(s.factor, s.log_multiplier));
     }
 
-    frequency = calloc(n_pairs, sizeof(*frequency));
-    if (!frequency)
-        return -ENOMEM;
-    free(b->graph->constants);
-    b->graph->constants = frequency;
+    r = graph_constants(b->graph, n_pairs, &frequency);
+    if (r < 0)
+        return r;
     for (uint32_t i = 0; i < n_pairs; i++) {
         double f = pow(rope->base, -2.0 * i / rope->n_rot);
         double slow = 1.0; /* how much of the scaling this pair gets */
@@ -155,7 +174,7 @@ int arch_rope_read(struct arch_build *b, struct arch_rope *rope)
         if (factors) {
             if (!(factors[i] > 0.0f) || !isfinite(factors[i])) {
                 fault_model_invalid(b->fault, FAULT_NO_OFFSET,
-                                    "element %" PRIu32 " of rope_freqs.weight is %g, expected a positive number", i,
+                                    "element %" PRIu32 " of %s is %g, expected a positive number", i, name,
                                     (double)factors[i]);
                 return -EINVAL;
             }

@@ -29,19 +29,20 @@ static int tensor_find(struct arch_build *b, uint32_t layer, const char *name, e
     return -EINVAL;
 }
 
-static int tensor_check_shape(struct arch_build *b, const struct gguf_tensor *t, uint32_t n_cols, uint32_t n_rows)
+static int tensor_check_shape(struct arch_build *b, const struct gguf_tensor *t, uint32_t n_cols, uint32_t n_rows,
+                              uint32_t n)
 {
-    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == 1 && t->dims[3] == 1)
+    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == n && t->dims[3] == 1)
         return 0;
     fault_model_invalid(b->fault, (int64_t)t->offset,
                         "the tensor %s has the shape %" PRIu64 " x %" PRIu64 " x %" PRIu64 " x %" PRIu64
-                        ", expected %" PRIu32 " x %" PRIu32,
-                        t->name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows);
+                        ", expected %" PRIu32 " x %" PRIu32 " x %" PRIu32,
+                        t->name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows, n);
     return -EINVAL;
 }
 
-int arch_matrix(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n_cols,
-                uint32_t n_rows, struct graph_tensor *ret)
+int arch_matrices(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n_cols,
+                  uint32_t n_rows, uint32_t n, struct graph_tensor *ret)
 {
     const struct gguf_tensor *t;
     int r;
@@ -50,7 +51,7 @@ int arch_matrix(struct arch_build *b, uint32_t layer, const char *name, enum arc
     r = tensor_find(b, layer, name, need, &t);
     if (r < 0 || !t)
         return r;
-    r = tensor_check_shape(b, t, n_cols, n_rows);
+    r = tensor_check_shape(b, t, n_cols, n_rows, n);
     if (r < 0)
         return r;
     if (b->target->format(b->target->userdata, (enum tensor_type)t->type) < 0) {
@@ -65,13 +66,29 @@ int arch_matrix(struct arch_build *b, uint32_t layer, const char *name, enum arc
         .n_rows = n_rows,
         .n_cols = n_cols,
         .row_bytes = t->row_bytes,
+        .matrix_bytes = t->row_bytes * n_rows,
         .data = t->data,
     };
     return 0;
 }
 
-int arch_vector(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n,
-                const float **ret)
+int arch_matrix(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n_cols,
+                uint32_t n_rows, struct graph_tensor *ret)
+{
+    return arch_matrices(b, layer, name, need, n_cols, n_rows, 1, ret);
+}
+
+struct graph_tensor arch_rows(const struct graph_tensor *t, uint32_t row0, uint32_t n)
+{
+    struct graph_tensor rows = *t;
+
+    rows.n_rows = n;
+    rows.data = (const uint8_t *)t->data + row0 * t->row_bytes;
+    return rows;
+}
+
+int arch_vectors(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n,
+                 uint32_t n_rows, const float **ret)
 {
     const struct gguf_tensor *t;
     int r;
@@ -80,7 +97,7 @@ int arch_vector(struct arch_build *b, uint32_t layer, const char *name, enum arc
     r = tensor_find(b, layer, name, need, &t);
     if (r < 0 || !t)
         return r;
-    r = tensor_check_shape(b, t, n, 1);
+    r = tensor_check_shape(b, t, n, n_rows, 1);
     if (r < 0)
         return r;
     if (t->type != TENSOR_F32) {
@@ -90,4 +107,10 @@ int arch_vector(struct arch_build *b, uint32_t layer, const char *name, enum arc
     }
     *ret = t->data;
     return 0;
+}
+
+int arch_vector(struct arch_build *b, uint32_t layer, const char *name, enum arch_need need, uint32_t n,
+                const float **ret)
+{
+    return arch_vectors(b, layer, name, need, n, 1, ret);
 }

@@ -12,46 +12,6 @@
 #include "engine/kernels/dequantise.h"
 #include "engine/kernels/rope.h"
 
-/* Pieces per thread that row-wise work is cut into: enough to even out, few enough to stay long, linear reads. */
-#define PIECES_PER_THREAD 8
-
-static void *value(const struct exec_thread *t, uint32_t id)
-{
-    return t->x->scratch + t->x->graph->values[id].offset;
-}
-
-/* How many rows the value has in this step. */
-static uint32_t value_rows(const struct exec_thread *t, uint32_t id)
-{
-    return t->x->graph->values[id].rows == GRAPH_ROWS_TOKENS ? t->x->batch->n_tokens : t->x->batch->n_outputs;
-}
-
-/* Draws the next piece of at most @n of @n_all units: [*ret_from, *ret_to). False when all are drawn. */
-static bool draw(struct exec_thread *t, uint32_t n, uint32_t n_all, uint32_t *ret_from, uint32_t *ret_to)
-{
-    uint32_t from;
-
-    if (t->n_threads == 1 && n < n_all)
-        n = n_all;
-    /* Looked at first, so that threads which come late do not count up to where the counter would wrap. */
-    if (atomic_load_explicit(&t->drawn->n, memory_order_relaxed) >= n_all)
-        return false;
-    from = atomic_fetch_add_explicit(&t->drawn->n, n, memory_order_relaxed);
-    if (from >= n_all)
-        return false;
-    *ret_from = from;
-    *ret_to = n_all - from < n ? n_all : from + n;
-    return true;
-}
-
-/* The size of pieces, in units, that cuts @n_all into about PIECES_PER_THREAD for each thread. */
-static uint32_t piece_size(const struct exec_thread *t, uint32_t n_all)
-{
-    uint32_t n = n_all / (t->n_threads * PIECES_PER_THREAD);
-
-    return n ? n : 1;
-}
-
 static void op_embed(struct exec_thread *t, const struct graph_op *op)
 {
     const struct graph_tensor *w = &op->embed.weight;
@@ -60,9 +20,13 @@ static void op_embed(struct exec_thread *t, const struct graph_op *op)
     uint32_t from, to;
 
     while (draw(t, 1, batch->n_tokens, &from, &to))
-        for (uint32_t i = from; i < to; i++)
+        for (uint32_t i = from; i < to; i++) {
             dequantise_row(w->type, (const uint8_t *)w->data + (uint32_t)batch->tokens[i] * w->row_bytes, w->n_cols,
                            out + (size_t)i * w->n_cols);
+            if (op->embed.scale != 1.0f)
+                t->x->kernels->vector.scale(out + (size_t)i * w->n_cols, out + (size_t)i * w->n_cols, op->embed.scale,
+                                            w->n_cols);
+        }
 }
 
 static void op_rope_table(struct exec_thread *t, const struct graph_op *op)
@@ -89,19 +53,38 @@ static void pack_rows(struct exec_thread *t, const float *x, uint32_t n_rows, ui
     }
 }
 
+/* One row of a norm: what stood behind the block before is added to @x first, then y = norm(x). */
+static void norm_row(const struct exec_thread *t, const struct graph_op *op, uint32_t n_cols, float *x, float *add,
+                     float *y)
+{
+    const struct vector_table *v = &t->x->kernels->vector;
+
+    if (add) {
+        v->rms_norm(add, add, op->norm.add_weight, n_cols, op->norm.epsilon);
+        v->add(x, add, n_cols);
+    }
+    if (!y)
+        return;
+    if (op->norm.kind == GRAPH_NORM_LAYER)
+        v->layer_norm(y, x, op->norm.weight, op->norm.bias, n_cols, op->norm.epsilon);
+    else
+        v->rms_norm(y, x, op->norm.weight, n_cols, op->norm.epsilon);
+}
+
 static void op_norm(struct exec_thread *t, const struct graph_op *op)
 {
     const struct graph *g = t->x->graph;
-    uint32_t n_rows = value_rows(t, op->norm.out), n_cols = g->values[op->norm.out].n_cols;
-    const uint32_t *pick = g->values[op->norm.in].rows != g->values[op->norm.out].rows ? t->x->batch->outputs : NULL;
-    const float *in = value(t, op->norm.in);
-    float *out = value(t, op->norm.out);
+    uint32_t out_id = op->norm.out != GRAPH_NONE ? op->norm.out : op->norm.in;
+    uint32_t n_rows = value_rows(t, out_id), n_cols = g->values[out_id].n_cols;
+    const uint32_t *pick = g->values[op->norm.in].rows != g->values[out_id].rows ? t->x->batch->outputs : NULL;
+    float *in = value(t, op->norm.in), *add = op->norm.add != GRAPH_NONE ? value(t, op->norm.add) : NULL;
+    float *out = op->norm.out != GRAPH_NONE ? value(t, out_id) : NULL;
     uint32_t from, to;
 
     while (draw(t, LINEAR_PACK_STEP, n_rows, &from, &to)) {
         for (uint32_t i = from; i < to; i++)
-            t->x->kernels->vector.rms_norm(out + (size_t)i * n_cols, in + (size_t)(pick ? pick[i] : i) * n_cols,
-                                           op->norm.weight, n_cols, op->norm.epsilon);
+            norm_row(t, op, n_cols, in + (size_t)(pick ? pick[i] : i) * n_cols, add ? add + (size_t)i * n_cols : NULL,
+                     out ? out + (size_t)i * n_cols : NULL);
         pack_rows(t, out, n_rows, from, to, op->norm.packs, op->norm.n_packs);
     }
 }
@@ -130,9 +113,30 @@ static void linear_piece(struct exec_thread *t, const struct graph_linear *l, ui
             t->x->kernels->vector.add(out + (size_t)i * w->n_rows + row0, l->bias + row0, row1 - row0);
 }
 
-static uint32_t row_units(const struct graph_tensor *w)
+/* What happens to rows [row0, row1) of the finished product: scale and cap, and the sum with the residual. */
+static void linear_finish(struct exec_thread *t, const struct graph_op *op, const struct graph_linear *l,
+                          uint32_t n_tokens, uint32_t row0, uint32_t row1)
 {
-    return (w->n_rows + LINEAR_ROW_STEP - 1) / LINEAR_ROW_STEP;
+    const struct vector_table *v = &t->x->kernels->vector;
+    uint32_t n = row1 - row0, n_rows = l->weight.n_rows;
+    float *x = op->linear.residual != GRAPH_NONE ? value(t, op->linear.residual) : NULL;
+    const float *gates = op->linear.residual_gate != GRAPH_NONE ? value(t, op->linear.residual_gate) : NULL;
+    float *out = value(t, l->out);
+
+    for (uint32_t i = 0; i < n_tokens; i++) {
+        float *y = out + (size_t)i * n_rows + row0, gate;
+
+        if (op->linear.scale != 1.0f)
+            v->scale(y, y, op->linear.scale, n);
+        if (op->linear.softcap > 0.0f)
+            v->softcap(y, y, op->linear.softcap, n);
+        if (gates) {
+            v->map[VECTOR_SIGMOID](&gate, &gates[i], 1);
+            v->add_scaled(x + (size_t)i * n_rows + row0, y, gate, n);
+        } else if (x) {
+            v->add(x + (size_t)i * n_rows + row0, y, n);
+        }
+    }
 }
 
 static void op_linear(struct exec_thread *t, const struct graph_op *op)
@@ -149,24 +153,16 @@ static void op_linear(struct exec_thread *t, const struct graph_op *op)
         uint32_t unit0 = 0; /* of part i */
 
         for (uint32_t i = 0; i < op->linear.n_parts; i++) {
-            uint32_t units = row_units(&parts[i].weight), n_rows = parts[i].weight.n_rows;
+            uint32_t units = row_units(&parts[i].weight), row0, row1;
             uint32_t first = from > unit0 ? from - unit0 : 0, past = to > unit0 ? to - unit0 : 0;
-            uint32_t row0 = first * LINEAR_ROW_STEP, row1;
 
             past = past < units ? past : units;
-            row1 = past * LINEAR_ROW_STEP < n_rows ? past * LINEAR_ROW_STEP : n_rows;
             unit0 += units;
             if (first >= past)
                 continue;
+            unit_rows(&parts[i].weight, first, past, &row0, &row1);
             linear_piece(t, &parts[i], n_tokens, row0, row1);
-            if (op->linear.residual != GRAPH_NONE) {
-                float *x = value(t, op->linear.residual);
-                const float *y = value(t, parts[i].out);
-
-                for (uint32_t k = 0; k < n_tokens; k++)
-                    t->x->kernels->vector.add(x + (size_t)k * n_rows + row0, y + (size_t)k * n_rows + row0,
-                                              row1 - row0);
-            }
+            linear_finish(t, op, &parts[i], n_tokens, row0, row1);
         }
     }
 }
@@ -180,15 +176,15 @@ static void op_glu(struct exec_thread *t, const struct graph_op *op)
     float *out = value(t, op->glu.out);
 
     while (draw(t, piece_size(t, n_units), n_units, &from, &to)) {
-        uint32_t row0 = from * LINEAR_ROW_STEP;
-        uint32_t row1 = to * LINEAR_ROW_STEP < n_rows ? to * LINEAR_ROW_STEP : n_rows;
+        uint32_t row0, row1;
 
+        unit_rows(&gate->weight, from, to, &row0, &row1);
         linear_piece(t, gate, n_tokens, row0, row1);
         linear_piece(t, up, n_tokens, row0, row1);
         for (uint32_t i = 0; i < n_tokens; i++) {
             size_t at = (size_t)i * n_rows + row0;
 
-            t->x->kernels->vector.silu_mul(out + at, g + at, u + at, row1 - row0);
+            activate(t->x->kernels, &op->glu.activation, out + at, g + at, u + at, row1 - row0);
         }
     }
 }
@@ -197,6 +193,20 @@ static void op_glu(struct exec_thread *t, const struct graph_op *op)
 static void *layer_page(const struct exec_thread *t, uint32_t group, uint32_t group_layer, uint32_t page)
 {
     return (uint8_t *)pages_memory(t->x->pages[group], page) + group_layer * t->x->layouts[group].page_bytes;
+}
+
+/* Norm and rotation of one token's heads, where the model has them. */
+static void rope_heads(const struct exec_thread *t, const struct graph_op *op, float *x, uint32_t n_heads,
+                       const float *norm, const float *cos_sin)
+{
+    const struct vector_table *v = &t->x->kernels->vector;
+    uint32_t k_dim = op->rope_write.k_dim;
+
+    if (norm)
+        for (uint32_t i = 0; i < n_heads; i++)
+            v->rms_norm(x + (size_t)i * k_dim, x + (size_t)i * k_dim, norm, k_dim, op->rope_write.epsilon);
+    if (cos_sin)
+        v->rope(x, n_heads, k_dim, op->rope_write.n_rot, cos_sin, op->rope_write.interleaved);
 }
 
 static void op_rope_write(struct exec_thread *t, const struct graph_op *op)
@@ -208,20 +218,19 @@ static void op_rope_write(struct exec_thread *t, const struct graph_op *op)
     uint32_t n_v = op->rope_write.n_kv_heads * op->rope_write.v_dim;
     uint32_t group = op->rope_write.group;
     float *q = value(t, op->rope_write.q), *key = value(t, op->rope_write.k);
-    const float *v = value(t, op->rope_write.v), *table = value(t, op->rope_write.rope_table);
+    const float *v = value(t, op->rope_write.v);
+    const float *table = op->rope_write.rope_table != GRAPH_NONE ? value(t, op->rope_write.rope_table) : NULL;
     uint32_t from, to;
 
     while (draw(t, 4, batch->n_tokens, &from, &to)) {
         for (uint32_t i = from; i < to; i++) {
-            const float *cos_sin = table + (size_t)i * op->rope_write.n_rot;
+            const float *cos_sin = table ? table + (size_t)i * op->rope_write.n_rot : NULL;
             const struct page_table *pages = &batch->runs[batch->token_runs[i]].tables[group];
             uint32_t position = batch->positions[i];
             void *page = layer_page(t, group, op->rope_write.group_layer, pages->ids[position / KV_PAGE_TOKENS]);
 
-            k->vector.rope(q + (size_t)i * n_q, op->rope_write.n_heads, op->rope_write.k_dim, op->rope_write.n_rot,
-                           cos_sin, op->rope_write.interleaved);
-            k->vector.rope(key + (size_t)i * n_k, op->rope_write.n_kv_heads, op->rope_write.k_dim,
-                           op->rope_write.n_rot, cos_sin, op->rope_write.interleaved);
+            rope_heads(t, op, q + (size_t)i * n_q, op->rope_write.n_heads, op->rope_write.q_norm, cos_sin);
+            rope_heads(t, op, key + (size_t)i * n_k, op->rope_write.n_kv_heads, op->rope_write.k_norm, cos_sin);
             kv_write(k, &t->x->layouts[group], page, position % KV_PAGE_TOKENS, key + (size_t)i * n_k,
                      v + (size_t)i * n_v);
         }
@@ -263,6 +272,7 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
                                       .scale = op->attention.scale,
                                       .softcap = op->attention.softcap,
                                       .window = op->attention.window,
+                                      .sinks = op->attention.sinks,
                                       .out = (float *)value(t, op->attention.out) + row * n_out,
                                       .out_stride = n_out,
                                       .scratch = scratch,
@@ -297,6 +307,18 @@ void exec_op(struct exec_thread *t, const struct graph_op *op)
         return;
     case GRAPH_ATTENTION:
         op_attention(t, op);
+        return;
+    case GRAPH_ROUTE:
+        exec_op_route(t, op);
+        return;
+    case GRAPH_EXPERTS_PACK:
+        exec_op_experts_pack(t, op);
+        return;
+    case GRAPH_EXPERTS_GLU:
+        exec_op_experts_glu(t, op);
+        return;
+    case GRAPH_EXPERTS_DOWN:
+        exec_op_experts_down(t, op);
         return;
     case GRAPH_OP_TYPE_MAX:
         break;

@@ -46,10 +46,12 @@ struct exec {
     uint8_t *thread_scratch;
     uint64_t thread_scratch_bytes; /* of each */
     uint64_t thread_scratch_total;
+    uint64_t linear_scratch_bytes; /* of each, the part at its beginning that products use */
 
     const struct exec_batch *batch; /* of the running step */
     struct exec_block *blocks;      /* [tokens_max] of it, n_blocks in use */
     uint32_t n_blocks;
+    _Atomic uint32_t n_routed;      /* tokens whose experts were chosen by the running operation */
     uint32_t turn;                  /* which of drawn[] the running operation uses; written between operations only */
     bool stopped;                   /* likewise */
 
@@ -64,6 +66,99 @@ struct exec_thread {
     struct exec_drawn *drawn;
     uint8_t *scratch; /* thread_scratch_bytes of its own */
 };
+
+/* Pieces per thread that row-wise work is cut into: enough to even out, few enough to stay long, linear reads. */
+#define PIECES_PER_THREAD 8
+
+static inline void *value(const struct exec_thread *t, uint32_t id)
+{
+    return t->x->scratch + t->x->graph->values[id].offset;
+}
+
+/* How many rows the value has in this step. */
+static inline uint32_t value_rows(const struct exec_thread *t, uint32_t id)
+{
+    switch (t->x->graph->values[id].rows) {
+    case GRAPH_ROWS_OUTPUTS:
+        return t->x->batch->n_outputs;
+    case GRAPH_ROWS_SLOTS:
+    case GRAPH_ROWS_GATHERED:
+        return t->x->batch->n_tokens * t->x->graph->n_experts_used;
+    case GRAPH_ROWS_TOKENS:
+        break;
+    }
+    return t->x->batch->n_tokens;
+}
+
+/* Draws the next piece of at most @n of @n_all units: [*ret_from, *ret_to). False when all are drawn. */
+static inline bool draw(struct exec_thread *t, uint32_t n, uint32_t n_all, uint32_t *ret_from, uint32_t *ret_to)
+{
+    uint32_t from;
+
+    if (t->n_threads == 1 && n < n_all)
+        n = n_all;
+    /* Looked at first, so that threads which come late do not count up to where the counter would wrap. */
+    if (atomic_load_explicit(&t->drawn->n, memory_order_relaxed) >= n_all)
+        return false;
+    from = atomic_fetch_add_explicit(&t->drawn->n, n, memory_order_relaxed);
+    if (from >= n_all)
+        return false;
+    *ret_from = from;
+    *ret_to = n_all - from < n ? n_all : from + n;
+    return true;
+}
+
+/* The size of pieces, in units, that cuts @n_all into about PIECES_PER_THREAD for each thread. */
+static inline uint32_t piece_size(const struct exec_thread *t, uint32_t n_all)
+{
+    uint32_t n = n_all / (t->n_threads * PIECES_PER_THREAD);
+
+    return n ? n : 1;
+}
+
+/* Rows of a matrix are handed out in units of LINEAR_ROW_STEP. */
+static inline uint32_t row_units(const struct graph_tensor *w)
+{
+    return (w->n_rows + LINEAR_ROW_STEP - 1) / LINEAR_ROW_STEP;
+}
+
+/* Rows [*ret_from, *ret_to) of @w for the units [@from, @to). */
+static inline void unit_rows(const struct graph_tensor *w, uint32_t from, uint32_t to, uint32_t *ret_from,
+                             uint32_t *ret_to)
+{
+    *ret_from = from * LINEAR_ROW_STEP;
+    *ret_to = to * LINEAR_ROW_STEP < w->n_rows ? to * LINEAR_ROW_STEP : w->n_rows;
+}
+
+/* out = activation(gate, up), [n] each; out may be either. */
+static inline void activate(const struct kernels *k, const struct graph_activation *a, float *out, const float *gate,
+                            const float *up, uint32_t n)
+{
+    switch (a->kind) {
+    case GRAPH_SILU:
+        k->vector.silu_mul(out, gate, up, n);
+        return;
+    case GRAPH_GELU:
+        k->vector.gelu_mul(out, gate, up, n);
+        return;
+    case GRAPH_SWIGLU_CLAMPED:
+        k->vector.swiglu_clamped(out, gate, up, n, a->alpha, a->limit);
+        return;
+    }
+}
+
+/**
+ * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a product's scratch
+ */
+uint64_t exec_experts_scratch_bytes(const struct exec_config *x);
+
+/**
+ * exec_op_route() exec_op_experts_pack() exec_op_experts_glu() exec_op_experts_down() - this thread's share of one
+ */
+void exec_op_route(struct exec_thread *t, const struct graph_op *op);
+void exec_op_experts_pack(struct exec_thread *t, const struct graph_op *op);
+void exec_op_experts_glu(struct exec_thread *t, const struct graph_op *op);
+void exec_op_experts_down(struct exec_thread *t, const struct graph_op *op);
 
 /**
  * exec_op() - this thread's share of one operation

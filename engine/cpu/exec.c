@@ -38,27 +38,32 @@ static int scratch_map(uint64_t n_bytes, uint8_t **ret)
     return 0;
 }
 
-/* Over all operations: they run one after the other, so they share it. */
-int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
+/* What products need, over all operations, in whole pages: what other operations need besides comes behind it. */
+static uint64_t linear_scratch_max(const struct exec_config *x)
 {
-    uint64_t n_bytes = 0, attention = 0, pages;
+    uint32_t m = x->tokens_max > x->outputs_max ? x->tokens_max : x->outputs_max;
+    uint64_t n_bytes = 0;
 
     for (size_t i = 0; i < x->graph->n_ops; i++) {
-        const struct graph_op *op = &x->graph->ops[i];
-        uint32_t n_cols = 0;
+        const struct graph_linear *linears[GRAPH_LINEAR_MAX];
+        uint32_t n = graph_op_linears(&x->graph->ops[i], linears);
 
-        if (op->type == GRAPH_LINEAR)
-            for (uint32_t k = 0; k < op->linear.n_parts; k++)
-                n_cols = op->linear.parts[k].weight.n_cols > n_cols ? op->linear.parts[k].weight.n_cols : n_cols;
-        else if (op->type == GRAPH_GLU)
-            n_cols = op->glu.gate.weight.n_cols;
-        if (n_cols) {
-            uint32_t m = x->tokens_max > x->outputs_max ? x->tokens_max : x->outputs_max;
-            uint64_t need = linear_scratch_bytes(x->kernels, n_cols, m);
+        for (uint32_t k = 0; k < n; k++) {
+            uint64_t need = linear_scratch_bytes(x->kernels, linears[k]->weight.n_cols, m);
 
             n_bytes = need > n_bytes ? need : n_bytes;
         }
     }
+    return (n_bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+}
+
+/* Over all operations: they run one after the other, so they share it. */
+int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
+{
+    uint64_t n_bytes = linear_scratch_max(x), attention = 0, pages;
+
+    if (x->graph->n_experts)
+        n_bytes += exec_experts_scratch_bytes(x);
     for (uint32_t i = 0; i < x->graph->n_groups; i++) {
         uint64_t need = attention_scratch_bytes(&x->layouts[i]);
 
@@ -116,6 +121,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
     r = scratch_map(config->graph->scratch_bytes, &x->scratch);
     if (r < 0)
         return r;
+    x->linear_scratch_bytes = linear_scratch_max(config);
     r = exec_thread_scratch_bytes(config, &x->thread_scratch_bytes);
     if (r < 0)
         return r;

@@ -27,15 +27,21 @@
 #define GRAPH_LINEAR_MAX 3          /* products of one input that run as one operation (q, k, v) */
 #define GRAPH_PACKS_MAX  4          /* packed formats that one operation makes of its result */
 
+/* Tokens of one expert are packed in groups of so many; each expert begins a new one. */
+#define GRAPH_EXPERT_GROUP 16
+
 /* How many rows a value has, decided by each step's batch. */
 enum graph_rows {
     GRAPH_ROWS_TOKENS,  /* one for each token of the batch */
     GRAPH_ROWS_OUTPUTS, /* one for each token that wants logits */
+    GRAPH_ROWS_SLOTS,   /* one for each pair of a token and an expert that was chosen for it, ordered by expert */
+    GRAPH_ROWS_GATHERED, /* likewise, each a copy of the token's row; for packed values */
 };
 
 enum graph_value_kind {
     GRAPH_F32,    /* [n_rows, n_cols] f32, row-major */
     GRAPH_PACKED, /* n_rows rows of n_cols values in a kernel's activation format; the layout is the kernels' own */
+    GRAPH_ROUTES, /* which token goes to which expert with which weight; the layout is the executor's own */
 };
 
 struct graph_value {
@@ -54,27 +60,54 @@ struct graph_value {
 struct graph_tensor {
     const char *name;
     enum tensor_type type;
-    uint32_t n_rows, n_cols;
+    uint32_t n_rows, n_cols; /* of one matrix */
     uint64_t row_bytes;
-    const void *data; /* borrowed from the mapping */
+    uint64_t matrix_bytes; /* from one matrix to the next, where there are several (experts) */
+    const void *data;      /* borrowed from the mapping */
 };
 
+/* One matrix product, with its bias. */
 struct graph_linear {
     struct graph_tensor weight;
-    const float *bias; /* [n_rows] or NULL */
+    const float *bias; /* [n_rows], one after the other for several matrices; or NULL */
     uint32_t in;       /* packed value */
     uint32_t out;      /* f32 value, [rows, n_rows] */
 };
 
+enum graph_norm_kind {
+    GRAPH_NORM_RMS,   /* x / sqrt(mean(x²) + ε) */
+    GRAPH_NORM_LAYER, /* (x - mean) / sqrt(variance + ε) */
+};
+
+/* What joins the two halves of a feed-forward network. */
+struct graph_activation {
+    enum {
+        GRAPH_SILU,           /* silu(gate) * up */
+        GRAPH_GELU,           /* gelu(gate) * up, tanh form */
+        GRAPH_SWIGLU_CLAMPED, /* gate cut to <= limit, up to ±limit: gate / (1 + exp(-alpha gate)) * (up + 1) */
+    } kind;
+    float alpha, limit;
+};
+
+enum graph_gating {
+    GRAPH_GATE_SOFTMAX,        /* weights are the softmax over all experts */
+    GRAPH_GATE_SIGMOID,        /* … the sigmoid of each */
+    GRAPH_GATE_SOFTMAX_CHOSEN, /* … the softmax over those that were chosen */
+};
+
 enum graph_op_type {
-    GRAPH_EMBED,      /* out[t] = row tokens[t] of weight */
-    GRAPH_ROPE_TABLE, /* out[t] = cos and sin of position t by each frequency */
-    GRAPH_NORM,       /* out[r] = rms_norm(in[row r]) * weight, and packed forms of it */
-    GRAPH_PACK,       /* packed forms of in */
-    GRAPH_LINEAR,     /* up to GRAPH_LINEAR_MAX products, bias added, and the sum with a residual */
-    GRAPH_GLU,        /* out = silu(gate · in) * (up · in) */
-    GRAPH_ROPE_WRITE, /* rotate q and k, write k and v to the KV pages */
-    GRAPH_ATTENTION,  /* out = attention of q over the sequence's pages */
+    GRAPH_EMBED,        /* out[t] = row tokens[t] of weight, times scale */
+    GRAPH_ROPE_TABLE,   /* out[t] = cos and sin of position t by each frequency */
+    GRAPH_NORM,         /* out[r] = norm(in[row r]) * weight, and packed forms of it */
+    GRAPH_PACK,         /* packed forms of in */
+    GRAPH_LINEAR,       /* up to GRAPH_LINEAR_MAX products, bias added, and the sum with a residual */
+    GRAPH_GLU,          /* out = activation(gate · in, up · in) */
+    GRAPH_ROPE_WRITE,   /* norm and rotate q and k, write k and v to the KV pages */
+    GRAPH_ATTENTION,    /* out = attention of q over the sequence's pages */
+    GRAPH_ROUTE,        /* choose each token's experts, group tokens by expert */
+    GRAPH_EXPERTS_PACK, /* packed forms of in, each expert's tokens side by side */
+    GRAPH_EXPERTS_GLU,  /* GRAPH_GLU with each expert's own matrices */
+    GRAPH_EXPERTS_DOWN, /* each token's sum over its experts of weight * (down · in + bias), added to a residual */
     GRAPH_OP_TYPE_MAX,
 };
 
@@ -84,6 +117,7 @@ struct graph_op {
     union {
         struct {
             struct graph_tensor weight; /* [n_vocab, n_embedding] */
+            float scale;
             uint32_t out;
         } embed;
         struct {
@@ -93,12 +127,17 @@ struct graph_op {
             uint32_t out;    /* [tokens, n_rot]: cos, sin of pair 0, cos, sin of pair 1, … */
         } rope_table;
         struct {
-            uint32_t in; /* f32; GRAPH_ROWS_TOKENS while out has OUTPUTS: rows that want logits are picked */
+            enum graph_norm_kind kind;
+            uint32_t in;         /* f32; GRAPH_ROWS_TOKENS while out has OUTPUTS: rows that want logits are picked */
             const float *weight; /* [n_cols] */
+            const float *bias;   /* [n_cols] or NULL */
             float epsilon;
-            uint32_t out; /* f32 */
+            uint32_t out; /* f32; GRAPH_NONE: there is only the sum below */
             uint32_t n_packs;
             uint32_t packs[GRAPH_PACKS_MAX];
+            /* Before that, unless add is GRAPH_NONE: in += norm(add) * add_weight (a norm behind a block). */
+            uint32_t add;
+            const float *add_weight;
         } norm;
         struct {
             uint32_t in; /* f32 */
@@ -108,15 +147,22 @@ struct graph_op {
         struct {
             uint32_t n_parts;
             struct graph_linear parts[GRAPH_LINEAR_MAX];
-            uint32_t residual; /* f32 or GRAPH_NONE: the (only) product is added to it in place */
+            float scale;   /* of the result; 1: none */
+            float softcap; /* of the result: softcap * tanh(y / softcap); 0: none */
+            /* f32 or GRAPH_NONE: the (only) product is added to it in place, times the sigmoid of the token's gate. */
+            uint32_t residual;
+            uint32_t residual_gate; /* f32 [rows, 1] or GRAPH_NONE */
         } linear;
         struct {
             struct graph_linear gate, up; /* their out values are work space */
+            struct graph_activation activation;
             uint32_t out;
         } glu;
         struct {
-            uint32_t q, k, v; /* f32 [tokens, n_heads * head_dim], [tokens, n_kv_heads * …]; q, k in place */
-            uint32_t rope_table; /* value of a GRAPH_ROPE_TABLE */
+            uint32_t q, k, v;    /* f32 [tokens, n_heads * head_dim], [tokens, n_kv_heads * …]; q, k in place */
+            const float *q_norm, *k_norm; /* [k_dim], RMS norm of each head; NULL: none */
+            float epsilon;
+            uint32_t rope_table; /* value of a GRAPH_ROPE_TABLE; GRAPH_NONE: no rotation */
             uint32_t n_heads, n_kv_heads, k_dim, v_dim, n_rot;
             uint32_t group, group_layer; /* which pages, and which layer within their group */
             uint32_t interleaved;        /* pairs are (0,1)(2,3)… rather than (0,n/2)(1,n/2+1)… */
@@ -126,9 +172,37 @@ struct graph_op {
             uint32_t n_heads, n_kv_heads, k_dim, v_dim;
             uint32_t group, group_layer;
             float scale;
-            float softcap;   /* 0: none */
-            uint32_t window; /* 0: all earlier positions */
+            float softcap;      /* 0: none */
+            uint32_t window;    /* 0: all earlier positions */
+            const float *sinks; /* [n_heads] or NULL */
         } attention;
+        struct {
+            uint32_t logits; /* f32 [tokens, n_experts] */
+            uint32_t out;    /* routes */
+            enum graph_gating gating;
+            const float *bias; /* [n_experts] or NULL: added for the choice, not to the weights */
+            bool normalise;    /* weights are divided by their sum */
+            float scale;       /* then multiplied by this */
+            /* The choice is among the experts of the best n_groups_used of n_groups groups; 1 and 1: all. */
+            uint32_t n_groups, n_groups_used;
+        } route;
+        struct {
+            uint32_t routes;
+            uint32_t in; /* f32 of TOKENS (each expert's are gathered) or SLOTS */
+            uint32_t n_packs;
+            uint32_t packs[GRAPH_PACKS_MAX];
+        } experts_pack;
+        struct {
+            uint32_t routes;
+            struct graph_linear gate, up; /* n_experts matrices; their out values have SLOTS */
+            struct graph_activation activation;
+            uint32_t out; /* may be gate.out */
+        } experts_glu;
+        struct {
+            uint32_t routes;
+            struct graph_linear down; /* n_experts matrices; out is unused */
+            uint32_t residual;        /* f32 of TOKENS */
+        } experts_down;
     };
 };
 
@@ -136,10 +210,11 @@ struct graph_op {
 struct graph_group {
     uint32_t n_layers;
     uint32_t n_kv_heads, k_dim, v_dim;
-    uint32_t window; /* 0: full attention */
+    uint32_t window; /* 0: full attention; else the positions that a token sees, its own included */
 };
 
-#define GRAPH_GROUPS_MAX 2
+#define GRAPH_GROUPS_MAX    2
+#define GRAPH_CONSTANTS_MAX 2
 
 struct graph {
     struct graph_op *ops;
@@ -148,7 +223,9 @@ struct graph {
     size_t n_values, n_values_room;
     struct graph_group groups[GRAPH_GROUPS_MAX];
     uint32_t n_groups;
-    double *constants; /* frequencies, and whatever else does not lie in the file; ops point into it */
+    uint32_t n_experts, n_experts_used; /* of every layer that has any; 0: none has */
+    double *constants[GRAPH_CONSTANTS_MAX]; /* frequencies: what does not lie in the file; ops point into them */
+    uint32_t n_constants;
     uint32_t logits;     /* the value that is the step's result, [outputs, n_vocab] */
     uint32_t embeddings; /* the last norm's result of every token, [tokens, n_embedding], in steps that want it */
     uint64_t scratch_bytes; /* filled in by graph_plan() */
@@ -177,9 +254,38 @@ int graph_value_f32(struct graph *g, enum graph_rows rows, uint32_t n_cols, uint
 int graph_value_packed(struct graph *g, enum graph_rows rows, uint32_t n_cols, uint32_t format, uint32_t *ret);
 
 /**
+ * graph_value_routes() - declare a value that says which tokens go to which experts
+ * Returns 0 or -ENOMEM.
+ */
+int graph_value_routes(struct graph *g, uint32_t *ret);
+
+/**
+ * graph_routes_words() - the size of such a value for @n_tokens, in 4-byte words
+ */
+uint64_t graph_routes_words(const struct graph *g, uint32_t n_tokens);
+
+/**
+ * graph_constants() - room for @n numbers that lives as long as the graph; at most GRAPH_CONSTANTS_MAX times
+ * Returns 0 or -ENOMEM.
+ */
+int graph_constants(struct graph *g, size_t n, double **ret);
+
+/**
  * graph_add() - append a copy of @op; 0 or -ENOMEM
  */
 int graph_add(struct graph *g, const struct graph_op *op);
+
+/**
+ * graph_op_linears() - the matrix products that @op consists of: [0 … GRAPH_LINEAR_MAX] of them
+ * @ret: pointers into @op
+ * Returns how many.
+ */
+uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *ret[GRAPH_LINEAR_MAX]);
+
+/**
+ * graph_op_has_experts() - whether these products have a matrix for each expert
+ */
+bool graph_op_has_experts(const struct graph_op *op);
 
 /* What graph_plan() has to know about the kernels and the largest batch. */
 struct graph_limits {

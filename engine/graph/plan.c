@@ -10,6 +10,7 @@
 
 #include "engine/graph/ops.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ void graph_done(struct graph *g)
 {
     free(g->ops);
     free(g->values);
-    free(g->constants);
+    for (uint32_t i = 0; i < g->n_constants; i++)
+        free(g->constants[i]);
     graph_init(g);
 }
 
@@ -65,6 +67,30 @@ int graph_value_packed(struct graph *g, enum graph_rows rows, uint32_t n_cols, u
         g, &(struct graph_value){.kind = GRAPH_PACKED, .rows = rows, .n_cols = n_cols, .format = format}, ret);
 }
 
+int graph_value_routes(struct graph *g, uint32_t *ret)
+{
+    return graph_value(g, &(struct graph_value){.kind = GRAPH_ROUTES, .rows = GRAPH_ROWS_SLOTS}, ret);
+}
+
+uint64_t graph_routes_words(const struct graph *g, uint32_t n_tokens)
+{
+    /* Experts that have tokens, where their slots and groups begin; expert and weight by token, token and weight by
+     * slot (exec-experts.c). */
+    return 1 + 3 * (uint64_t)(g->n_experts + 1) + 4 * (uint64_t)n_tokens * g->n_experts_used;
+}
+
+int graph_constants(struct graph *g, size_t n, double **ret)
+{
+    double *p = calloc(n ? n : 1, sizeof(*p));
+
+    assert(g->n_constants < GRAPH_CONSTANTS_MAX);
+    if (!p)
+        return -ENOMEM;
+    g->constants[g->n_constants++] = p;
+    *ret = p;
+    return 0;
+}
+
 int graph_add(struct graph *g, const struct graph_op *op)
 {
     if (g->n_ops == g->n_ops_room) {
@@ -78,6 +104,34 @@ int graph_add(struct graph *g, const struct graph_op *op)
     }
     g->ops[g->n_ops++] = *op;
     return 0;
+}
+
+uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *ret[GRAPH_LINEAR_MAX])
+{
+    switch (op->type) {
+    case GRAPH_LINEAR:
+        for (uint32_t i = 0; i < op->linear.n_parts; i++)
+            ret[i] = &op->linear.parts[i];
+        return op->linear.n_parts;
+    case GRAPH_GLU:
+        ret[0] = &op->glu.gate;
+        ret[1] = &op->glu.up;
+        return 2;
+    case GRAPH_EXPERTS_GLU:
+        ret[0] = &op->experts_glu.gate;
+        ret[1] = &op->experts_glu.up;
+        return 2;
+    case GRAPH_EXPERTS_DOWN:
+        ret[0] = &op->experts_down.down;
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+bool graph_op_has_experts(const struct graph_op *op)
+{
+    return op->type == GRAPH_EXPERTS_GLU || op->type == GRAPH_EXPERTS_DOWN;
 }
 
 /* The values that @op reads (into @reads) and writes (into @writes); one that changes in place is in both. */
@@ -95,7 +149,12 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         break;
     case GRAPH_NORM:
         reads[r++] = op->norm.in;
-        writes[w++] = op->norm.out;
+        if (op->norm.add != GRAPH_NONE) {
+            reads[r++] = op->norm.add;
+            writes[w++] = op->norm.in;
+        }
+        if (op->norm.out != GRAPH_NONE)
+            writes[w++] = op->norm.out;
         for (uint32_t i = 0; i < op->norm.n_packs; i++)
             writes[w++] = op->norm.packs[i];
         break;
@@ -111,6 +170,8 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         }
         if (op->linear.residual != GRAPH_NONE)
             reads[r++] = writes[w++] = op->linear.residual;
+        if (op->linear.residual_gate != GRAPH_NONE)
+            reads[r++] = op->linear.residual_gate;
         break;
     case GRAPH_GLU:
         reads[r++] = op->glu.gate.in;
@@ -121,13 +182,37 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         break;
     case GRAPH_ROPE_WRITE:
         reads[r++] = op->rope_write.v;
-        reads[r++] = op->rope_write.rope_table;
+        if (op->rope_write.rope_table != GRAPH_NONE)
+            reads[r++] = op->rope_write.rope_table;
         reads[r++] = writes[w++] = op->rope_write.q;
         reads[r++] = writes[w++] = op->rope_write.k;
         break;
     case GRAPH_ATTENTION:
         reads[r++] = op->attention.q;
         writes[w++] = op->attention.out;
+        break;
+    case GRAPH_ROUTE:
+        reads[r++] = op->route.logits;
+        writes[w++] = op->route.out;
+        break;
+    case GRAPH_EXPERTS_PACK:
+        reads[r++] = op->experts_pack.routes;
+        reads[r++] = op->experts_pack.in;
+        for (uint32_t i = 0; i < op->experts_pack.n_packs; i++)
+            writes[w++] = op->experts_pack.packs[i];
+        break;
+    case GRAPH_EXPERTS_GLU:
+        reads[r++] = op->experts_glu.routes;
+        reads[r++] = op->experts_glu.gate.in;
+        reads[r++] = op->experts_glu.up.in;
+        writes[w++] = op->experts_glu.gate.out;
+        writes[w++] = op->experts_glu.up.out;
+        writes[w++] = op->experts_glu.out;
+        break;
+    case GRAPH_EXPERTS_DOWN:
+        reads[r++] = op->experts_down.routes;
+        reads[r++] = op->experts_down.down.in;
+        reads[r++] = writes[w++] = op->experts_down.residual;
         break;
     case GRAPH_OP_TYPE_MAX:
         break;
@@ -175,25 +260,49 @@ static int find_lifetimes(struct graph *g)
     return keep_to_end(g, g->logits) && keep_to_end(g, g->embeddings) ? 0 : -EINVAL;
 }
 
+static bool rows_max(const struct graph *g, const struct graph_limits *limits, enum graph_rows rows, uint64_t *ret)
+{
+    *ret = rows == GRAPH_ROWS_OUTPUTS ? limits->outputs_max : limits->tokens_max;
+    return rows < GRAPH_ROWS_SLOTS || checked_mul(*ret, g->n_experts_used, ret);
+}
+
+/* The most that @n_rows packed rows may take, in bytes. */
+static bool packed_max(const struct graph *g, const struct graph_limits *limits, const struct graph_value *v,
+                       uint64_t n_rows, uint64_t *ret)
+{
+    if (v->rows >= GRAPH_ROWS_SLOTS) {
+        uint64_t n_used = n_rows < g->n_experts ? n_rows : g->n_experts;
+
+        /* Whole groups, and one that is not full for each expert. */
+        return checked_mul(n_rows / GRAPH_EXPERT_GROUP + n_used,
+                           limits->packed_bytes(limits->userdata, v->format, v->n_cols, GRAPH_EXPERT_GROUP), ret);
+    }
+    /* A layout for few rows may need more room than the one for many, so each number is asked. */
+    *ret = 0;
+    for (uint32_t m = 1; m <= n_rows; m++) {
+        size_t bytes = limits->packed_bytes(limits->userdata, v->format, v->n_cols, m);
+
+        if (bytes > *ret)
+            *ret = bytes;
+    }
+    return true;
+}
+
 static int find_sizes(struct graph *g, const struct graph_limits *limits)
 {
     for (size_t i = 0; i < g->n_values; i++) {
         struct graph_value *v = &g->values[i];
-        uint32_t n_rows = v->rows == GRAPH_ROWS_TOKENS ? limits->tokens_max : limits->outputs_max;
-        uint64_t n_bytes = 0;
+        uint64_t n_rows, n_bytes = 0;
+        bool fits = rows_max(g, limits, v->rows, &n_rows);
 
-        if (v->kind == GRAPH_F32) {
-            if (!checked_mul((uint64_t)n_rows * v->n_cols, sizeof(float), &n_bytes))
-                return -EOVERFLOW;
-        } else {
-            /* A layout for few rows may need more room than the one for many, so each number is asked. */
-            for (uint32_t m = 1; m <= n_rows; m++) {
-                size_t bytes = limits->packed_bytes(limits->userdata, v->format, v->n_cols, m);
-
-                if (bytes > n_bytes)
-                    n_bytes = bytes;
-            }
-        }
+        if (v->kind == GRAPH_ROUTES)
+            n_bytes = 4 * graph_routes_words(g, limits->tokens_max);
+        else if (v->kind == GRAPH_F32)
+            fits = fits && checked_mul(n_rows, v->n_cols * sizeof(float), &n_bytes);
+        else
+            fits = fits && packed_max(g, limits, v, n_rows, &n_bytes);
+        if (!fits)
+            return -EOVERFLOW;
         if (!checked_align(n_bytes, VALUE_ALIGN, &v->n_bytes))
             return -EOVERFLOW;
     }
@@ -282,6 +391,8 @@ const char *graph_op_name(enum graph_op_type type)
         [GRAPH_NORM] = "norm",             [GRAPH_PACK] = "pack",
         [GRAPH_LINEAR] = "linear",         [GRAPH_GLU] = "glu",
         [GRAPH_ROPE_WRITE] = "rope_write", [GRAPH_ATTENTION] = "attention",
+        [GRAPH_ROUTE] = "route",           [GRAPH_EXPERTS_PACK] = "experts_pack",
+        [GRAPH_EXPERTS_GLU] = "experts_glu", [GRAPH_EXPERTS_DOWN] = "experts_down",
     };
 
     return (unsigned)type < GRAPH_OP_TYPE_MAX ? names[type] : "unknown";

@@ -24,6 +24,12 @@
 #define ACT_GROUP      16 /* tokens of a full group */
 #define ACT_TINY       0x1p-120f /* a block whose amax is below counts as zero: 127 / amax must stay finite */
 
+/* Token row @t of what is to be packed. */
+static inline const float *linear_pack_row(const struct linear_pack_args *args, uint32_t t)
+{
+    return args->x + (args->rows ? args->rows[t] : t) * args->x_stride;
+}
+
 static inline size_t act_align(size_t n)
 {
     return (n + LINEAR_ALIGN - 1) & ~(size_t)(LINEAR_ALIGN - 1);

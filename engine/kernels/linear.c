@@ -73,8 +73,14 @@ size_t linear_pack_bytes(const struct kernels *kernels, enum act_format format, 
 void linear_pack(const struct kernels *kernels, enum act_format format, const float *x, size_t x_stride, uint32_t k,
                  uint32_t m, uint32_t m0, uint32_t m1, void *act)
 {
+    linear_pack_rows(kernels, format, x, x_stride, /* rows= */ NULL, k, m, m0, m1, act);
+}
+
+void linear_pack_rows(const struct kernels *kernels, enum act_format format, const float *x, size_t x_stride,
+                      const uint32_t *rows, uint32_t k, uint32_t m, uint32_t m0, uint32_t m1, void *act)
+{
     const struct linear_pack_args args = {
-        .x = x, .x_stride = x_stride, .k = k, .m = m, .m0 = m0, .m1 = m1, .act = act,
+        .x = x, .x_stride = x_stride, .rows = rows, .k = k, .m = m, .m0 = m0, .m1 = m1, .act = act,
     };
 
     assert(format < ACT_FORMAT_MAX && m0 % LINEAR_PACK_STEP == 0 && m1 <= m && (uintptr_t)act % LINEAR_ALIGN == 0);

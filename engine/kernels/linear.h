@@ -66,6 +66,13 @@ void linear_pack(const struct kernels *kernels, enum act_format format, const fl
                  uint32_t m, uint32_t m0, uint32_t m1, void *act);
 
 /**
+ * linear_pack_rows() - linear_pack() of a choice of rows: token t is row @rows[t] of x
+ * @rows: [m]; NULL: row t itself
+ */
+void linear_pack_rows(const struct kernels *kernels, enum act_format format, const float *x, size_t x_stride,
+                      const uint32_t *rows, uint32_t k, uint32_t m, uint32_t m0, uint32_t m1, void *act);
+
+/**
  * linear_scratch_bytes() - scratch that one thread needs for rows up to @k_max and batches up to @m_max
  */
 size_t linear_scratch_bytes(const struct kernels *kernels, uint32_t k_max, uint32_t m_max);
@@ -86,6 +93,7 @@ void linear_rows(const struct kernels *kernels, enum tensor_type w_type, const v
 struct linear_pack_args {
     const float *x;
     size_t x_stride;
+    const uint32_t *rows; /* [m] or NULL */
     uint32_t k;
     uint32_t m;
     uint32_t m0;

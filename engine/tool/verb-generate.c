@@ -107,7 +107,7 @@ int verb_generate(int argc, char **argv)
     if (r != 0)
         return r;
     r = tool_engine_open(&a.config,
-                         &(struct engine_config){.context_tokens = (uint32_t)a.n_ids + a.n,
+                         &(struct engine_config){.kv_tokens = (uint32_t)a.n_ids + a.n,
                                                  .sequences_max = 1,
                                                  .batch_tokens_max = PREFILL_TOKENS},
                          &e);

@@ -123,7 +123,7 @@ int verb_logits(int argc, char **argv)
     if (r != 0)
         return r;
     r = tool_engine_open(&a.config,
-                         &(struct engine_config){.context_tokens = (uint32_t)a.n_ids,
+                         &(struct engine_config){.kv_tokens = (uint32_t)a.n_ids,
                                                  .sequences_max = 1,
                                                  .batch_tokens_max = a.chunk,
                                                  .outputs_max = a.chunk},

@@ -22,7 +22,7 @@ static void pack_f32(const struct linear_pack_args *args)
     for (uint32_t t = args->m0; t < args->m1; t++) {
         float *dst = (float *)args->act + t * stride;
 
-        memcpy(dst, args->x + t * args->x_stride, args->k * sizeof(float));
+        memcpy(dst, linear_pack_row(args, t), args->k * sizeof(float));
         memset(dst + args->k, 0, (stride - args->k) * sizeof(float));
     }
 }
@@ -78,7 +78,7 @@ static void pack_tokens_256(const struct linear_pack_args *args)
         for (uint32_t b = 0; b < args->k / 256; b++) {
             int8_t *q = act.q + b * 256;
 
-            act.d[b] = quantise(args->x + t * args->x_stride + b * 256, 256, q);
+            act.d[b] = quantise(linear_pack_row(args, t) + b * 256, 256, q);
             for (uint32_t j = 0; j < 8; j++)
                 act.sums32[b * 8 + j] = (int16_t)sum(q + j * 32, 32);
             for (uint32_t j = 0; j < 16; j++)
@@ -94,7 +94,7 @@ static void pack_tokens_32(const struct linear_pack_args *args)
 
         memset(act.q, 0, act_tokens_32_bytes(args->k));
         for (uint32_t b = 0; b < args->k / 32; b++) {
-            act.d[b] = quantise(args->x + t * args->x_stride + b * 32, 32, act.q + b * 32);
+            act.d[b] = quantise(linear_pack_row(args, t) + b * 32, 32, act.q + b * 32);
             act.sums32[b] = sum(act.q + b * 32, 32);
         }
     }
@@ -154,7 +154,7 @@ static void pack_lanes(const struct linear_pack_args *args, enum act_format form
             uint8_t *block = (uint8_t *)act_group_at(format, args->act, args->k, t0) + b * block_bytes;
 
             for (uint32_t lane = 0; lane < T; lane++) {
-                const float *x = t0 + lane < args->m ? args->x + (t0 + lane) * args->x_stride + b * n_values : NULL;
+                const float *x = t0 + lane < args->m ? linear_pack_row(args, t0 + lane) + b * n_values : NULL;
 
                 if (format == ACT_Q8_256)
                     pack_lane_256(x, T, lane, block);

@@ -25,7 +25,7 @@ static inline void pack_f32_rows(const struct linear_pack_args *args)
     for (uint32_t t = args->m0; t < args->m1; t++) {
         float *dst = (float *)args->act + t * stride;
 
-        memcpy(dst, args->x + t * args->x_stride, args->k * sizeof(float));
+        memcpy(dst, linear_pack_row(args, t), args->k * sizeof(float));
         memset(dst + args->k, 0, (stride - args->k) * sizeof(float));
     }
 }
@@ -40,7 +40,7 @@ TEMPLATE void pack_tokens_256(const struct linear_pack_args *args, quantise_256_
         for (uint32_t b = 0; b < n; b++) {
             int16_t *sums16 = act.sums16 + b * 16;
 
-            act.d[b] = quantise(args->x + t * args->x_stride + b * 256, act.q + b * 256, sums16);
+            act.d[b] = quantise(linear_pack_row(args, t) + b * 256, act.q + b * 256, sums16);
             for (uint32_t j = 0; j < 8; j++)
                 act.sums32[b * 8 + j] = (int16_t)(sums16[2 * j] + sums16[2 * j + 1]);
         }
@@ -59,7 +59,7 @@ TEMPLATE void pack_tokens_32(const struct linear_pack_args *args, quantise_32_fn
         struct act_tokens_32 act = act_tokens_32_at(args->act, args->k, t);
 
         for (uint32_t b = 0; b < n; b++)
-            act.d[b] = quantise(args->x + t * args->x_stride + b * 32, act.q + b * 32, &act.sums32[b]);
+            act.d[b] = quantise(linear_pack_row(args, t) + b * 32, act.q + b * 32, &act.sums32[b]);
         memset(act.q + n * 32, 0, padding * 32);
         memset(act.sums32 + n, 0, padding * sizeof(int32_t));
         memset(act.d + n, 0, padding * sizeof(float));
@@ -114,7 +114,7 @@ TEMPLATE void pack_group_256(const struct linear_pack_args *args, uint32_t t0, c
             float scale = 0.0f;
 
             if (t0 + lane < args->m) {
-                scale = quantise(args->x + (t0 + lane) * args->x_stride + b * 256, values, sums16);
+                scale = quantise(linear_pack_row(args, t0 + lane) + b * 256, values, sums16);
             } else {
                 memset(values, 0, sizeof(values));
                 memset(sums16, 0, sizeof(sums16));
@@ -139,7 +139,7 @@ TEMPLATE void pack_group_32(const struct linear_pack_args *args, uint32_t t0, co
             float scale = 0.0f;
 
             if (t0 + lane < args->m)
-                scale = quantise(args->x + (t0 + lane) * args->x_stride + b * 32, values, &sum);
+                scale = quantise(linear_pack_row(args, t0 + lane) + b * 32, values, &sum);
             deal_32(values, sum, scale, T, lane, group + b * block_bytes);
         }
     }
