@@ -162,7 +162,8 @@ static int qkv_fused_init(struct arch_build *b, uint32_t layer, const uint32_t n
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < 3; row0 += n_rows[i++]) {
-        parts[i] = (struct graph_linear){.weight = arch_rows(&all, row0, n_rows[i]), .bias = bias ? bias + row0 : NULL};
+        parts[i] = (struct graph_linear){.weight = arch_rows(&all, row0, n_rows[i])};
+        parts[i].bias = bias ? bias + row0 : NULL;
         r = graph_value_f32(b->graph, GRAPH_ROWS_TOKENS, n_rows[i], &parts[i].out);
         if (r < 0)
             return r;

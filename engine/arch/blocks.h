@@ -244,8 +244,8 @@ struct arch_attention {
 };
 
 /**
- * arch_attention_block() - norm, q/k/v (one matrix or three, with biases where the file has them), norms and rotation of
- * heads, attention, output, added to @x
+ * arch_attention_block() - norm, q/k/v (one matrix or three, with biases where the file has them), norms and
+ * rotation of heads, attention, output, added to @x
  */
 int arch_attention_block(struct arch_build *b, const struct arch_decoder *d, uint32_t layer,
                          const struct arch_attention *a, uint32_t x);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What decoders have in common: embedding, layers of attention and feed-forward that add to a stream, output. A family's
- * file fills in struct arch_decoder; this builds it.
+ * What decoders have in common: embedding, layers of attention and feed-forward that add to a stream, output. A
+ * family's file fills in struct arch_decoder; this builds it.
  */
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Gemma 1: llama's layers with GELU in place of SiLU, heads wider than their share of the embedding, embeddings multiplied
- * by the square root of their length, the output tied to them. The files store norm weights with the 1 already added.
+ * Gemma 1: llama's layers with GELU in place of SiLU, heads wider than their share of the embedding, embeddings
+ * multiplied by the square root of their length, the output tied to them. The files store norm weights with the
+ * 1 already added.
  * Source: Gemma Team, arXiv 2403.08295.
  */
 

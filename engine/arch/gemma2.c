@@ -2,8 +2,8 @@
 /*
  * Gemma 2: Gemma's layers with a norm behind each block too, every other layer windowed, attention scores and logits
  * soft-capped.
- * Source: Gemma Team, arXiv 2408.00118. The 27B model scales scores by its embedding's share of a head instead of by the
- * head's size; files don't say so, it is known by its number of layers.
+ * Source: Gemma Team, arXiv 2408.00118. The 27B model scales scores by its embedding's share of a head instead
+ * of by the head's size; files don't say so, it is known by its number of layers.
  */
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Gemma 3 (its text part): Gemma 2's layers with norms on the heads of q and k in place of the caps; five of six layers
- * are windowed and have rotary frequencies of their own, to which the file's scaling does not apply.
+ * Gemma 3 (its text part): Gemma 2's layers with norms on the heads of q and k in place of the caps; five of
+ * six layers are windowed and have rotary frequencies of their own, to which the file's scaling does not apply.
  * Source: Gemma Team, arXiv 2503.19786. The scale of the 27B model's scores is known as with Gemma 2.
  */
 

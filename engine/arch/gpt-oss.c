@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * gpt-oss: biases everywhere; attention in which each head has a sink, a logit that takes its share of the softmax and
- * has no value; every other layer windowed; experts chosen by their logits, weighted by the softmax over the chosen ones;
- * a clamped SwiGLU with 1 added to the up half.
+ * gpt-oss: biases everywhere; attention in which each head has a sink, a logit that takes its share of the
+ * softmax and has no value; every other layer windowed; experts chosen by their logits, weighted by the softmax
+ * over the chosen ones; a clamped SwiGLU with 1 added to the up half.
  * Source: OpenAI, arXiv 2508.10925, and the reference implementation that it names.
  */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Granite 3 and 4 (dense): llama's layers with four multipliers: of the embeddings, of attention scores (in place of one
- * over the root of the head's size), of what each block adds, and a divisor of the logits.
+ * Granite 3 and 4 (dense): llama's layers with four multipliers: of the embeddings, of attention scores (in
+ * place of one over the root of the head's size), of what each block adds, and a divisor of the logits.
  * Source: IBM Granite Team, "Granite 3.0 Language Models"; transformers, models/granite.
  */
 

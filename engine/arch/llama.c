@@ -4,8 +4,8 @@
  * feed-forward, grouped-query attention with rotary positions, SwiGLU. GGUF files of this architecture keep q and k
  * permuted so that the rotated pairs are neighbours. Biases are used where a file has them.
  *
- * Mixtral: experts in place of the feed-forward network; the weights of the chosen ones add up to 1. Mistral 7B v0.1: all
- * layers see a window only, where the file says so.
+ * Mixtral: experts in place of the feed-forward network; the weights of the chosen ones add up to 1. Mistral 7B
+ * v0.1: all layers see a window only, where the file says so.
  * Sources: Touvron et al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245; Jiang et al., arXiv 2310.06825 and
  * 2401.04088; GGUF specification, "LLM architectures".
  */

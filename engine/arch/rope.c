@@ -5,9 +5,9 @@
  *
  *   linear   every frequency divided by the factor (positions are squeezed into the trained range)
  *   factors  frequency i divided by element i of rope_freqs.weight: how Llama 3.1 stores its scaling
- *   LongRoPE frequency i divided by element i of rope_factors_long.weight when sequences may be longer than the original
- *            context, else of rope_factors_short.weight. Ding et al., arXiv 2402.13753. Which of the two is decided by
- *            the engine's context, not by each sequence's length: keys in the cache can't be turned again
+ *   LongRoPE frequency i divided by element i of rope_factors_long.weight when sequences may be longer than the
+ *            original context, else of rope_factors_short.weight. Ding et al., arXiv 2402.13753. The engine's context
+ *            decides, not each sequence's length: keys in the cache can't be turned again
  *   YaRN     fast pairs as they are, slow pairs divided by the factor, a ramp between; cos and sin grow by
  *            1 + 0.1 ln(factor). Peng et al., arXiv 2309.00071; the ramp's ends are rounded outwards, as in its code
  *

@@ -2,13 +2,14 @@
 /*
  * Mixtures of experts: choosing each token's experts, and products with each expert's own matrices.
  *
- * Tokens are grouped by expert, so that a step reads an expert's weights once for all its tokens, and those of an expert
- * without tokens not at all. A "slot" is a pair of token and expert; slots are numbered by expert, then by token. The
- * slots of one expert are its rows in values of GRAPH_ROWS_SLOTS, and its packed activations begin a group of
- * GRAPH_EXPERT_GROUP rows of their own.
+ * Tokens are grouped by expert, so that a step reads an expert's weights once for all its tokens, and those of
+ * an expert without tokens not at all. A "slot" is a pair of token and expert; slots are numbered by expert,
+ * then by token. The slots of one expert are its rows in values of GRAPH_ROWS_SLOTS, and its packed activations
+ * begin a group of GRAPH_EXPERT_GROUP rows of their own.
  *
- * The rule of sums: an expert's product for a token has the same bits whatever other tokens it has, and each element of
- * the residual is changed by one thread, experts ascending; so a token's result does not depend on its company.
+ * The rule of sums: an expert's product for a token has the same bits whatever other tokens it has, and each
+ * element of the residual is changed by one thread, experts ascending; so a token's result does not depend on
+ * its company.
  */
 
 #include <assert.h>
@@ -58,8 +59,8 @@ uint64_t exec_experts_scratch_bytes(const struct exec_config *x)
 }
 
 /*
- * Marks the @n largest of scores[@n_all] in @chosen, ties to the lower index. There are @n of them whatever the scores
- * are: nothing is larger than a NaN.
+ * Marks the @n largest of scores[@n_all] in @chosen, ties to the lower index. There are @n of them whatever the
+ * scores are: nothing is larger than a NaN.
  */
 static void choose(const float *scores, uint32_t n_all, uint32_t n, uint8_t *chosen)
 {
@@ -253,18 +254,18 @@ static const uint8_t *expert_act(const struct exec_thread *t, const struct route
 }
 
 /* y[m, row1 - row0] = rows [row0, row1) of expert a's matrix times its tokens, with its bias. */
-static void expert_product(const struct exec_thread *t, const struct routes *r, const struct graph_linear *l, uint32_t a,
-                           uint32_t row0, uint32_t row1, float *y, size_t y_stride)
+static void expert_product(const struct exec_thread *t, const struct routes *r, const struct graph_linear *l,
+                           uint32_t a, uint32_t row0, uint32_t row1, float *y, size_t y_stride)
 {
     const struct graph_tensor *w = &l->weight;
     const uint8_t *rows = (const uint8_t *)w->data + r->active[a] * w->matrix_bytes + row0 * w->row_bytes;
     uint32_t m = r->slot0[a + 1] - r->slot0[a];
+    const float *bias = l->bias ? l->bias + (size_t)r->active[a] * w->n_rows + row0 : NULL;
 
-    linear_rows(t->x->kernels, w->type, rows, w->row_bytes, w->n_cols, 0, row1 - row0, expert_act(t, r, l->in, a), m, y,
-                y_stride, t->scratch);
-    if (l->bias)
-        for (uint32_t i = 0; i < m; i++)
-            t->x->kernels->vector.add(y + i * y_stride, l->bias + (size_t)r->active[a] * w->n_rows + row0, row1 - row0);
+    linear_rows(t->x->kernels, w->type, rows, w->row_bytes, w->n_cols, 0, row1 - row0, expert_act(t, r, l->in, a), m,
+                y, y_stride, t->scratch);
+    for (uint32_t i = 0; bias && i < m; i++)
+        t->x->kernels->vector.add(y + i * y_stride, bias, row1 - row0);
 }
 
 void exec_op_experts_glu(struct exec_thread *t, const struct graph_op *op)
@@ -292,8 +293,8 @@ void exec_op_experts_glu(struct exec_thread *t, const struct graph_op *op)
 }
 
 /*
- * A piece is a range of rows of all experts' matrices, so that one thread adds up each element of the residual; no other
- * thread has to be waited for between product and sum.
+ * A piece is a range of rows of all experts' matrices, so that one thread adds up each element of the residual;
+ * no other thread has to be waited for between product and sum.
  */
 void exec_op_experts_down(struct exec_thread *t, const struct graph_op *op)
 {

@@ -148,7 +148,8 @@ static inline void activate(const struct kernels *k, const struct graph_activati
 }
 
 /**
- * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a product's scratch
+ * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a
+ * product's scratch
  */
 uint64_t exec_experts_scratch_bytes(const struct exec_config *x);
 
