@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * resident-engine dequant TYPE: raw blocks on stdin, their values as float32 (little-endian, as the machine computes
- * them) on stdout. Any number of blocks, in a stream; half a block at the end is an error, after the whole ones.
+ * resident-engine dequant TYPE: raw blocks on stdin, their values as float32 (little-endian, as the machine
+ * computes them) on stdout. Any number of blocks, in a stream; half a block at the end is an error, after the
+ * whole ones.
  */
 
 #include <errno.h>
@@ -64,7 +65,8 @@ int verb_dequant(int argc, char **argv)
     if (fflush(stdout) != 0)
         return tool_fail("stdout", NULL, -errno);
     if (n % traits->block_bytes) {
-        fprintf(stderr, "resident-engine: stdin: it ends %zu bytes into a block; a block of %s has %u bytes\n",
+        fprintf(stderr,
+                "resident-engine: stdin: it ends %zu bytes into a block; a block of %s has %u bytes\n",
                 n % traits->block_bytes, traits->name, traits->block_bytes);
         return TOOL_FAILED;
     }

@@ -80,29 +80,42 @@ def chat():
     ]
 
 
+# Types of GGUF values, and the pieces of a file.
+u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 = range(13)
+NUMBERS = {u8: 'B', i8: 'b', u16: 'H', i16: 'h', u32: 'I', i32: 'i', f32: 'f', boolean: 'B', u64: 'Q', i64: 'q', f64: 'd'}
+
+
+def text(s):
+    return struct.pack('<Q', len(s)) + s
+
+
+def value(kind, v):
+    return text(v) if kind == string else struct.pack('<' + NUMBERS[kind], v)
+
+
+def key(name, kind, v):
+    return text(name) + struct.pack('<I', kind) + value(kind, v)
+
+
+def keys(name, kind, v):
+    return text(name) + struct.pack('<IIQ', array, kind, len(v)) + b''.join(value(kind, x) for x in v)
+
+
+def tensor(name, dims, kind, at):
+    return text(name) + struct.pack('<I%dQIQ' % len(dims), len(dims), *dims, kind, at)
+
+
+def pad(b, n):
+    return b + bytes(-len(b) % n)
+
+
+def file(metadata, tensors=(), data=b'', version=3, alignment=32):
+    head = b'GGUF' + struct.pack('<IQQ', version, len(tensors), len(metadata)) + b''.join(metadata) + b''.join(tensors)
+    return pad(head, alignment) + data if tensors else head
+
+
 def gguf():
     """Key types by name; a vocabulary of each kind, split parts, and one file for each thing that can be wrong."""
-    u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 = range(13)
-    text = lambda s: struct.pack('<Q', len(s)) + s
-    pad = lambda b, n: b + bytes(-len(b) % n)
-    numbers = {u8: 'B', i8: 'b', u16: 'H', i16: 'h', u32: 'I', i32: 'i', f32: 'f', boolean: 'B', u64: 'Q', i64: 'q', f64: 'd'}
-
-    def value(kind, v):
-        return text(v) if kind == string else struct.pack('<' + numbers[kind], v)
-
-    def key(name, kind, v):
-        return text(name) + struct.pack('<I', kind) + value(kind, v)
-
-    def keys(name, kind, v):
-        return text(name) + struct.pack('<IIQ', array, kind, len(v)) + b''.join(value(kind, x) for x in v)
-
-    def tensor(name, dims, kind, at):
-        return text(name) + struct.pack('<I%dQIQ' % len(dims), len(dims), *dims, kind, at)
-
-    def model(metadata, tensors=(), data=b'', version=3, alignment=32):
-        head = b'GGUF' + struct.pack('<IQQ', version, len(tensors), len(metadata)) + b''.join(metadata) + b''.join(tensors)
-        return pad(head, alignment) + data if tensors else head
-
     t = b'tokenizer.ggml.'
     hexes = [b'<0x%02X>' % b for b in range(256)]
     words = [b'\xe2\x96\x81', b'a', b'b', b'\xe2\x96\x81a', b'\xe2\x96\x81ab', b'ab', b'<|im_end|>', b'<x>']
@@ -127,19 +140,54 @@ def gguf():
            keys(t + b'tokens', string, [b'<unk>', b'<s>', b'</s>'] + hexes + words), keys(t + b'token_type', i32, [2, 3, 3] + [6] * 256 + [1] * 6 + [3, 4])]
     pre = [b'default', b'gpt-2', b'llama-bpe', b'qwen2', b'deepseek-llm', b'deepseek-coder', b'deepseek-v3', b'falcon', b'starcoder']
     part = lambda i: [key(b'split.no', u16, i), key(b'split.count', u16, 2), key(b'split.tensors.count', i32, 2)]
-    scalars = [key(b'k%d' % k, k, 1) for k in numbers] + [key(b's', string, b'text')]
-    arrays = [keys(b'a%d' % k, k, [0, 1]) for k in numbers] + [keys(b'as', string, [b'', b'x'])]
+    scalars = [key(b'k%d' % k, k, 1) for k in NUMBERS] + [key(b's', string, b'text')]
+    arrays = [keys(b'a%d' % k, k, [0, 1]) for k in NUMBERS] + [keys(b'as', string, [b'', b'x'])]
     two = [tensor(b'a', [4, 2], 0, 0), tensor(b'b', [256], 12, 32)]
     return [
-        model([]), model([], version=2), model([], version=1), model([], version=0x3000000), model(scalars + arrays), model(spm), model(bpe),
-        model(wpm) + b'ab Ab \xc3\xa9! \xea\xb0\x80', model(ugm) + b'AA ab A\xff b', model(raw) + b'ab  a\n\n\xc3\xa9',
-        model([key(b'general.architecture', string, b'llama')], two, bytes(32 + 144)),
-        model([key(b'general.alignment', u32, 64)], [tensor(b'a', [1] * 4, 1, 64)], bytes(66), alignment=64),
-        model(part(0), [two[0]], bytes(32)) + model(part(1), [tensor(b'b', [256], 12, 0)], bytes(144)),
-        model([key(b'general.alignment', u32, 3)]), model([key(b'x', u32, 1)] * 2), model([], [two[0]] * 2, bytes(64)),
-        model([], [tensor(b'a', [1 << 32, 1 << 32], 0, 0)], bytes(32)), model([], [tensor(b'a', [8], 0, 1 << 63)], bytes(32)),
-        model([text(b'x') + struct.pack('<IIQ', array, array, 1) + struct.pack('<IQ', u8, 0)]),
-    ] + [model(bpe + [key(t + b'pre', string, name)]) + b" I'll 123 \xe4\xbd\xa0\xe5\xa5\xbd\n\n  ab <|eot_id|> <tool>" for name in pre]
+        file([]), file([], version=2), file([], version=1), file([], version=0x3000000), file(scalars + arrays), file(spm), file(bpe),
+        file(wpm) + b'ab Ab \xc3\xa9! \xea\xb0\x80', file(ugm) + b'AA ab A\xff b', file(raw) + b'ab  a\n\n\xc3\xa9',
+        file([key(b'general.architecture', string, b'llama')], two, bytes(32 + 144)),
+        file([key(b'general.alignment', u32, 64)], [tensor(b'a', [1] * 4, 1, 64)], bytes(66), alignment=64),
+        file(part(0), [two[0]], bytes(32)) + file(part(1), [tensor(b'b', [256], 12, 0)], bytes(144)),
+        file([key(b'general.alignment', u32, 3)]), file([key(b'x', u32, 1)] * 2), file([], [two[0]] * 2, bytes(64)),
+        file([], [tensor(b'a', [1 << 32, 1 << 32], 0, 0)], bytes(32)), file([], [tensor(b'a', [8], 0, 1 << 63)], bytes(32)),
+        file([text(b'x') + struct.pack('<IIQ', array, array, 1) + struct.pack('<IQ', u8, 0)]),
+    ] + [file(bpe + [key(t + b'pre', string, name)]) + b" I'll 123 \xe4\xbd\xa0\xe5\xa5\xbd\n\n  ab <|eot_id|> <tool>" for name in pre]
+
+
+def model():
+    """Small llama models that load and compute: float and quantised, tied, scaled; a fuzzer changes them from there."""
+    def llama(kind=0, tied=False, more=(), extra=()):
+        prefix, dim, ff, vocab = b'llama.', 32, 32, 6
+        numbers = {b'block_count': 1, b'embedding_length': dim, b'context_length': 64, b'feed_forward_length': ff,
+                   b'attention.head_count': 4, b'attention.head_count_kv': 2, b'rope.dimension_count': 8}
+        metadata = [key(b'general.architecture', string, b'llama')] + [key(prefix + k, u32, v) for k, v in numbers.items()]
+        metadata += [key(prefix + b'attention.layer_norm_rms_epsilon', f32, 1e-5)] + [key(prefix + k, t, v) for k, t, v in more]
+        shapes = [(b'token_embd.weight', (dim, vocab)), (b'output_norm.weight', (dim,))] + list(extra)
+        shapes += [] if tied else [(b'output.weight', (dim, vocab))]
+        shapes += [(b'blk.0.' + n + b'.weight', s) for n, s in (
+            (b'attn_norm', (dim,)), (b'attn_q', (dim, dim)), (b'attn_k', (dim, 16)), (b'attn_v', (dim, 16)),
+            (b'attn_output', (dim, dim)), (b'ffn_norm', (dim,)), (b'ffn_gate', (dim, ff)), (b'ffn_up', (dim, ff)),
+            (b'ffn_down', (ff, dim)))]
+        tensors, data = [], b''
+        for number, (name, dims) in enumerate(shapes):
+            n, of = dims[0] * (dims[1] if len(dims) > 1 else 1), kind if len(dims) > 1 else 0
+            # Q4_0, Q8_0: a scale of 0.01 and what comes; floats: small multiples of 1 / 64.
+            bits = bytes((i * 37 + number * 11) % 251 for i in range(32))
+            data = pad(data, 32)
+            tensors.append(tensor(name, dims, of, len(data)))
+            if of == 0:
+                lowest = 1 if name == b'rope_freqs.weight' else -8
+                data += struct.pack('<%df' % n, *((bits[i % 32] % 17 + lowest) / 64 for i in range(n)))
+            else:
+                data += (struct.pack('<e', 0.01) + bits[:{2: 16, 8: 32}[of]]) * (n // 32)
+        return file(metadata, tensors, pad(data, 32))
+
+    scaling = lambda kind: ((b'rope.scaling.type', string, kind), (b'rope.scaling.factor', f32, 4.0),
+                            (b'rope.scaling.original_context_length', u32, 16))
+    return [llama(), llama(2), llama(8, tied=True), llama(2, more=scaling(b'linear')), llama(2, more=scaling(b'yarn')),
+            llama(2, extra=((b'rope_freqs.weight', (4,)),)), llama(2, more=((b'expert_count', u32, 2),)),
+            llama(2, more=((b'attention.key_length', u32, 8), (b'attention.value_length', u32, 8), (b'rope.freq_base', f32, 1e6)))]
 
 
 def main():

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Keys, tensors and the arithmetic of plain.c. Nothing is clever here: sums run in the order in which they are written.
+ * Keys, tensors and the arithmetic of plain.c. Nothing is clever here: sums run in the order in which they
+ * are written.
  */
 #include "tests/plain/parts.h"
 
@@ -101,8 +102,8 @@ static void through_int8(double *x, uint32_t n, uint32_t block)
     }
 }
 
-void plain_multiply(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows, const struct plain_options *o,
-                    const double *x, uint32_t n, double *y)
+void plain_multiply(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows,
+                    const struct plain_options *o, const double *x, uint32_t n, double *y)
 {
     uint32_t n_cols = (uint32_t)w->dims[0], block = tensor_traits(w->type)->block_values;
     _cleanup_free_ double *seen = plain_new((uint64_t)n * n_cols); /* [n_cols, n]: tokens lie side by side */
@@ -126,8 +127,8 @@ void plain_multiply(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows,
     }
 }
 
-void plain_linear(const struct gguf *g, const struct plain_options *o, int layer, const char *name, const double *x,
-                  uint32_t n, double *y)
+void plain_linear(const struct gguf *g, const struct plain_options *o, int layer, const char *name,
+                  const double *x, uint32_t n, double *y)
 {
     const struct gguf_tensor *w, *bias;
     char full[64];
@@ -149,8 +150,8 @@ void plain_linear(const struct gguf *g, const struct plain_options *o, int layer
     }
 }
 
-void plain_norm(const struct gguf_tensor *weights, double epsilon, const double *x, uint32_t n, uint32_t width,
-                double *y)
+void plain_norm(const struct gguf_tensor *weights, double epsilon, const double *x, uint32_t n,
+                uint32_t width, double *y)
 {
     _cleanup_free_ double *w = plain_new(width);
 
@@ -173,7 +174,8 @@ static double yarn_pair(uint32_t n_rot, double context, double base, double n_tu
     return n_rot * log(context / (n_turns * 2 * M_PI)) / (2 * log(base));
 }
 
-void plain_rope_read(const struct gguf *g, uint32_t n_rot, bool interleaved, double base, struct plain_rope *ret)
+void plain_rope_read(const struct gguf *g, uint32_t n_rot, bool interleaved, double base,
+                     struct plain_rope *ret)
 {
     const struct gguf_tensor *freqs = plain_tensor(g, -1, "rope_freqs.weight");
     double factor = plain_f32(g, "rope.scaling.factor", 1);
@@ -189,8 +191,10 @@ void plain_rope_read(const struct gguf *g, uint32_t n_rot, bool interleaved, dou
     if (divisors)
         plain_row(freqs, 0, divisors);
     if (yarn) {
-        low = fmax(0, floor(yarn_pair(n_rot, original, base, plain_f32(g, "rope.scaling.yarn_beta_fast", 32))));
-        high = fmin(n_rot - 1, ceil(yarn_pair(n_rot, original, base, plain_f32(g, "rope.scaling.yarn_beta_slow", 1))));
+        low =
+            fmax(0, floor(yarn_pair(n_rot, original, base, plain_f32(g, "rope.scaling.yarn_beta_fast", 32))));
+        high = fmin(n_rot - 1,
+                    ceil(yarn_pair(n_rot, original, base, plain_f32(g, "rope.scaling.yarn_beta_slow", 1))));
     }
     *ret = (struct plain_rope){.n_rot = n_rot, .interleaved = interleaved};
     ret->magnitude = plain_f32(g, "rope.scaling.attn_factor", 1) * (yarn ? 1 + 0.1 * log(factor) : 1);
@@ -211,7 +215,8 @@ void plain_rope(const struct plain_rope *r, double *x, uint32_t n, uint32_t n_he
             for (uint32_t i = 0; i < r->n_rot / 2; i++) {
                 double *a = head + (r->interleaved ? 2 * i : i);
                 double *b = r->interleaved ? a + 1 : a + r->n_rot / 2;
-                double angle = t * r->frequency[i], c = cos(angle) * r->magnitude, s = sin(angle) * r->magnitude;
+                double angle = t * r->frequency[i], c = cos(angle) * r->magnitude,
+                       s = sin(angle) * r->magnitude;
                 double turned = *a * c - *b * s;
 
                 *b = *a * s + *b * c;
@@ -221,8 +226,8 @@ void plain_rope(const struct plain_rope *r, double *x, uint32_t n, uint32_t n_he
     }
 }
 
-static void attend_one(const struct plain_attention *a, const double *q, const double *k, const double *v, uint32_t kv,
-                       uint32_t first, uint32_t last, double *weights, double *y)
+static void attend_one(const struct plain_attention *a, const double *q, const double *k, const double *v,
+                       uint32_t kv, uint32_t first, uint32_t last, double *weights, double *y)
 {
     double largest = -INFINITY, sum = 0;
 
@@ -243,8 +248,8 @@ static void attend_one(const struct plain_attention *a, const double *q, const d
             y[i] += weights[s] / sum * v[((uint64_t)s * a->n_kv_heads + kv) * a->v_dim + i];
 }
 
-void plain_attend(const struct plain_attention *a, const double *q, const double *k, const double *v, uint32_t n,
-                  double *y)
+void plain_attend(const struct plain_attention *a, const double *q, const double *k, const double *v,
+                  uint32_t n, double *y)
 {
     _cleanup_free_ double *weights = plain_new(n);
 
@@ -253,8 +258,9 @@ void plain_attend(const struct plain_attention *a, const double *q, const double
         uint32_t first = a->window && t + 1 > a->window ? t + 1 - a->window : 0;
 
         for (uint32_t h = 0; h < a->n_heads; h++)
-            attend_one(a, q + ((uint64_t)t * a->n_heads + h) * a->k_dim, k, v, h / (a->n_heads / a->n_kv_heads), first,
-                       t, weights, y + ((uint64_t)t * a->n_heads + h) * a->v_dim);
+            attend_one(a, q + ((uint64_t)t * a->n_heads + h) * a->k_dim, k, v,
+                       h / (a->n_heads / a->n_kv_heads), first, t, weights,
+                       y + ((uint64_t)t * a->n_heads + h) * a->v_dim);
     }
 }
 

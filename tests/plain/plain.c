@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The transformer of the llama family, layer by layer over all tokens at once. A family that differs says so in
- * model_read(), and where the difference is one of shape, in a branch of the layer.
+ * The transformer of the llama family, layer by layer over all tokens at once. A family that differs says so
+ * in model_read(), and where the difference is one of shape, in a branch of the layer.
  */
 #include "tests/plain/plain.h"
 
@@ -41,8 +41,8 @@ static void model_read(const struct gguf *g, const struct plain_options *o, stru
     m->attention.k_dim = plain_u32(g, "attention.key_length", head);
     m->attention.v_dim = plain_u32(g, "attention.value_length", head);
     m->attention.scale = 1 / sqrt(m->attention.k_dim);
-    plain_rope_read(g, plain_u32(g, "rope.dimension_count", m->attention.k_dim), /* interleaved= */ true, 10000,
-                    &m->rope);
+    plain_rope_read(g, plain_u32(g, "rope.dimension_count", m->attention.k_dim), /* interleaved= */ true,
+                    10000, &m->rope);
 }
 
 static void add(double *x, const double *y, uint64_t n)
@@ -77,7 +77,8 @@ static void attention_block(const struct model *m, int layer, double *x, uint32_
 static void ffn_block(const struct model *m, int layer, double *x, uint32_t n)
 {
     uint64_t n_ff = (uint64_t)n * m->ff;
-    _cleanup_free_ double *normed = plain_new((uint64_t)n * m->dim), *gate = plain_new(n_ff), *up = plain_new(n_ff);
+    _cleanup_free_ double *normed = plain_new((uint64_t)n * m->dim), *gate = plain_new(n_ff),
+                          *up = plain_new(n_ff);
     _cleanup_free_ double *y = plain_new((uint64_t)n * m->dim);
 
     plain_norm(plain_tensor(m->gguf, layer, "ffn_norm.weight"), m->epsilon, x, n, m->dim, normed);
@@ -94,8 +95,8 @@ uint32_t plain_n_vocab(const struct gguf *g)
     return (uint32_t)plain_tensor(g, -1, "token_embd.weight")->n_rows;
 }
 
-void plain_logits(const struct gguf *g, const struct plain_options *options, const int32_t *tokens, uint32_t n_tokens,
-                  double *ret_logits)
+void plain_logits(const struct gguf *g, const struct plain_options *options, const int32_t *tokens,
+                  uint32_t n_tokens, double *ret_logits)
 {
     const struct gguf_tensor *embedding = plain_tensor(g, -1, "token_embd.weight");
     const struct gguf_tensor *head = plain_tensor(g, -1, "output.weight");

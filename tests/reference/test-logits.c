@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Every model of the reference folder, as logits/NAME.json describes it: one case for each of its runs and one for its
- * long prompt. A case feeds the prompt whole, token by token and in chunks of an odd size, with different numbers of
- * threads, which all have to give the same bits, compares with the recorded numbers, and continues greedily.
+ * Every model of the reference folder, as logits/NAME.json describes it: one case for each of its runs and
+ * one for its long prompt. A case feeds the prompt whole, token by token and in chunks of an odd size, with
+ * different numbers of threads, which all have to give the same bits, compares with the recorded numbers, and
+ * continues greedily.
  *
  *   what                      is compared with                          and may differ by
  *   F32 weights, F32 cache    float64 where recorded, else kvf32        1e-3 in any value
@@ -11,7 +12,8 @@
  *   quantised weights         the dequantised run (where none is        1.25 times what the recorded run does
  *                             recorded: tests/plain), by rms
  *
- * A model or cache that the engine says it does not know is skipped with its words; any other refusal is a failure.
+ * A model or cache that the engine says it does not know is skipped with its words; any other refusal is a
+ * failure.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -31,15 +33,17 @@
 #define TOLERANCE_F32 1e-3
 #define TOLERANCE_F16 0.05
 #define RMS_FACTOR    1.25
-#define TOLERANCE_STORY 0.01 /* of stories260k with quantised weights, in greedy choices: it knows what comes next */
-#define CHUNK_ODD     7 /* divides neither 24 nor a page */
+#define TOLERANCE_STORY \
+    0.01            /* of stories260k with quantised weights, in greedy choices: it knows what comes next */
+#define CHUNK_ODD 7 /* divides neither 24 nor a page */
 
 struct model {
     char *name, *path;
     struct json_object *json;
     struct json_object *dequantised; /* NULL: recorded for no float model, and for no stories260k */
-    bool story;                      /* trained: its greedy text is compared to the end, or with quantised weights to a coin toss */
-    bool quantised;                  /* weights are not F32 */
+    bool
+        story; /* trained: its greedy text is compared to the end, or with quantised weights to a coin toss */
+    bool quantised; /* weights are not F32 */
     uint32_t n_vocab, n;
     int32_t *prompt; /* [n] */
     float *truth;    /* [n, n_vocab] what exact arithmetic gives; NULL until it is needed */
@@ -113,7 +117,8 @@ static void run_prompt(struct engine *e, const int32_t *prompt, uint32_t n, size
     feed_new(e, prompt, n, n, ret);
     feed_new(e, prompt, n, 1, other);
     if (memcmp(ret, other, n * n_vocab * sizeof(*ret)) != 0)
-        complain(v, "token by token is not the same as whole, by %g\n", max_distance(ret, other, n * n_vocab));
+        complain(v, "token by token is not the same as whole, by %g\n",
+                 max_distance(ret, other, n * n_vocab));
     if (engine_threads_set(e, 3) < 0)
         complain(v, "no three threads\n");
     feed_new(e, prompt, n, CHUNK_ODD, other);
@@ -123,11 +128,12 @@ static void run_prompt(struct engine *e, const int32_t *prompt, uint32_t n, size
 }
 
 /*
- * Continues greedily and compares with what is recorded in @o, up to the first choice that was closer than twice
+ * Continues greedily and compares with what is recorded in @o, up to the first choice that was closer than
+ * twice
  * @tolerance: behind that, another answer is as good.
  */
-static void check_greedy(struct engine *e, struct json_object *o, const int32_t *prompt, uint32_t n, double tolerance,
-                         struct verdict *v)
+static void check_greedy(struct engine *e, struct json_object *o, const int32_t *prompt, uint32_t n,
+                         double tolerance, struct verdict *v)
 {
     uint32_t n_expected, n_clear = 0;
     _cleanup_free_ int32_t *expected = reference_ids(o, "greedy_ids", &n_expected), *ids = NULL;
@@ -199,8 +205,8 @@ static double check_logits(struct model *m, struct json_object *run, struct engi
     }
     distance = rms_distance(ours, truth, n);
     if (!(distance <= RMS_FACTOR * rms_distance(recorded, truth, n)))
-        complain(v, "rms from the truth is %g, expected at most %g times the recorded run's %g\n", distance, RMS_FACTOR,
-                 rms_distance(recorded, truth, n));
+        complain(v, "rms from the truth is %g, expected at most %g times the recorded run's %g\n", distance,
+                 RMS_FACTOR, rms_distance(recorded, truth, n));
     return max_distance(recorded, truth, n) + max_distance(ours, truth, n);
 }
 
@@ -327,7 +333,8 @@ static void check_model(struct tap *tap, const char *file, const char *made)
 
     for (size_t i = 0; i < json_object_array_length(runs); i++) {
         if (access(m.path, F_OK) != 0)
-            tap_skip(tap, "not stored, and not made (tools/make_recipes.py needs numpy)", "%s, run %zu", m.name, i);
+            tap_skip(tap, "not stored, and not made (tools/make_recipes.py needs numpy)", "%s, run %zu",
+                     m.name, i);
         else
             case_run(tap, &m, json_object_array_get_idx(runs, i));
     }

@@ -37,7 +37,8 @@ uint32_t feed_n_vocab(const struct engine *e)
     return facts.n_vocab;
 }
 
-int feed_step(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n, const float **ret_logits)
+int feed_step(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n,
+              const float **ret_logits)
 {
     _cleanup_free_ uint32_t *numbers = calloc(2 * (size_t)n, sizeof(*numbers));
     _cleanup_free_ uint8_t *wants = calloc(n, 1);

@@ -57,7 +57,8 @@ struct engine_config models_config(uint32_t sequences_max, uint32_t batch_tokens
     };
 }
 
-struct engine *models_open_parts(const struct model_shape *shape, size_t n_parts, struct engine_config *config)
+struct engine *models_open_parts(const struct model_shape *shape, size_t n_parts,
+                                 struct engine_config *config)
 {
     struct model_writer *w = model_writer_new();
     struct fault fault = {.kind = FAULT_NONE};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The rule of sums, through the whole engine: a sequence's logits have the same bits in any chunks, in any company, on
- * any number of threads, after any history of its pages, and for integer weights with any instruction set.
+ * The rule of sums, through the whole engine: a sequence's logits have the same bits in any chunks, in any
+ * company, on any number of threads, after any history of its pages, and for integer weights with any
+ * instruction set.
  *
  * Sequences run over several pages (32 tokens) and, in two cases, over several segments (512 keys).
  */
@@ -22,8 +23,8 @@
 #include "tests/unit/engine/models.h"
 
 /* A type for each activation format and for both ways of writing a block, and the float types. */
-static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0, TENSOR_Q4_1, TENSOR_Q4_K,
-                                         TENSOR_Q6_K};
+static const enum tensor_type types[] = {TENSOR_F32,  TENSOR_F16,  TENSOR_BF16, TENSOR_Q8_0,
+                                         TENSOR_Q4_1, TENSOR_Q4_K, TENSOR_Q6_K};
 
 #define N_TYPES (sizeof(types) / sizeof(*types))
 
@@ -121,8 +122,8 @@ static void threads_of_any_number(void **state)
 }
 
 /*
- * Sequences of different lengths that advance together by random shares, in steps whose tokens are interleaved between
- * sequences: each has to get what it gets alone.
+ * Sequences of different lengths that advance together by random shares, in steps whose tokens are
+ * interleaved between sequences: each has to get what it gets alone.
  */
 static void company_of_any_kind(void **state)
 {
@@ -149,7 +150,8 @@ static void company_of_any_kind(void **state)
             assert_int_equal(engine_sequence_open(e, &numbers[s]), 0);
         while (left) {
             int32_t ids[BATCH];
-            uint32_t sequences[BATCH], positions[BATCH], who[BATCH], n = 0, size = 1 + random_next(&seed) % BATCH;
+            uint32_t sequences[BATCH], positions[BATCH], who[BATCH], n = 0,
+                                                                     size = 1 + random_next(&seed) % BATCH;
             uint8_t wants[BATCH];
             const float *logits;
 
@@ -187,7 +189,8 @@ static void company_of_any_kind(void **state)
     }
 }
 
-/* N users who each add one token a step: the shape of decoding, for every number of tokens that kernels tell apart. */
+/* N users who each add one token a step: the shape of decoding, for every number of tokens that kernels tell
+ * apart. */
 static void decoding_beside_others(void **state)
 {
     enum { USERS = 20, PROMPT = 5 };
@@ -284,7 +287,8 @@ static void pages_of_others_leave_nothing(void **state)
     struct model_shape shape = small(TENSOR_F32);
     struct engine_config config = models_config(4, N);
     _cleanup_engine_ struct engine *e = models_open(&shape, &config);
-    _cleanup_free_ int32_t *tokens = models_tokens(1, N, shape.n_vocab), *others = models_tokens(2, N, shape.n_vocab);
+    _cleanup_free_ int32_t *tokens = models_tokens(1, N, shape.n_vocab),
+                           *others = models_tokens(2, N, shape.n_vocab);
     size_t n = (size_t)N * shape.n_vocab;
     _cleanup_free_ float *first = floats_new(n), *again = floats_new(n);
     uint32_t a, b;
@@ -309,7 +313,8 @@ static void truncated_sequences_go_on_as_if_new(void **state)
     struct model_shape shape = small(TENSOR_F32);
     struct engine_config config = models_config(2, N);
     _cleanup_engine_ struct engine *e = models_open(&shape, &config);
-    _cleanup_free_ int32_t *tokens = models_tokens(1, N, shape.n_vocab), *others = models_tokens(2, N, shape.n_vocab);
+    _cleanup_free_ int32_t *tokens = models_tokens(1, N, shape.n_vocab),
+                           *others = models_tokens(2, N, shape.n_vocab);
     size_t n = (size_t)N * shape.n_vocab;
     _cleanup_free_ float *expected = floats_new(n), *got = floats_new(n);
     static const uint32_t keeps[] = {0, 1, 31, 32, 33, 63, 64, 65, 74};
@@ -326,7 +331,8 @@ static void truncated_sequences_go_on_as_if_new(void **state)
         assert_int_equal(engine_sequence_length(e, s), keep);
         assert_int_equal(engine_sequence_pages(e, s), (keep + 31) / 32);
         feed_tokens(e, s, tokens + keep, N - keep, 9, got);
-        assert_same("kept", keep, got, expected + (size_t)keep * shape.n_vocab, (size_t)(N - keep) * shape.n_vocab);
+        assert_same("kept", keep, got, expected + (size_t)keep * shape.n_vocab,
+                    (size_t)(N - keep) * shape.n_vocab);
         engine_sequence_close(e, s);
     }
 }
@@ -338,7 +344,8 @@ static void forks_part_company(void **state)
     struct model_shape shape = small(TENSOR_F32);
     struct engine_config config = models_config(3, N);
     _cleanup_engine_ struct engine *e = models_open(&shape, &config);
-    _cleanup_free_ int32_t *one = models_tokens(1, N, shape.n_vocab), *two = models_tokens(1, N, shape.n_vocab);
+    _cleanup_free_ int32_t *one = models_tokens(1, N, shape.n_vocab),
+                           *two = models_tokens(1, N, shape.n_vocab);
     _cleanup_free_ int32_t *noise = models_tokens(3, N, shape.n_vocab);
     size_t n = (size_t)N * shape.n_vocab, row = shape.n_vocab;
     _cleanup_free_ float *of_one = floats_new(n), *of_two = floats_new(n), *got = floats_new(n);

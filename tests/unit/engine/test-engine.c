@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What engine.h promises beside the numbers: what is refused, that a refusal changes nothing, full caches, cancelling,
- * facts, and rows of logits.
+ * What engine.h promises beside the numbers: what is refused, that a refusal changes nothing, full caches,
+ * cancelling, facts, and rows of logits.
  */
 #include "engine/engine.h"
 
@@ -20,7 +20,8 @@
 #include "tests/unit/engine/feed.h"
 #include "tests/unit/engine/models.h"
 
-static struct engine *open_small(uint32_t sequences_max, uint32_t batch, uint64_t kv_tokens, uint32_t outputs_max)
+static struct engine *open_small(uint32_t sequences_max, uint32_t batch, uint64_t kv_tokens,
+                                 uint32_t outputs_max)
 {
     struct model_shape shape = models_deep();
     struct engine_config config = models_config(sequences_max, batch);
@@ -70,7 +71,8 @@ static void steps_that_break_the_rules_are_refused(void **state)
     assert_int_equal(engine_sequence_open(e, &s), 0);
     feed_tokens(e, s, some, 4, 4, NULL);
     assert_refused(e, &(struct one){-1, s, 4, 1}, FAULT_INVALID_PARAMETER, "tokens");
-    assert_refused(e, &(struct one){(int32_t)MODEL_VOCABULARY_MIN, s, 4, 1}, FAULT_INVALID_PARAMETER, "tokens");
+    assert_refused(e, &(struct one){(int32_t)MODEL_VOCABULARY_MIN, s, 4, 1}, FAULT_INVALID_PARAMETER,
+                   "tokens");
     assert_refused(e, &(struct one){INT32_MIN, s, 4, 1}, FAULT_INVALID_PARAMETER, "tokens");
     assert_refused(e, &(struct one){1, s, 3, 1}, FAULT_INVALID_PARAMETER, "positions");
     assert_refused(e, &(struct one){1, s, 5, 1}, FAULT_INVALID_PARAMETER, "positions");
@@ -88,7 +90,8 @@ static void sizes_of_a_batch_are_limited(void **state)
     int32_t tokens[9] = {0};
     uint32_t sequences[9] = {0}, positions[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8}, s;
     uint8_t wants[9] = {1, 1, 1};
-    struct engine_batch batch = {.tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
+    struct engine_batch batch = {
+        .tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
     struct fault fault = {.kind = FAULT_NONE};
     const float *logits;
 
@@ -119,8 +122,11 @@ static void positions_of_a_chunk_ascend(void **state)
     int32_t tokens[3] = {1, 2, 3};
     uint32_t sequences[3] = {0}, positions[3] = {0, 0, 1}, s;
     uint8_t wants[3] = {0};
-    struct engine_batch batch = {
-        .n_tokens = 3, .tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
+    struct engine_batch batch = {.n_tokens = 3,
+                                 .tokens = tokens,
+                                 .sequences = sequences,
+                                 .positions = positions,
+                                 .wants_logits = wants};
     const float *logits;
 
     assert_int_equal(engine_sequence_open(e, &s), 0);
@@ -270,7 +276,7 @@ static void *cancel_now_and_then(void *userdata)
     struct canceller *c = userdata;
 
     for (unsigned i = 0; !c->stop; i++) {
-        nanosleep(&(struct timespec){.tv_nsec = 100000 + 500000 * (i % 7)}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 100000 << i % 8}, NULL);
         engine_cancel(c->e);
     }
     return NULL;
@@ -311,7 +317,8 @@ static void cancelling_from_another_thread_is_clean(void **state)
     print_message("%u of 60 steps were done\n", n_done);
 }
 
-/* Rows come in the batch's order, whoever else is in it: the k-th row is that of the k-th token that wanted one. */
+/* Rows come in the batch's order, whoever else is in it: the k-th row is that of the k-th token that wanted
+ * one. */
 static void rows_of_logits_are_in_the_order_asked(void **state)
 {
     _cleanup_engine_ struct engine *e = open_small(2, 64, 0, 3);
@@ -348,8 +355,12 @@ static void configs_that_make_no_sense_are_refused(void **state)
     _cleanup_close_ int fd = -EBADF;
     struct engine *e = NULL;
     struct fault fault = {.kind = FAULT_NONE};
-    const struct engine_config good = {
-        .fds = &fd, .n_fds = 1, .sequences_max = 1, .n_threads = 1, .k_type = TENSOR_F16, .v_type = TENSOR_F16};
+    const struct engine_config good = {.fds = &fd,
+                                       .n_fds = 1,
+                                       .sequences_max = 1,
+                                       .n_threads = 1,
+                                       .k_type = TENSOR_F16,
+                                       .v_type = TENSOR_F16};
     struct engine_config config;
 
     model_writer_llama(w, &shape);

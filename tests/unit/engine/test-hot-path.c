@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A step allocates nothing: the linker sends every call of an allocator that our code makes through the functions here
- * (meson.build, --wrap), which count while a step runs.
+ * A step allocates nothing: the linker sends every call of an allocator that our code makes through the
+ * functions here (meson.build, --wrap), which count while a step runs.
  */
 #include "engine/engine.h"
 
@@ -82,7 +82,8 @@ static unsigned count_calls(enum tensor_type type, uint32_t n_threads)
     uint32_t sequences[40], positions[40], numbers[SEQUENCES];
     uint8_t wants[40] = {0};
     int32_t tokens[40] = {0};
-    struct engine_batch batch = {.tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
+    struct engine_batch batch = {
+        .tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
     const float *logits;
 
     shape.dim = shape.ff = 256;

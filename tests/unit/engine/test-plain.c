@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine beside the forward pass in doubles (tests/plain), on models that the reference folder does not have: rows
- * of many blocks in every weight type, long sequences, every scaling of rope, tied and split files.
+ * The engine beside the forward pass in doubles (tests/plain), on models that the reference folder does not
+ * have: rows of many blocks in every weight type, long sequences, every scaling of rope, tied and split
+ * files.
  *
- * Weights of a quantised type are compared twice: with activations through int8 as in the rule of sums, where only the
- * rounding of single values may differ, and with exact ones, where the distance is the quantisation's own.
+ * Weights of a quantised type are compared twice: with activations through int8 as in the rule of sums, where
+ * only the rounding of single values may differ, and with exact ones, where the distance is the
+ * quantisation's own.
  */
 #include "engine/engine.h"
 
@@ -23,9 +25,10 @@
 #include "tests/unit/engine/models.h"
 
 /*
- * Logits have a deviation of about 3; float arithmetic leaves a millionth of it. Through int8 most tokens come out as
- * close, but where a value lies so near the middle between two steps that float and double round it apart, a token's
- * logits (and through attention later ones') move by about a hundredth: so half of the tokens have to be close.
+ * Logits have a deviation of about 3; float arithmetic leaves a millionth of it. Through int8 most tokens
+ * come out as close, but where a value lies so near the middle between two steps that float and double round
+ * it apart, a token's logits (and through attention later ones') move by about a hundredth: so half of the
+ * tokens have to be close.
  */
 #define MAX_FLOAT  1e-4
 #define RMS_INT8   0.02
@@ -44,8 +47,8 @@ static int by_size(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-static struct distance distance_from_plain(struct engine *e, const struct plain_options *o, const int32_t *tokens,
-                                           uint32_t n, const float *ours)
+static struct distance distance_from_plain(struct engine *e, const struct plain_options *o,
+                                           const int32_t *tokens, uint32_t n, const float *ours)
 {
     uint32_t n_vocab = feed_n_vocab(e);
     size_t n_values = (size_t)n * n_vocab;
@@ -95,13 +98,13 @@ static void check_int8(struct engine *e, const int32_t *tokens, uint32_t n, cons
     struct distance d = distance_from_plain(e, &(struct plain_options){.act_int8 = true}, tokens, n, ours);
 
     if (d.median > MAX_FLOAT * scale || d.rms > RMS_INT8 * scale)
-        fail_msg("with int8 activations half of the tokens are within %g, rms is %g; expected %g and %g", d.median, d.rms,
-                 MAX_FLOAT * scale, RMS_INT8 * scale);
+        fail_msg("with int8 activations half of the tokens are within %g, rms is %g; expected %g and %g",
+                 d.median, d.rms, MAX_FLOAT * scale, RMS_INT8 * scale);
 }
 
 /*
- * 17 tokens at once and in chunks take all the kernels' ways to walk along a row; since all agree, doubles for the first
- * 8 tokens are enough.
+ * 17 tokens at once and in chunks take all the kernels' ways to walk along a row; since all agree, doubles
+ * for the first 8 tokens are enough.
  */
 static void check_type(enum tensor_type type)
 {
@@ -209,7 +212,8 @@ static void tied_quantised_embedding(void **state)
     shape.embedding_type = TENSOR_Q6_K;
     e = models_open(&shape, &config);
     ours = logits_of(e, tokens, 12, 12);
-    /* The embedding's deviation is 1, not 3 / sqrt(dim): the logits, and their errors, are 12 times as large. */
+    /* The embedding's deviation is 1, not 3 / sqrt(dim): the logits, and their errors, are 12 times as large.
+     */
     check_int8(e, tokens, 12, ours, 12);
 }
 
@@ -289,7 +293,8 @@ int main(void)
             continue;
         types[i] = (enum tensor_type)i;
         snprintf(names[i], sizeof(names[i]), "rows_of_many_blocks_%s", tensor_traits(i)->name);
-        tests[n++] = (struct CMUnitTest){.name = names[i], .test_func = rows_of_many_blocks, .initial_state = &types[i]};
+        tests[n++] = (struct CMUnitTest){
+            .name = names[i], .test_func = rows_of_many_blocks, .initial_state = &types[i]};
     }
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
         tests[n++] = others[i];
