@@ -575,7 +575,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
                    struct packet_step step)
 {
     uint32_t n_vocab = c->model->facts.n_vocab;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = clock_now_ns(), begin_ns;
     struct fault fault;
     size_t row = 0;
 
@@ -589,7 +589,11 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         if (w->first_ns == 0)
             w->first_ns = now_ns;
         w->told_ns = now_ns;
+        begin_ns = clock_now_ns();
         w->result = work_sample(w, c->model, c->workspace, logits + row++ * n_vocab, &c->emit, &fault);
+        /* The step was charged; what a grammar takes on top of it comes from the request alone. */
+        if (w->matcher)
+            fair_charge(batch_fair(c->batch), w->batch.item.tenant, clock_now_ns() - begin_ns);
         if (w->result == -ENOMEM)
             out_of_memory(c);
     }

@@ -9,8 +9,10 @@
 #include "engine/chat/chat.h"
 #include "engine/gguf/map.h"
 #include "engine/gguf/read.h"
+#include "engine/grammar/vocabulary.h"
 #include "engine/kernels/kernels.h"
 #include "engine/token/tokenizer.h"
+#include "engine/worker/structure.h"
 
 /* A preempted request that keeps its pages costs the engine a page table and nothing else, so there may be
  * several times as many of them as there are places; the pages themselves are bounded by kv_tokens. */
@@ -24,6 +26,7 @@ struct model *model_free(struct model *m)
     if (!m)
         return NULL;
     chat_template_free(m->chat_template);
+    grammar_vocabulary_free(m->vocabulary);
     tokenizer_free(m->tokenizer);
     engine_free(m->engine);
     config_done(&m->config);
@@ -193,6 +196,8 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
         r = tokenizer_new(g, &m->tokenizer, &fault);
         if (r == -ENOENT)
             r = 0;
+        if (r == 0 && m->tokenizer)
+            r = structure_vocabulary(m->tokenizer, m->facts.n_vocab, &m->vocabulary);
         if (r == 0 && m->tokenizer)
             r = open_template(m, g);
     }

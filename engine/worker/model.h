@@ -15,6 +15,7 @@
 
 struct chat_template;
 struct fault;
+struct grammar_vocabulary;
 struct tokenizer;
 
 struct model {
@@ -22,6 +23,7 @@ struct model {
     struct engine *engine;
     struct engine_facts facts;
     struct tokenizer *tokenizer;         /* NULL: the model has none, prompts have to come as tokens */
+    struct grammar_vocabulary *vocabulary; /* of the tokenizer, for answers of a given form */
     struct chat_template *chat_template; /* NULL: the model can't chat */
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */

@@ -17,7 +17,7 @@ static const char *const known[] = {
 };
 
 /* In the interface, but not in this worker: saying so is better than to answer without them. */
-static const char *const refused[] = {"json_schema", "grammar", "adapter", NULL};
+static const char *const refused[] = {"adapter", NULL};
 
 /* The daemon's business; it need not pass them on. */
 static const char *const foreign[] = {"model", "deadline_ms", "priority", "app", NULL};

@@ -14,6 +14,7 @@
 #include "engine/worker/model.h"
 #include "engine/worker/params.h"
 #include "engine/worker/render.h"
+#include "engine/worker/structure.h"
 #include "engine/worker/work.h"
 
 /* The daemon's text of a client's frame of 16 MiB. */
@@ -160,9 +161,9 @@ static int chat_tokens(const struct model *m, json_object *call, size_t n_json, 
 static int make_work(const struct model *m, const struct job *job, json_object *call, struct work **ret,
                      struct fault *reterr)
 {
-    static const char *const complete_others[] = {"prompt", "prompt_tokens", NULL};
+    static const char *const complete_others[] = {"prompt", "prompt_tokens", "json_schema", "grammar", NULL};
     static const char *const chat_others[] = {"messages", "tools", "tool_choice", "template_parameters",
-                                              NULL};
+                                              "json_schema", "grammar", NULL};
     bool chat = job->submit.kind == SUBMIT_CHAT;
     _cleanup_(params_done) struct params params = {0};
     _cleanup_(work_freep) struct work *w = NULL;
@@ -219,6 +220,9 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     w->stops = TAKE_PTR(params.stops);
     if (m->tokenizer)
         detokenizer_init(&w->detokenizer, m->tokenizer, chat ? DETOKENIZE_STRIP_SPACE : 0);
+    r = structure_matcher(call, m->vocabulary, chat, &w->matcher, reterr);
+    if (r < 0)
+        return r;
     sampler_prompt(w->sampler, ids, n);
     w->tokens = TAKE_PTR(ids);
     *ret = TAKE_PTR(w);

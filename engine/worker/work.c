@@ -6,6 +6,7 @@
 
 #include "base/fault.h"
 #include "base/utf8.h"
+#include "engine/grammar/grammar.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/stops.h"
 #include "engine/token/tokenizer.h"
@@ -19,6 +20,7 @@ struct work *work_free(struct work *w)
     if (!w)
         return NULL;
     sampler_free(w->sampler);
+    matcher_free(w->matcher);
     stops_free(w->stops);
     detokenizer_done(&w->detokenizer);
     free(w->tokens);
@@ -123,26 +125,55 @@ static int hand_on_rest(struct work *w, struct emit *e)
     return r;
 }
 
+static int too_ambiguous(int r, struct fault *reterr)
+{
+    if (r == -ENOMEM)
+        return r;
+    fault_set(reterr, FAULT_INVALID_PARAMETER, "grammar",
+              "it is too ambiguous: too much had to be kept in mind");
+    return -EINVAL;
+}
+
+static int pick(struct work *w, struct sampler_workspace *workspace, const float *logits, int32_t *ret,
+                struct fault *reterr)
+{
+    const uint64_t *mask = NULL;
+    int32_t only = -1;
+    int r = w->matcher ? matcher_mask(w->matcher, &mask, &only) : 0;
+
+    if (r < 0)
+        return too_ambiguous(r, reterr);
+    /* Where there is no choice nothing has to be drawn. */
+    *ret = only >= 0 ? only : sampler_pick(w->sampler, workspace, logits, mask);
+    if (*ret != SAMPLER_NONE)
+        return 0;
+    fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "it leaves no token%s to go on with",
+              w->matcher ? " that the schema or grammar allows" : "");
+    return -EINVAL;
+}
+
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
                 const float *logits, struct emit *e, struct fault *reterr)
 {
     _cleanup_json_ json_object *extra = NULL;
-    int32_t token = sampler_pick(w->sampler, workspace, logits, NULL);
     enum work_result result = WORK_GOES_ON;
     const char *text;
     bool hit = false;
+    int32_t token;
     size_t n;
     int r;
 
-    if (token == SAMPLER_NONE) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "it leaves no token to go on with");
-        return -EINVAL;
-    }
+    r = pick(w, workspace, logits, &token, reterr);
+    if (r < 0)
+        return r;
     emit_piece_begin(e, w->id);
     if (m->tokenizer && tokenizer_is_end(m->tokenizer, token)) {
         result = WORK_STOPPED;
     } else {
         sampler_accept(w->sampler, token);
+        r = w->matcher ? matcher_accept(w->matcher, token) : 0;
+        if (r < 0)
+            return too_ambiguous(r, reterr);
         w->tokens[w->batch.n_tokens] = token;
         batch_append(&w->batch);
         w->n_output++;
@@ -158,7 +189,7 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
             if (r < 0)
                 return r;
         }
-        if (hit)
+        if (hit || (w->matcher && matcher_is_complete(w->matcher)))
             result = WORK_STOPPED;
         else if (w->n_output == w->n_output_max)
             result = WORK_LENGTH;

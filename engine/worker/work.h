@@ -18,6 +18,7 @@
 
 struct emit;
 struct fault;
+struct matcher;
 struct model;
 struct sampler;
 struct sampler_workspace;
@@ -37,6 +38,7 @@ struct work {
     struct sampler *sampler;
     struct stops *stops;
     struct detokenizer detokenizer;
+    struct matcher *matcher; /* NULL: the answer may be any text */
 
     /* Of the compute thread: */
     struct work *next_in_bucket;
@@ -62,7 +64,7 @@ enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH };
  * work_sample() - choose the next token from logits, and write what text it makes as a piece
  * @logits: [n_vocab], of the last known token
  * @e:      a piece is added, even if it has no text yet
- * Returns enum work_result; -EINVAL with a fault (no token is allowed); -ENOMEM.
+ * Returns enum work_result; -EINVAL with a fault (no token is allowed, or the grammar became too ambiguous); -ENOMEM.
  */
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
                 const float *logits, struct emit *e, struct fault *reterr);

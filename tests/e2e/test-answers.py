@@ -152,7 +152,7 @@ def a_slow_reader_gets_everything_in_the_end():
 def what_is_not_supported_is_said():
     with stories() as d, d.client() as c:
         d.wait_state("ready")
-        for parameters, name in (({"json_schema": {}}, "json_schema"), ({"grammar": "x"}, "grammar"),
+        for parameters, name in (({"json_schema": {"not": {}}}, "json_schema"), ({"grammar": "x"}, "grammar"),
                                  ({"prompt_tokens": [100000]}, "prompt_tokens")):
             try:
                 c.call("Inference.Complete", **{"model": "m", **({} if "prompt_tokens" in parameters else {"prompt": "x"}),

@@ -376,8 +376,10 @@ static void test_refusals(void **state)
         {"{\"prompt\": \"x\", \"logprobs\": 21}", "logprobs"},
         {"{\"prompt\": \"x\", \"seed\": 1.5}", "seed"},
         {"{\"prompt\": \"x\", \"temprature\": 1}", "temprature"},
-        {"{\"prompt\": \"x\", \"json_schema\": {}}", "json_schema"},
+        {"{\"prompt\": \"x\", \"json_schema\": {\"typ\": 1}}", "json_schema"},
+        {"{\"prompt\": \"x\", \"json_schema\": true}", "json_schema"},
         {"{\"prompt\": \"x\", \"grammar\": \"g\"}", "grammar"},
+        {"{\"prompt\": \"x\", \"json_schema\": {}, \"grammar\": \"root ::= \\\"a\\\"\"}", "grammar"},
         {"{\"prompt\": \"x\", \"adapter\": \"a\"}", "adapter"},
         {"{}", "prompt"},
         {"{\"prompt\": \"x\", \"prompt_tokens\": [1]}", "prompt"},
@@ -410,6 +412,47 @@ static void test_refusals(void **state)
                         "{\"prompt\": \"x\", \"prompt_tokens\": null, \"grammar\": null, \"top_k\": null, "
                         "\"max_tokens\": 1}");
     assert_true(a->done);
+    stop_well(&d);
+}
+
+/* A random model says anything; within a form only that, and it ends where the form ends. */
+static void test_answers_have_the_form_that_is_asked_for(void **state)
+{
+    struct driver d;
+    struct answer *a;
+    char json[512];
+
+    start_ready(&d, 256, CONFIG);
+    for (int seed = 0; seed < 8; seed++) {
+        _cleanup_json_ json_object *value = NULL;
+        json_object *n = NULL, *kind = NULL;
+
+        snprintf(json, sizeof(json),
+                 "{\"prompt\": \"x\", \"seed\": %d, \"temperature\": 1, \"max_tokens\": 200, \"grammar\": "
+                 "\"root ::= \\\"yes\\\" | \\\"no\\\"\"}",
+                 seed);
+        a = driver_complete(&d, SUBMIT_COMPLETE, json);
+        assert_true(a->done);
+        assert_int_equal(a->usage.finish, DONE_STOP);
+        assert_true(strcmp(a->text, "yes") == 0 || strcmp(a->text, "no") == 0);
+
+        snprintf(
+            json, sizeof(json),
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"seed\": %d, \"temperature\": 1, "
+            "\"max_tokens\": 200, \"json_schema\": {\"type\": \"object\", \"properties\": {\"n\": {\"type\": "
+            "\"integer\", \"minimum\": -3, \"maximum\": 120}, \"kind\": {\"enum\": [\"a\", \"b\"]}}, "
+            "\"required\": "
+            "[\"n\", \"kind\"], \"additionalProperties\": false}}",
+            seed);
+        a = driver_complete(&d, SUBMIT_CHAT, json);
+        assert_true(a->done);
+        assert_int_equal(a->usage.finish, DONE_STOP);
+        value = json_tokener_parse(a->text);
+        assert_true(json_object_object_get_ex(value, "n", &n) && json_object_is_type(n, json_type_int));
+        assert_in_range(json_object_get_int(n) + 3, 0, 123);
+        assert_true(json_object_object_get_ex(value, "kind", &kind));
+        assert_int_equal(json_object_object_length(value), 2);
+    }
     stop_well(&d);
 }
 
@@ -840,6 +883,7 @@ int main(void)
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_tokenize),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_answers_have_the_form_that_is_asked_for),
         cmocka_unit_test(test_long_texts),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_deadline),
