@@ -45,6 +45,12 @@ json_object *call_parameters(struct call *call);
 const char *call_string(struct call *call, const char *name);
 
 /**
+ * call_take_fd() - descriptor @index of those that the client sent along; the caller's from now on
+ * Returns it or -EBADF.
+ */
+int call_take_fd(struct call *call, int64_t index);
+
+/**
  * call_more() - whether the client wants pieces
  */
 bool call_more(const struct call *call);

@@ -50,7 +50,7 @@ struct manager {
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */
     uint64_t next_request;
-    size_t n_requests;
+    size_t n_requests, n_plans;
 
     sd_event_source *pump;   /* defer: hand held requests on */
     sd_event_source *room;   /* defer: those that wait for room ask again */

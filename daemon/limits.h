@@ -60,6 +60,9 @@
 /* From the start of a worker that only reads the directory of a model's files to what it says; a slow disk's time. */
 #define LIMIT_MEASURE_US (UINT64_C(60) * 1000000)
 
+/* Models.Plan at a time, of everybody: each is a process for some 100 ms. */
+#define LIMIT_PLANS 4
+
 /* Without an answer to PING. The link thread answers even while an engine step hangs, so silence means that
  * the process does not run at all. Generous, because a machine that swaps or is paused is no reason to throw
  * a loaded model away. */

@@ -26,6 +26,7 @@ static const struct method rows[] = {
     {"io.residentd.Models.Pin", METHOD_ADMINS, method_pin},
     {"io.residentd.Models.Unpin", METHOD_ADMINS, method_unpin},
     {"io.residentd.Models.Reload", METHOD_ADMINS, method_reload},
+    {"io.residentd.Models.Plan", METHOD_ANYONE, method_plan},
     {"io.residentd.Models.Status", METHOD_ANYONE, method_status, .quiet = true},
     {"io.residentd.Usage.Requests", METHOD_ANYONE, method_usage_requests, .quiet = true},
     {"io.residentd.Usage.Cancel", METHOD_ANYONE, method_usage_cancel},

@@ -57,6 +57,7 @@ int method_unload(struct call *call, struct fault *reterr_fault);
 int method_pin(struct call *call, struct fault *reterr_fault);
 int method_unpin(struct call *call, struct fault *reterr_fault);
 int method_reload(struct call *call, struct fault *reterr_fault);
+int method_plan(struct call *call, struct fault *reterr_fault);
 int method_status(struct call *call, struct fault *reterr_fault);
 int method_usage_requests(struct call *call, struct fault *reterr_fault);
 int method_usage_cancel(struct call *call, struct fault *reterr_fault);

@@ -257,6 +257,11 @@ const char *call_string(struct call *call, const char *name)
     return json_object_object_get_ex(call->parameters, name, &value) ? json_object_get_string(value) : NULL;
 }
 
+int call_take_fd(struct call *call, int64_t index)
+{
+    return index < 0 ? -EBADF : frame_reader_take_fd(&call->session->in, (size_t)index);
+}
+
 bool call_more(const struct call *call)
 {
     return call->more;
@@ -722,6 +727,9 @@ static void work(struct session *s)
         if (s->has_call && s->call.answered) {
             call_done(&s->call);
             s->has_call = false;
+            /* With bytes that wait, the descriptors may belong to the frame that those begin. */
+            if (frame_reader_pending(&s->in) == 0)
+                frame_reader_drop_fds(&s->in);
             if (s->state == SESSION_REFUSING)
                 s->state = SESSION_FLUSHING;
         }

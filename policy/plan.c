@@ -223,6 +223,16 @@ static void __attribute__((format(printf, 2, 3))) say(struct plan_result *r, con
     va_end(ap);
 }
 
+static bool one_more_fits(const struct planner *p, const struct plan_result *r)
+{
+    const struct trial t = {.n_dense = r->gpu_layers + 1,
+                            .n_experts = p->shape->n_experts > 0 ? 0 : r->gpu_layers + 1};
+    struct plan_result more;
+
+    try(p, &t, &more);
+    return more.devices_fit;
+}
+
 static void explain(const struct planner *p, struct plan_result *r)
 {
     const struct plan_shape *s = p->shape;
@@ -238,7 +248,10 @@ static void explain(const struct planner *p, struct plan_result *r)
     if (!r->devices_fit)
         say(r, "%" PRIu32 " layers do not fit into the VRAM that may be used", r->gpu_layers);
     if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
-        say(r, "VRAM is full after %" PRIu32 " of %" PRIu32 " layers", r->gpu_layers, s->n_layers);
+        say(r,
+            one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
+                                : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
+            r->gpu_layers, s->n_layers);
     if (r->gpu_layers > 0 && !r->kv_on_gpu)
         say(r, "the KV cache stays in RAM: more layers in VRAM gain more than attention there");
     if (r->expert_layers < r->gpu_layers && s->n_experts > 0)

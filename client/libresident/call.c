@@ -3,7 +3,9 @@
  * Calls and their answers. The list's first call is the one that frames from the service belong to.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "client/libresident/internal.h"
@@ -16,6 +18,8 @@ static void call_free(struct resident_call *call)
         return;
     if (call->frame)
         explicit_bzero(call->frame, call->n_frame);
+    for (size_t i = 0; i < call->n_fds; i++)
+        close(call->fds[i]);
     free(call->frame);
     free(call);
 }
@@ -78,6 +82,26 @@ static int make_frame(struct resident_call *call, const char *method, const char
     return call->frame ? 0 : -ENOMEM;
 }
 
+int resident_attach_fd(struct resident *r, int fd)
+{
+    int copy;
+
+    if (r->n_fds == FRAME_FDS_MAX)
+        return -EMFILE;
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0)
+        return -errno;
+    r->fds[r->n_fds] = copy;
+    return (int)r->n_fds++;
+}
+
+static void take_fds(struct resident *r, struct resident_call *call)
+{
+    memcpy(call->fds, r->fds, sizeof(r->fds));
+    call->n_fds = r->n_fds;
+    r->n_fds = 0;
+}
+
 int resident_start(struct resident *r, const char *method, const char *parameters, unsigned flags,
                    resident_callback_t callback, void *userdata, struct resident_call **ret)
 {
@@ -94,6 +118,7 @@ int resident_start(struct resident *r, const char *method, const char *parameter
         return -ENOMEM;
     *call =
         (struct resident_call){.connection = r, .flags = flags, .callback = callback, .userdata = userdata};
+    take_fds(r, call);
     k = make_frame(call, method, parameters);
     if (k < 0)
         return k;

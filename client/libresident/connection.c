@@ -122,9 +122,13 @@ struct resident *resident_close(struct resident *r)
         struct resident_call *call = r->first;
 
         r->first = call->next;
+        for (size_t i = 0; i < call->n_fds; i++)
+            close(call->fds[i]);
         free(call->frame);
         free(call);
     }
+    for (size_t i = 0; i < r->n_fds; i++)
+        close(r->fds[i]);
     closep(&r->interrupt_fd);
     closep(&r->epoll_fd);
     free(r->path);
@@ -180,7 +184,10 @@ void connection_send(struct resident *r)
         struct resident_call *call = r->first;
 
         if (call->frame) {
-            if (frame_writer_push(&r->out, call->frame, call->n_frame) < 0)
+            size_t n_fds = call->n_fds;
+
+            call->n_fds = 0; /* the writer's from here */
+            if (frame_writer_push_fds(&r->out, call->frame, call->n_frame, call->fds, n_fds) < 0)
                 return connection_mark_lost(r, -ENOMEM);
             explicit_bzero(call->frame, call->n_frame);
             free(call->frame);

@@ -26,6 +26,8 @@ struct resident_error {
 struct resident_call {
     struct resident_call *next;
     struct resident *connection;
+    int fds[FRAME_FDS_MAX]; /* [n_fds] to go along with it; owned */
+    size_t n_fds;
     char *frame; /* the call as JSON; NULL once it was handed to the socket's queue */
     size_t n_frame;
     unsigned flags;
@@ -47,6 +49,8 @@ struct resident {
     bool interrupted;
     bool in_process;
     unsigned generation; /* of the socket: counts connects */
+    int fds[FRAME_FDS_MAX]; /* [n_fds] of the call that is started next */
+    size_t n_fds;
     struct frame_reader in;
     struct frame_writer out;
     struct resident_call *first, *last;

@@ -113,6 +113,13 @@ int resident_wait(struct resident *r, int timeout_ms);
  */
 void resident_interrupt(struct resident *r);
 
+/**
+ * resident_attach_fd() - send a copy of @fd along with the call that is started next on @r
+ * Returns its index, for the parameter that names it (Models.Plan's fd); -EMFILE (4 are attached already) or another
+ * negative errno. @fd stays the caller's.
+ */
+int resident_attach_fd(struct resident *r, int fd);
+
 /* ---- blocking calls ---- */
 
 /**

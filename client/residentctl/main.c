@@ -29,7 +29,7 @@ static const struct verb verbs[] = {
     {"wait", "MODEL|--pinned [--timeout SECONDS]",
      "wait until a model, or all that are on their way, are ready", verb_wait},
     {"reload", "", "read the policy again", verb_reload},
-    {"plan", "MODEL [OPTION]...", "where a model's parts would go under other limits", verb_plan},
+    {"plan", "MODEL|FILE [OPTION]...", "where a model's parts would go under other limits", verb_plan},
     {"policy", "check [PATH]... | show [PATH]...", "check policy files, or print what they come to",
      verb_policy},
     {"call", "METHOD [PARAMETERS] [--more]", "any method, with JSON", verb_call},

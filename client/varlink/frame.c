@@ -29,6 +29,7 @@ static void wipe(void *data, size_t n)
 
 void frame_reader_done(struct frame_reader *r)
 {
+    frame_reader_drop_fds(r);
     wipe(r->data, r->end);
     free(r->data);
     *r = (struct frame_reader){0};
@@ -74,17 +75,69 @@ static int make_room(struct frame_reader *r)
     return 0;
 }
 
+/* Keeps what a message brought along, as far as there is room. */
+static void keep_fds(struct frame_reader *r, struct msghdr *message)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+            if (r->n_fds < FRAME_FDS_MAX)
+                r->fds[r->n_fds++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+int frame_reader_take_fd(struct frame_reader *r, size_t i)
+{
+    int fd;
+
+    if (i >= r->n_fds)
+        return -EBADF;
+    fd = r->fds[i];
+    r->fds[i] = -EBADF;
+    return fd;
+}
+
+void frame_reader_drop_fds(struct frame_reader *r)
+{
+    for (size_t i = 0; i < r->n_fds; i++)
+        if (r->fds[i] >= 0)
+            close(r->fds[i]);
+    r->n_fds = 0;
+}
+
 ssize_t frame_reader_read(struct frame_reader *r, int fd)
 {
+    union {
+        char bytes[CMSG_SPACE(FRAME_FDS_MAX * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec part;
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
     ssize_t n;
     int k;
 
     k = make_room(r);
     if (k < 0)
         return k;
-    do
-        n = read(fd, r->data + r->end, r->size - r->end);
-    while (n < 0 && errno == EINTR);
+    part = (struct iovec){.iov_base = r->data + r->end, .iov_len = r->size - r->end};
+    do {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        keep_fds(r, &message);
+    else if (errno == ENOTSOCK)
+        n = read(fd, part.iov_base, part.iov_len); /* a pipe, in tests and behind tools */
     if (n < 0)
         return -errno;
     r->end += (size_t)n;
@@ -150,8 +203,16 @@ size_t frame_reader_pending(const struct frame_reader *r)
 struct frame_chunk {
     struct frame_chunk *next;
     size_t n, at; /* at: the first byte that was not written */
+    int fds[FRAME_FDS_MAX]; /* [n_fds] that go along with the first byte */
+    size_t n_fds;
     char data[];
 };
+
+static void close_all(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        close(fds[i]);
+}
 
 static void pop(struct frame_writer *w)
 {
@@ -160,6 +221,7 @@ static void pop(struct frame_writer *w)
     w->first = chunk->next;
     if (!w->first)
         w->last = NULL;
+    close_all(chunk->fds, chunk->n_fds);
     wipe(chunk->data, chunk->n);
     free(chunk);
 }
@@ -173,14 +235,22 @@ void frame_writer_done(struct frame_writer *w)
 
 int frame_writer_push(struct frame_writer *w, const char *text, size_t n)
 {
-    struct frame_chunk *chunk;
+    return frame_writer_push_fds(w, text, n, NULL, 0);
+}
 
-    if (n > FRAME_BYTES_MAX)
-        return -EMSGSIZE;
-    chunk = malloc(sizeof(*chunk) + n + 1);
-    if (!chunk)
-        return -ENOMEM;
-    *chunk = (struct frame_chunk){.n = n + 1};
+int frame_writer_push_fds(struct frame_writer *w, const char *text, size_t n, const int *fds, size_t n_fds)
+{
+    struct frame_chunk *chunk = NULL;
+
+    if (n <= FRAME_BYTES_MAX && n_fds <= FRAME_FDS_MAX)
+        chunk = malloc(sizeof(*chunk) + n + 1);
+    if (!chunk) {
+        close_all(fds, n_fds);
+        return n > FRAME_BYTES_MAX || n_fds > FRAME_FDS_MAX ? -EMSGSIZE : -ENOMEM;
+    }
+    *chunk = (struct frame_chunk){.n = n + 1, .n_fds = n_fds};
+    if (n_fds > 0)
+        memcpy(chunk->fds, fds, n_fds * sizeof(*fds));
     memcpy(chunk->data, text, n);
     chunk->data[n] = 0;
     if (w->last)
@@ -208,21 +278,46 @@ static void written(struct frame_writer *w, size_t n)
     }
 }
 
+/* Descriptors belong to the first byte of a message: they begin one, so that they come with their own frame. */
+static ssize_t send_some(const struct frame_writer *w, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(FRAME_FDS_MAX * sizeof(int))];
+        struct cmsghdr align;
+    } control = {.bytes = {0}};
+    struct frame_chunk *first = w->first;
+    struct iovec parts[CHUNKS_AT_ONCE];
+    struct msghdr message = {.msg_iov = parts};
+
+    for (struct frame_chunk *c = first; c && message.msg_iovlen < CHUNKS_AT_ONCE; c = c->next) {
+        if (c != first && c->n_fds > 0)
+            break;
+        parts[message.msg_iovlen++] = (struct iovec){.iov_base = c->data + c->at, .iov_len = c->n - c->at};
+    }
+    if (first->n_fds > 0) {
+        struct cmsghdr *c = &control.align;
+
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(first->n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), first->fds, first->n_fds * sizeof(int));
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(first->n_fds * sizeof(int));
+    }
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 int frame_writer_write(struct frame_writer *w, int fd)
 {
     while (w->first) {
-        struct iovec parts[CHUNKS_AT_ONCE];
-        struct msghdr message = {.msg_iov = parts};
-        ssize_t n;
+        ssize_t n = send_some(w, fd);
 
-        for (struct frame_chunk *c = w->first; c && message.msg_iovlen < CHUNKS_AT_ONCE; c = c->next)
-            parts[message.msg_iovlen++] =
-                (struct iovec){.iov_base = c->data + c->at, .iov_len = c->n - c->at};
-        n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return errno == EAGAIN ? 0 : -errno;
+        close_all(w->first->fds, w->first->n_fds);
+        w->first->n_fds = 0;
         written(w, (size_t)n);
     }
     return 0;

@@ -18,6 +18,9 @@
  */
 #define FRAME_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
+/* Descriptors that may come or go with one frame (SCM_RIGHTS); more are closed unseen. */
+#define FRAME_FDS_MAX 4
+
 struct frame_reader {
     char *data;
     size_t size;    /* allocated */
@@ -25,6 +28,8 @@ struct frame_reader {
     size_t end;     /* of what has arrived */
     size_t scanned; /* no NUL in [begin, scanned) */
     size_t handed;  /* bytes before begin that the caller may still look at */
+    int fds[FRAME_FDS_MAX]; /* [n_fds] came with the bytes that were read last; taken ones are -EBADF */
+    size_t n_fds;
 };
 
 /**
@@ -35,11 +40,22 @@ void frame_reader_done(struct frame_reader *r);
 /**
  * frame_reader_read() - read once from a non-blocking @fd, at most one bufferful
  * Makes room as needed; the frame that was handed out last is gone afterwards. Not to be called while a whole frame
- * waits, so that a peer that sends ahead is held by its own socket buffer.
+ * waits, so that a peer that sends ahead is held by its own socket buffer. Descriptors that come along are kept until
+ * frame_reader_drop_fds(); the kernel hands them out with the first byte that they were sent with.
  * Returns the number of bytes (> 0), 0 at the peer's end of file, -EAGAIN, -EMSGSIZE (a frame above the limit),
  * -ENOMEM or another negative errno of read().
  */
 ssize_t frame_reader_read(struct frame_reader *r, int fd);
+
+/**
+ * frame_reader_take_fd() - descriptor @i of those that came along; the caller's from now on, -EBADF: there is none
+ */
+int frame_reader_take_fd(struct frame_reader *r, size_t i);
+
+/**
+ * frame_reader_drop_fds() - close those that nobody took
+ */
+void frame_reader_drop_fds(struct frame_reader *r);
 
 /**
  * frame_reader_push() - the same with @n bytes from memory; -EMSGSIZE or -ENOMEM, else 0
@@ -80,6 +96,12 @@ void frame_writer_done(struct frame_writer *w);
  * Returns 0, -EMSGSIZE (above FRAME_BYTES_MAX), -ENOMEM. How much may wait is the caller's limit to keep.
  */
 int frame_writer_push(struct frame_writer *w, const char *text, size_t n);
+
+/**
+ * frame_writer_push_fds() - the same, and descriptors that go along with it
+ * @fds: [n_fds] at most FRAME_FDS_MAX; taken, on failure too
+ */
+int frame_writer_push_fds(struct frame_writer *w, const char *text, size_t n, const int *fds, size_t n_fds);
 
 /**
  * frame_writer_write() - give a non-blocking socket as much as it takes; never raises SIGPIPE

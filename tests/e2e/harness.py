@@ -238,11 +238,19 @@ def wait_for(condition, what):
         time.sleep(0.02)
 
 
+def open_proc(pid, name):
+    """A file of /proc/PID: the service can't be dumped, so only root may look at it."""
+    try:
+        return open(f"/proc/{pid}/{name}")
+    except PermissionError:
+        raise Skip(f"only root may read /proc/PID/{name} of the service") from None
+
+
 def smaps(pid, path):
     """Sums over the mappings of @path in process @pid: Rss and Pss in bytes, size, and whether all are locked."""
     total = {"size": 0, "rss": 0, "pss": 0, "locked": True, "found": False}
     inside = False
-    with open(f"/proc/{pid}/smaps") as f:
+    with open_proc(pid, "smaps") as f:
         for line in f:
             if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
                 fields = line.split(maxsplit=5)

@@ -162,7 +162,7 @@ def killed_worker_takes_nobody_with_it_and_nothing_is_read_again():
 
 def mapping_of(pid, path):
     """Start, end and so on of the mappings of a file, of which "other" has one, too."""
-    with open(f"/proc/{pid}/maps") as f:
+    with open_proc(pid, "maps") as f:
         lines = sorted(line.split()[0] for line in f if line.rstrip().endswith(path))
     assert lines
     return lines

@@ -22,11 +22,11 @@ POLICY = {
     "host": {"ram": {"budget": "1G"}},
     "models": {
         "m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}},
-        "secret": {"path": "@DIR@/m.gguf", "residency": {"ram": "map"}, "allow": {"users": ["root"]}},
+        "secret": {"path": "@DIR@/m.gguf", "residency": {"ram": "map"}, "allow": {"users": [os.geteuid()]}},
         "gone": {"path": "@DIR@/nothing.gguf", "residency": {"ram": "map"}},
     },
     "aliases": {"chat": "m"},
-    "admins": {"users": ["root"]},
+    "admins": {"users": [os.geteuid()]},
 }
 FILES = {"m.gguf": b"\0" * 100000}
 
@@ -262,6 +262,33 @@ def the_policy_is_checked_by_the_daemons_parser():
         expect(ctl(d, "policy", "check", bad), 1, "", "bad.json:2:")
 
 
+def a_plan_says_what_goes_where():
+    with daemon() as d:
+        expect(ctl(d, "wait", "m"), 0)
+        # The fake worker's shape: 1 layer of the file's size, 4096 bytes of KV for 4 sequences of 128 tokens, 8192 of scratch.
+        plan = json.loads(ctl(d, "--json", "plan", "m", "--ram", "1M").stdout)["plan"]
+        assert plan["fits"] and plan["layers"] == 1 and plan["gpu_layers"] == 0, plan
+        assert (plan["weights_ram_bytes"], plan["kv_ram_bytes"], plan["scratch_ram_bytes"]) == (100000, 4096, 8192), plan
+        plan = json.loads(ctl(d, "--json", "plan", "m", "--context", "64", "--sequences", "2", "--kv-type", "f32").stdout)["plan"]
+        assert plan["kv_ram_bytes"] == 4 * 512, plan
+        # So little is read sooner than a device is reached.
+        plan = json.loads(ctl(d, "--json", "plan", "m", "--vram", "1G").stdout)["plan"]
+        assert plan["gpu_layers"] == 0 and "would not be faster" in plan["reasons"][0], plan
+        text = ctl(d, "plan", d.dir + "/m.gguf", "--ram", "50000").stdout
+        assert text.startswith("does not fit: 0 of 1 layers on GPUs") and "may be used" in text, text
+        assert "ALTERNATIVE" in text and "of RAM" in text, text
+        expect(ctl(d, "plan", "m", "--kv-type", "q9"), 1, "", "InvalidParameter")
+        expect(ctl(d, "plan", "nothing"), 1, "", "NoSuchModel")
+        expect(ctl(d, "plan", "/dev/null"), 1, "", "a regular file")
+        expect(ctl(d, "plan", "./nothing"), 1, "", "No such file")
+        expect(ctl(d, "plan", "gone"), 1, "", "ModelInvalid")
+        expect(ctl(d, "call", "io.residentd.Models.Plan", "{}"), 1, "", "either a model or fd")
+        expect(ctl(d, "call", "io.residentd.Models.Plan", '{"fd": 0}'), 1, "", "a regular file")
+        expect(ctl(d, "plan", "m", "--ram", "lots"), 2, "")
+        assert len(os.listdir(f"/proc/{d.process.pid}/task")) < 8
+        assert ctl(d, "status").stdout.count("ready") == 1
+
+
 def a_person_can_use_socat_and_jq():
     if not shutil.which("socat") or not shutil.which("jq"):
         raise Skip("needs socat and jq")
@@ -296,6 +323,7 @@ main([
     chat_keeps_the_conversation,
     other_users_see_only_theirs,
     the_policy_is_checked_by_the_daemons_parser,
+    a_plan_says_what_goes_where,
     a_person_can_use_socat_and_jq,
     the_example_program_runs,
 ])

@@ -3,6 +3,7 @@
  * Framing: cut anywhere, bounded, wiped after use.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -171,6 +174,91 @@ static void a_writer_gives_frames_in_order_and_keeps_the_rest(void **state)
     frame_reader_done(&r);
 }
 
+static unsigned open_fds(void)
+{
+    unsigned n = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static int fresh_fd(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void descriptors_come_with_their_frame(void **state)
+{
+    unsigned before = open_fds();
+    struct frame_writer w = {0};
+    struct frame_reader r = {0};
+    struct stat a, b;
+    int pair[2], fds[2], fd;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    fds[0] = fresh_fd();
+    fds[1] = open("/", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    assert_int_equal(stat("/", &a), 0);
+    assert_int_equal(frame_writer_push(&w, "{}", 2), 0);
+    assert_int_equal(frame_writer_push_fds(&w, "{\"a\":1}", 7, fds, 2), 0);
+    assert_int_equal(frame_writer_push(&w, "{\"b\":1}", 7), 0);
+    assert_int_equal(frame_writer_write(&w, pair[0]), 0);
+    assert_int_equal(w.n_bytes, 0);
+    while (frame_reader_pending(&r) < 19)
+        assert_true(frame_reader_read(&r, pair[1]) > 0);
+    assert_int_equal(r.n_fds, 2);
+    fd = frame_reader_take_fd(&r, 1);
+    assert_int_equal(fstat(fd, &b), 0);
+    assert_true(a.st_ino == b.st_ino && a.st_dev == b.st_dev);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    close(fd);
+    assert_int_equal(frame_reader_take_fd(&r, 1), -EBADF); /* taken */
+    assert_int_equal(frame_reader_take_fd(&r, 2), -EBADF); /* never there */
+    assert_frame(&r, "{}");
+    assert_frame(&r, "{\"a\":1}");
+    assert_frame(&r, "{\"b\":1}");
+    frame_reader_drop_fds(&r);
+    assert_int_equal(open_fds(), before + 2);
+    frame_reader_done(&r);
+    close(pair[0]);
+    close(pair[1]);
+    assert_int_equal(open_fds(), before);
+}
+
+static void descriptors_beyond_the_limit_are_closed(void **state)
+{
+    unsigned before = open_fds();
+    struct frame_writer w = {0};
+    struct frame_reader r = {0};
+    int pair[2], fds[FRAME_FDS_MAX + 1];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < FRAME_FDS_MAX; i++)
+            fds[i] = fresh_fd();
+        assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, FRAME_FDS_MAX), 0);
+        assert_int_equal(frame_writer_write(&w, pair[0]), 0);
+        assert_true(frame_reader_read(&r, pair[1]) > 0);
+    }
+    assert_int_equal(r.n_fds, FRAME_FDS_MAX);
+    assert_int_equal(open_fds(), before + 2 + FRAME_FDS_MAX);
+    /* One that was never sent, and one more than may be: nobody keeps them either. */
+    fds[0] = fresh_fd();
+    assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, 1), 0);
+    frame_writer_done(&w);
+    for (int i = 0; i <= FRAME_FDS_MAX; i++)
+        fds[i] = fresh_fd();
+    assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, FRAME_FDS_MAX + 1), -EMSGSIZE);
+    frame_reader_done(&r);
+    close(pair[0]);
+    close(pair[1]);
+    assert_int_equal(open_fds(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +268,8 @@ int main(void)
         cmocka_unit_test(a_frame_above_the_limit_is_refused),
         cmocka_unit_test(a_frame_is_wiped_when_it_is_forgotten),
         cmocka_unit_test(a_writer_gives_frames_in_order_and_keeps_the_rest),
+        cmocka_unit_test(descriptors_come_with_their_frame),
+        cmocka_unit_test(descriptors_beyond_the_limit_are_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -164,6 +164,22 @@ int manager_reload(struct manager *m, struct json_object **ret_changed, struct f
     return 0;
 }
 
+int manager_plan(struct manager *m, const struct policy_subject *s, const struct plan_job_wish *wish,
+                 const struct plan_job_callbacks *callbacks, void *userdata, struct plan_job **ret,
+                 struct fault *reterr_fault)
+{
+    m->plan_wish = *wish;
+    m->plan_callbacks = callbacks;
+    m->plan_userdata = userdata;
+    *ret = (struct plan_job *)m;
+    return 0;
+}
+
+struct plan_job *plan_job_cancel(struct plan_job *job)
+{
+    return NULL;
+}
+
 void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata)
 {
     m->reloaded = reloaded;

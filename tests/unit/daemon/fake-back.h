@@ -8,6 +8,7 @@
  */
 
 #include "daemon/manager.h"
+#include "daemon/plan-job.h"
 
 struct request {
     struct manager *manager; /* NULL: the slot is free */
@@ -42,6 +43,9 @@ struct manager {
     unsigned n_waits_cancelled;
     void (*reloaded)(void *userdata);
     void *reloaded_userdata;
+    struct plan_job_wish plan_wish;
+    const struct plan_job_callbacks *plan_callbacks;
+    void *plan_userdata;
 };
 
 /* The request at index @i of those that live, in order of their ids; NULL: there are fewer. */

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A model of the policy is opened as for loading (residency.c: only trusted files), a file of the client's
+ * comes open. Either way a worker reads it, in its sandbox. At most LIMIT_PLANS at a time, whoever asks.
+ */
+#include "daemon/plan-job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/internal.h"
+#include "daemon/limits.h"
+
+#define FILE_SEQUENCES 4
+
+struct plan_job {
+    struct manager *manager;
+    const struct plan_job_callbacks *callbacks;
+    void *userdata;
+    struct residency *residency; /* while a model of the policy is opened */
+    struct measure *measure;
+    char name[POLICY_NAME_MAX + 1];
+    struct plan_wish wish;
+    struct plan_device devices[PLAN_DEVICES_MAX];
+    char k[16], v[16];
+};
+
+struct plan_job *plan_job_cancel(struct plan_job *job)
+{
+    if (!job)
+        return NULL;
+    job->manager->n_plans--;
+    measure_free(job->measure);
+    residency_free(job->residency);
+    free(job);
+    return NULL;
+}
+
+static void fail(struct plan_job *job, const struct fault *fault)
+{
+    struct fault copy = *fault;
+
+    if (copy.kind == FAULT_MODEL_INVALID || copy.kind == FAULT_MODEL_UNAVAILABLE)
+        fault_subject(&copy, job->name);
+    job->callbacks->failed(job, &copy, job->userdata);
+    plan_job_cancel(job);
+}
+
+static void fail_errno(struct plan_job *job, int error)
+{
+    struct fault fault;
+
+    fault_set(&fault, FAULT_MODEL_UNAVAILABLE, job->name, "can't measure the model: %s", strerror(-error));
+    fail(job, &fault);
+}
+
+static void on_measured(struct measure *measure, struct plan_shape *shape, void *userdata)
+{
+    struct plan_alternative alternatives[PLAN_ALTERNATIVES_MAX];
+    struct plan_job *job = userdata;
+    struct plan_result plan;
+    struct fault fault;
+    size_t n;
+
+    if (plan_make(shape, &job->wish, &plan) < 0) {
+        fault_set(&fault, FAULT_INVALID_PARAMETER, "kv_type",
+                  "a type that the KV cache of this model can have");
+        fail(job, &fault);
+        return;
+    }
+    n = plan_alternatives(shape, &job->wish, &plan, alternatives);
+    job->callbacks->done(job, shape, &plan, alternatives, n, job->userdata);
+    plan_job_cancel(job);
+}
+
+static void on_measure_failed(struct measure *measure, const struct fault *fault, void *userdata)
+{
+    fail(userdata, fault);
+}
+
+static const struct measure_callbacks measure_callbacks = {.done = on_measured, .failed = on_measure_failed};
+
+/* @fds is consumed. */
+static int measure(struct plan_job *job, int *fds, size_t n_fds)
+{
+    const struct measure_options options = {
+        .worker_path = job->manager->worker_path,
+        .name = job->name,
+        .fds = fds,
+        .n_fds = n_fds,
+        .context_tokens = job->wish.context_tokens,
+        .sequences = job->wish.sequences,
+        .k = job->k,
+        .v = job->v,
+        .bandwidth = true,
+        .n_threads = job->manager->n_cores,
+    };
+
+    return measure_new(job->manager->event, job->manager->workers, &options, &measure_callbacks, job,
+                       &job->measure);
+}
+
+static void on_opened(struct residency *residency, uint64_t bytes_total, void *userdata)
+{
+    struct plan_job *job = userdata;
+    size_t n_fds = 0;
+    int *fds = NULL;
+    int r;
+
+    r = residency_open_fds(residency, &fds, &n_fds);
+    if (r >= 0)
+        r = measure(job, fds, n_fds);
+    if (r < 0)
+        fail_errno(job, r);
+}
+
+static void on_open_failed(struct residency *residency, const struct fault *fault, void *userdata)
+{
+    fail(userdata, fault);
+}
+
+static const struct residency_callbacks residency_callbacks = {.opened = on_opened, .failed = on_open_failed};
+
+/* What the budget has left for a model that is not there, or that would be there anew. */
+static uint64_t left_for(const struct manager *m, const char *name)
+{
+    uint64_t budget = manager_ram_budget(m), held = 0;
+    struct list *at, *after;
+
+    list_foreach(at, after, &((struct manager *)m)->models)
+    {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        if (!name || strcmp(model->rules->name, name) != 0)
+            held += model->granted_bytes;
+    }
+    return held < budget ? budget - held : 0;
+}
+
+static void take_wish(struct plan_job *job, const struct plan_job_wish *w, const struct policy_model *rules)
+{
+    struct plan_wish *wish = &job->wish;
+
+    snprintf(job->name, sizeof(job->name), "%s", rules ? rules->name : "(file)");
+    snprintf(job->k, sizeof(job->k), "%s", w->kv_type ? w->kv_type : rules ? rules->context.k : "f16");
+    snprintf(job->v, sizeof(job->v), "%s", w->kv_type ? w->kv_type : rules ? rules->context.v : "f16");
+    *wish = (struct plan_wish){
+        .context_tokens = w->context_tokens > 0 ? w->context_tokens
+                          : rules               ? rules->context.tokens
+                                                : 0,
+        .sequences = w->sequences > 0 ? w->sequences
+                     : rules          ? rules->context.sequences
+                                      : FILE_SEQUENCES,
+        .k = job->k,
+        .v = job->v,
+        .gpu_layers = PLAN_AUTO,
+        .is_mapped_only = rules && rules->residency.ram == POLICY_RAM_MAP,
+        .ram_bytes = w->has_ram ? w->ram_bytes : left_for(job->manager, rules ? rules->name : NULL),
+        .n_threads = job->manager->n_cores,
+        .devices = job->devices,
+        .n_devices = w->n_devices,
+    };
+    if (rules) {
+        wish->keeps_offloaded = rules->residency.offloaded == POLICY_OFFLOADED_KEEP;
+        wish->experts = rules->placement.experts == POLICY_EXPERTS_RAM    ? PLAN_EXPERTS_RAM
+                        : rules->placement.experts == POLICY_EXPERTS_VRAM ? PLAN_EXPERTS_VRAM
+                                                                          : PLAN_EXPERTS_AUTO;
+        wish->gpu_layers = rules->placement.gpu_layers == POLICY_AUTO  ? PLAN_AUTO
+                           : rules->placement.gpu_layers == POLICY_ALL ? PLAN_ALL
+                                                                       : rules->placement.gpu_layers;
+    }
+    for (size_t i = 0; i < w->n_devices; i++)
+        job->devices[i] = (struct plan_device){.index = (uint32_t)i,
+                                               .budget_bytes = w->vram_bytes[i],
+                                               .overhead_bytes = PLAN_DEVICE_OVERHEAD_BYTES};
+}
+
+/* A fresh descriptor of the client's file, for reading only; what is no regular file could block a reader for
+ * ever. */
+static int open_file(int fd, struct fault *reterr_fault)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+
+    if (fd < 0 || flags < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH)) {
+        fault_set(reterr_fault, FAULT_INVALID_PARAMETER, "fd",
+                  "a regular file, open for reading, that was sent along");
+        return REQUEST_REFUSED;
+    }
+    return 0;
+}
+
+static int check(struct manager *m, const struct policy_subject *s, const struct plan_job_wish *wish,
+                 const struct policy_model **ret, struct fault *reterr_fault)
+{
+    const struct policy_model *rules = wish->model ? policy_find_model(m->policy, wish->model) : NULL;
+
+    if (m->stopping)
+        fault_init(reterr_fault, FAULT_SHUTTING_DOWN, NULL);
+    else if (wish->model && !rules)
+        fault_init(reterr_fault, FAULT_NO_SUCH_MODEL, wish->model);
+    else if (rules && !policy_may_use(m->policy, rules, s) && !policy_is_admin(m->policy, s))
+        fault_set(reterr_fault, FAULT_NOT_ALLOWED, rules->name, "policy");
+    else if (m->n_plans >= LIMIT_PLANS) {
+        fault_init(reterr_fault, FAULT_QUEUE_FULL, NULL);
+        reterr_fault->limit = LIMIT_PLANS;
+        reterr_fault->retry_after_ms = 1000;
+    } else {
+        *ret = rules;
+        return rules ? 0 : open_file(wish->fd, reterr_fault);
+    }
+    return REQUEST_REFUSED;
+}
+
+static int begin(struct plan_job *job, const struct policy_model *rules, int *fd)
+{
+    struct residency_options options;
+    int *fds;
+
+    if (!rules) {
+        fds = malloc(sizeof(*fds));
+        if (!fds)
+            return -ENOMEM;
+        *fds = TAKE_FD(*fd);
+        return measure(job, fds, 1);
+    }
+    options = (struct residency_options){.path = rules->path, .ram = POLICY_RAM_MAP, .huge = POLICY_HUGE_OFF};
+    return residency_new(job->manager->residencies, &options, &residency_callbacks, job, &job->residency);
+}
+
+int manager_plan(struct manager *m, const struct policy_subject *s, const struct plan_job_wish *wish,
+                 const struct plan_job_callbacks *callbacks, void *userdata, struct plan_job **ret,
+                 struct fault *reterr_fault)
+{
+    _cleanup_close_ int fd = wish->fd;
+    const struct policy_model *rules = NULL;
+    struct plan_job *job;
+    int r;
+
+    r = check(m, s, wish, &rules, reterr_fault);
+    if (r != 0)
+        return r;
+    job = calloc(1, sizeof(*job));
+    if (!job)
+        return -ENOMEM;
+    m->n_plans++;
+    job->manager = m;
+    job->callbacks = callbacks;
+    job->userdata = userdata;
+    take_wish(job, wish, rules);
+    r = begin(job, rules, &fd);
+    if (r < 0) {
+        plan_job_cancel(job);
+        return r;
+    }
+    *ret = job;
+    return 0;
+}
