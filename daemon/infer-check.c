@@ -23,6 +23,7 @@ static const struct {
     {"max_tokens", 1, INT32_MAX},   {"top_k", 0, INT32_MAX},
     {"seed", INT64_MIN, INT64_MAX}, {"logprobs", 0, 20},
     {"deadline_ms", 1, INT32_MAX},  {"priority", -POLICY_PRIORITY_MAX, POLICY_PRIORITY_MAX},
+    {"penalty_last_n", 0, 65536},   {"mirostat", 0, 2},
 };
 
 static const struct {
@@ -36,6 +37,8 @@ static const struct {
     {"repeat_penalty", 0.01, 100},
     {"frequency_penalty", -100, 100},
     {"presence_penalty", -100, 100},
+    {"mirostat_tau", 0, 100},
+    {"mirostat_eta", 0, 1},
 };
 
 static int refuse_range(struct fault *reterr, const char *name, double min, double max)

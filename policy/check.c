@@ -592,8 +592,10 @@ static const struct bounds default_keys[] = {
     {"max_tokens", json_type_int, 1, INT32_MAX}, {"temperature", json_type_double, 0, 100},
     {"top_k", json_type_int, 0, INT32_MAX},      {"top_p", json_type_double, 0, 1},
     {"min_p", json_type_double, 0, 1},           {"typical_p", json_type_double, 0, 1},
-    {"repeat_penalty", json_type_double, 0, 100}, {"frequency_penalty", json_type_double, -100, 100},
+    {"repeat_penalty", json_type_double, 0.01, 100}, {"frequency_penalty", json_type_double, -100, 100},
     {"presence_penalty", json_type_double, -100, 100}, {"seed", json_type_int, 0, (double)INT64_MAX},
+    {"penalty_last_n", json_type_int, 0, 65536}, {"mirostat", json_type_int, 0, 2},
+    {"mirostat_tau", json_type_double, 0, 100},  {"mirostat_eta", json_type_double, 0, 1},
     {"system", json_type_string, 0, 0},          {"stop", json_type_array, 0, 0},
     {NULL, json_type_null, 0, 0},
 };
@@ -617,6 +619,9 @@ static int check_default(struct checker *c, const struct bounds *b, json_object 
         n = (double)json_object_get_int64(value);
         if (!json_object_is_type(value, json_type_int) || n < b->min || n > b->max)
             return refuse(c, "a whole number from %.0f to %.0f", b->min, b->max);
+        /* There is no mirostat 1 here; said now, not to every request. */
+        if (n == 1 && strcmp(b->name, "mirostat") == 0)
+            return refuse(c, "0 or 2");
         return 0;
     default:
         n = json_object_get_double(value);

@@ -13,7 +13,8 @@
 
 static const char *const known[] = {
     "max_tokens",        "temperature",      "top_k",      "top_p", "min_p", "typical_p", "repeat_penalty",
-    "frequency_penalty", "presence_penalty", "logit_bias", "seed",  "stop",  "logprobs",  NULL,
+    "frequency_penalty", "presence_penalty", "logit_bias", "seed",  "stop",  "logprobs",  "penalty_last_n",
+    "mirostat",          "mirostat_tau",     "mirostat_eta", NULL,
 };
 
 /* In the interface, but not in this worker: saying so is better than to answer without them. */
@@ -142,14 +143,20 @@ static int get_sampler(json_object *all, uint32_t n_vocab, struct sampler **ret,
         {"repeat_penalty", &p.repeat_penalty},
         {"frequency_penalty", &p.frequency_penalty},
         {"presence_penalty", &p.presence_penalty},
+        {"mirostat_tau", &p.mirostat_tau},
+        {"mirostat_eta", &p.mirostat_eta},
     };
+    uint32_t mirostat = 0;
     int r;
 
     for (size_t i = 0; i < sizeof(floats) / sizeof(floats[0]); i++)
         if (member_float(all, floats[i].name, floats[i].value, reterr) == -EINVAL)
             return -EINVAL;
-    if (member_u32(all, "top_k", 0, INT32_MAX, &p.top_k, reterr) == -EINVAL)
+    if (member_u32(all, "top_k", 0, INT32_MAX, &p.top_k, reterr) == -EINVAL ||
+        member_u32(all, "penalty_last_n", 0, SAMPLER_LAST_N_MAX, &p.penalty_last_n, reterr) == -EINVAL ||
+        member_u32(all, "mirostat", 0, 2, &mirostat, reterr) == -EINVAL)
         return -EINVAL;
+    p.mirostat = (int)mirostat;
     r = get_seed(all, &p.seed, reterr);
     if (r == 0)
         r = get_biases(all, &biases, &p.n_biases, reterr);

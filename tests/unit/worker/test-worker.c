@@ -194,6 +194,28 @@ static void test_seed(void **state)
     stop_well(&d);
 }
 
+/* Mirostat with no surprise allowed takes the likeliest token, however hot; penalties that look nowhere change nothing. */
+static void test_mirostat(void **state)
+{
+    struct driver d;
+    struct answer *greedy, *calm, *free_, *free_again;
+
+    start_ready(&d, 256, CONFIG);
+    greedy = driver_complete(&d, SUBMIT_COMPLETE, "{\"prompt\": \"x\", \"temperature\": 0, \"max_tokens\": 20}");
+    calm = driver_complete(&d, SUBMIT_COMPLETE,
+                           "{\"prompt\": \"x\", \"temperature\": 3, \"seed\": 5, \"mirostat\": 2, \"mirostat_tau\": 0, "
+                           "\"mirostat_eta\": 1, \"max_tokens\": 20}");
+    free_ = driver_complete(&d, SUBMIT_COMPLETE,
+                            "{\"prompt\": \"x\", \"temperature\": 3, \"seed\": 5, \"mirostat\": 2, \"max_tokens\": 20}");
+    free_again = driver_complete(&d, SUBMIT_COMPLETE,
+                                 "{\"prompt\": \"x\", \"temperature\": 3, \"seed\": 5, \"mirostat\": 2, "
+                                 "\"max_tokens\": 20, \"repeat_penalty\": 9, \"penalty_last_n\": 0}");
+    assert_string_equal(calm->text, greedy->text);
+    assert_string_not_equal(free_->text, greedy->text);
+    assert_string_equal(free_again->text, free_->text);
+    stop_well(&d);
+}
+
 static void test_chat(void **state)
 {
     struct driver d;
@@ -367,6 +389,11 @@ static void test_refusals(void **state)
         {"{\"prompt\": \"x\", \"repeat_penalty\": 0}", "repeat_penalty"},
         {"{\"prompt\": \"x\", \"frequency_penalty\": 1000}", "frequency_penalty"},
         {"{\"prompt\": \"x\", \"presence_penalty\": -1000}", "presence_penalty"},
+        {"{\"prompt\": \"x\", \"penalty_last_n\": 65537}", "penalty_last_n"},
+        {"{\"prompt\": \"x\", \"mirostat\": 1}", "mirostat"},
+        {"{\"prompt\": \"x\", \"mirostat\": 3}", "mirostat"},
+        {"{\"prompt\": \"x\", \"mirostat\": 2, \"mirostat_tau\": -1}", "mirostat_tau"},
+        {"{\"prompt\": \"x\", \"mirostat\": 2, \"mirostat_eta\": 2}", "mirostat_eta"},
         {"{\"prompt\": \"x\", \"logit_bias\": {\"a\": 1}}", "logit_bias"},
         {"{\"prompt\": \"x\", \"logit_bias\": {\"999999999\": 1}}", "logit_bias"},
         {"{\"prompt\": \"x\", \"max_tokens\": 0}", "max_tokens"},
@@ -877,6 +904,7 @@ int main(void)
         cmocka_unit_test(test_complete),
         cmocka_unit_test(test_alone_as_in_company),
         cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_mirostat),
         cmocka_unit_test(test_chat),
         cmocka_unit_test(test_default_model_answers),
         cmocka_unit_test(test_stop_and_length),
