@@ -63,6 +63,9 @@
 /* Models.Plan at a time, of everybody: each is a process for some 100 ms. */
 #define LIMIT_PLANS 4
 
+/* From the end of a unit's process to the report of why: systemd has to start its ExecStopPost= in between. */
+#define LIMIT_REPORT_US (UINT64_C(500) * 1000)
+
 /* Without an answer to PING. The link thread answers even while an engine step hangs, so silence means that
  * the process does not run at all. Generous, because a machine that swaps or is paused is no reason to throw
  * a loaded model away. */

@@ -575,6 +575,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     clock_gettime(CLOCK_REALTIME, &epoch);
     if (r >= 0)
         r = workers_new(m->event, (uint64_t)epoch.tv_sec * 1000000 + (uint64_t)epoch.tv_nsec / 1000, &m->workers);
+    if (r >= 0 && worker_start_is_unit(m->worker_path))
+        r = workers_expect_reports(m->workers, m->worker_path);
     if (r >= 0)
         r = watch(m);
     if (r >= 0)

@@ -21,11 +21,18 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+
+/* Newer than the headers of Debian 12. */
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
 
 enum { LINK_FD = 3, REPORT_FD = 4, ENVIRONMENT_MAX = 16 };
 
@@ -178,6 +185,7 @@ static int start(struct plan *plan, int report_fd, struct worker_process *ret)
         return n == sizeof(error) ? -error : -EIO;
     }
     ret->pid = pid;
+    ret->uid = geteuid();
     ret->pidfd = TAKE_FD(pidfd);
     ret->is_child = true;
     return 0;
@@ -218,6 +226,41 @@ int worker_start_child(const char *path, struct worker_process *ret)
         return r;
     ret->link_fd = TAKE_FD(ours);
     return 0;
+}
+
+int worker_start_unit(const char *path, struct worker_process *ret)
+{
+    _cleanup_close_ int fd = -EBADF;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t n = strlen(path);
+    const int yes = 1;
+
+    if (n >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, path, n + 1);
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /* Before the worker can have said anything. A kernel before 6.5 has no pidfds here; the pid has to do. */
+    if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)) < 0)
+        return -errno;
+    (void)setsockopt(fd, SOL_SOCKET, SO_PASSPIDFD, &yes, sizeof(yes));
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    *ret = (struct worker_process){.link_fd = TAKE_FD(fd), .pidfd = -EBADF, .uid = (uid_t)-1};
+    return 0;
+}
+
+bool worker_start_is_unit(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+int worker_start(const char *path, struct worker_process *ret)
+{
+    return worker_start_is_unit(path) ? worker_start_unit(path, ret) : worker_start_child(path, ret);
 }
 
 int worker_start_find(const char *given, char **ret)

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * Getting a worker process: today by starting the binary with one end of a socketpair. Another way of starting would
- * be another function with the same result.
+ * Getting a worker process: by starting the binary with one end of a socketpair (tests, containers, a terminal), or by
+ * connecting to the socket of residentd-worker.socket, which makes systemd start a unit of its own for it. The worker
+ * can't tell which.
  */
 
 #include <stdbool.h>
@@ -13,8 +14,9 @@
 
 struct worker_process {
     int link_fd;   /* our end of the SOCK_SEQPACKET connection */
-    int pidfd;     /* readable when the process has ended */
-    pid_t pid;
+    int pidfd;     /* readable when the process has ended; -EBADF: of a unit that has not said HELLO yet */
+    pid_t pid;     /* 0: the same */
+    uid_t uid;     /* that it runs as; (uid_t)-1: the same */
     bool is_child; /* it has to be waited for, and may be signalled */
 };
 
@@ -26,6 +28,23 @@ struct worker_process {
  * @ret: descriptors owned by the caller. Returns 0 or a negative errno (also that of a failed exec).
  */
 int worker_start_child(const char *path, struct worker_process *ret);
+
+/**
+ * worker_start_unit() - have systemd start an instance of residentd-worker@.service, by connecting to @path
+ * Who answers is known from the credentials of its HELLO only: SO_PEERCRED would say process 1.
+ * @ret: descriptors owned by the caller. Returns 0 or a negative errno.
+ */
+int worker_start_unit(const char *path, struct worker_process *ret);
+
+/**
+ * worker_start_is_unit() - whether @path is a socket, so that workers are units of systemd
+ */
+bool worker_start_is_unit(const char *path);
+
+/**
+ * worker_start() - worker_start_unit() or worker_start_child(), by what @path is
+ */
+int worker_start(const char *path, struct worker_process *ret);
 
 /**
  * worker_start_find() - where the worker's binary is: @given, or beside the daemon's own, or in libexecdir

@@ -6,7 +6,11 @@
  *  2. gone comes at most once, and nothing comes after it.
  *  3. The process is waited for exactly once, by its pidfd, also after worker_free(): the worker then stays in
  *     owner->ending until its process has gone, killed after LIMIT_WORKER_END_US if it must be.
- *  4. A worker only counts as itself once HELLO has come with the credentials of the process that was started.
+ *  4. A worker only counts as itself once HELLO has come with the credentials of the process that was started. Of one
+ *     that systemd starts, HELLO's credentials are how the process is known at all: only systemd could accept the
+ *     connection, since nobody else may listen on that socket.
+ *  5. A unit's process is neither waited for nor signalled: closing the link ends it, and why it ended comes as a report
+ *     of its ExecStopPost= (worker-report.h), a moment after its pidfd has said that it did.
  */
 #include "daemon/worker.h"
 
@@ -26,6 +30,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "daemon/limits.h"
+#include "daemon/worker-report.h"
 #include "daemon/worker-start.h"
 #include "engine/proto/channel.h"
 
@@ -42,7 +47,8 @@ struct tenant {
 struct workers {
     sd_event *event;
     uint64_t epoch;
-    struct list ending; /* of struct worker */
+    struct list live, ending; /* of struct worker */
+    struct worker_reports *reports; /* NULL: workers are children */
 };
 
 struct worker {
@@ -54,8 +60,9 @@ struct worker {
     struct channel *channel; /* NULL once the link is closed */
     struct worker_process process;
     bool exited; /* waited for */
-    char exit_reason[96];
+    char exit_reason[160];
     bool greeted, draining, told_gone;
+    bool reported, waits_for_report; /* a unit's end: its reason is known, or comes soon */
     bool dispatching; /* a callback may be running that frees the worker: on_link() then finishes */
     bool freed;
     char broken[160]; /* "": fine; else why the link is of no more use */
@@ -80,6 +87,7 @@ int workers_new(sd_event *event, uint64_t epoch, struct workers **ret)
         return -ENOMEM;
     ws->event = sd_event_ref(event);
     ws->epoch = epoch;
+    list_init(&ws->live);
     list_init(&ws->ending);
     *ret = ws;
     return 0;
@@ -124,10 +132,14 @@ static void reap(struct worker *w)
 
     if (w->exited || w->process.pidfd < 0)
         return;
+    w->exited = true;
+    if (!w->process.is_child) {
+        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended");
+        return;
+    }
     do
         r = waitid(P_PIDFD, (id_t)w->process.pidfd, &info, WEXITED);
     while (r < 0 && errno == EINTR);
-    w->exited = true;
     if (r < 0)
         snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended");
     else if (info.si_code == CLD_EXITED)
@@ -151,9 +163,20 @@ struct workers *workers_free(struct workers *ws)
         reap(w);
         release(w);
     }
+    worker_reports_free(ws->reports);
     sd_event_unref(ws->event);
     free(ws);
     return NULL;
+}
+
+static void on_report(uid_t uid, const char *reason, void *userdata)
+{
+    workers_report(userdata, uid, reason);
+}
+
+int workers_expect_reports(struct workers *ws, const char *worker_socket)
+{
+    return worker_reports_new(ws->event, worker_socket, on_report, ws, &ws->reports);
 }
 
 static int on_broken(sd_event_source *s, void *userdata);
@@ -189,14 +212,41 @@ static int on_broken(sd_event_source *s, void *userdata)
     struct worker *w = userdata;
 
     /* A worker that crashed closes its link a moment before its end can be read from the pidfd; that says more. */
-    if (!w->exited) {
+    if (!w->exited && w->process.pidfd >= 0) {
         struct pollfd p = {.fd = w->process.pidfd, .events = POLLIN};
 
         if (poll(&p, 1, 20) > 0)
             reap(w);
     }
+    if (w->exited && !w->process.is_child && !w->reported && !w->draining && w->owner->reports) {
+        w->waits_for_report = true;
+        if (sd_event_source_set_time_relative(w->ping, LIMIT_REPORT_US) >= 0 &&
+            sd_event_source_set_enabled(w->ping, SD_EVENT_ONESHOT) >= 0)
+            return 0;
+    }
     say_gone(w);
     return 0;
+}
+
+void workers_report(struct workers *ws, uid_t uid, const char *reason)
+{
+    struct list *at, *after;
+
+    list_foreach(at, after, &ws->live)
+    {
+        struct worker *w = list_entry(at, struct worker, entry);
+
+        if (w->process.is_child || w->process.uid != uid || w->reported)
+            continue;
+        w->reported = true;
+        w->exited = true;
+        snprintf(w->exit_reason, sizeof(w->exit_reason), "%s", reason);
+        if (w->waits_for_report)
+            sd_event_source_set_enabled(w->defer, SD_EVENT_ONESHOT);
+        else
+            mark_broken(w, "the worker ended");
+        return;
+    }
 }
 
 static void update_events(struct worker *w)
@@ -350,15 +400,43 @@ static int parse_blob(const struct packet *p, json_object **ret)
                : (json_object_is_type(*ret, json_type_object) ? 0 : -EBADMSG);
 }
 
-static int on_hello(struct worker *w, const struct channel_packet *packet)
+static int on_process_end(sd_event_source *s, int fd, uint32_t events, void *userdata);
+
+/* After the link, so that last words are heard first. */
+static int watch_process(struct worker *w)
+{
+    int r = sd_event_add_io(w->owner->event, &w->pidfd, w->process.pidfd, EPOLLIN, on_process_end, w);
+
+    return r < 0 ? r : sd_event_source_set_priority(w->pidfd, SD_EVENT_PRIORITY_NORMAL + 10);
+}
+
+/* HELLO comes from the process that was started; or it says which process systemd has started. */
+static int check_credentials(struct worker *w, struct channel_packet *packet)
+{
+    if (!packet->has_credentials)
+        return -EBADMSG;
+    if (w->process.pid > 0)
+        return packet->credentials.pid == w->process.pid && packet->credentials.uid == w->process.uid ? 0 : -EBADMSG;
+    if (packet->credentials.pid <= 0)
+        return -EBADMSG;
+    w->process.pidfd = packet->pidfd > 0 ? TAKE_FD(packet->pidfd)
+                                         : (int)syscall(SYS_pidfd_open, packet->credentials.pid, 0);
+    if (w->process.pidfd < 0)
+        return -errno;
+    w->process.pid = packet->credentials.pid;
+    w->process.uid = packet->credentials.uid;
+    return watch_process(w);
+}
+
+static int on_hello(struct worker *w, struct channel_packet *packet)
 {
     const struct packet_threads threads = {.n_threads = w->n_threads};
     const struct packet_model model = {.reserved = 0};
     int r;
 
-    if (!packet->has_credentials || packet->credentials.pid != w->process.pid ||
-        packet->credentials.uid != geteuid())
-        return -EBADMSG;
+    r = check_credentials(w, packet);
+    if (r < 0)
+        return r;
     if (packet->p.hello->version != PROTO_VERSION) {
         mark_broken(w, "the worker speaks version %" PRIu32 " of the protocol, this daemon %" PRIu32,
                     packet->p.hello->version, PROTO_VERSION);
@@ -463,7 +541,7 @@ static int on_log(struct worker *w, const struct packet *p)
     return 0;
 }
 
-static int on_packet(struct worker *w, const struct channel_packet *packet)
+static int on_packet(struct worker *w, struct channel_packet *packet)
 {
     const struct packet *p = &packet->p;
 
@@ -503,6 +581,7 @@ static void end(struct worker *w)
         release(w);
         return;
     }
+    list_remove(&w->entry);
     list_append(&w->owner->ending, &w->entry);
     w->ping_cookie = 0;
     if (sd_event_source_set_time_relative(w->ping, LIMIT_WORKER_END_US) < 0 ||
@@ -573,6 +652,10 @@ static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
         kill_process(w);
         return 0;
     }
+    if (w->waits_for_report) {
+        say_gone(w);
+        return 0;
+    }
     if (w->greeted && now - w->pong_us > LIMIT_PONG_US)
         mark_broken(w, "the worker does not answer");
     else if (!w->greeted && now - w->started_us > LIMIT_HELLO_US)
@@ -598,11 +681,7 @@ static int watch(struct worker *w)
     r = sd_event_add_io(event, &w->link, channel_fd(w->channel), EPOLLIN, on_link, w);
     if (r < 0)
         return r;
-    r = sd_event_add_io(event, &w->pidfd, w->process.pidfd, EPOLLIN, on_process_end, w);
-    if (r < 0)
-        return r;
-    /* After the link, so that last words are heard first. */
-    r = sd_event_source_set_priority(w->pidfd, SD_EVENT_PRIORITY_NORMAL + 10);
+    r = w->process.pidfd >= 0 ? watch_process(w) : 0;
     if (r < 0)
         return r;
     r = sd_event_add_time(event, &w->ping, CLOCK_MONOTONIC, w->started_us + PING_INTERVAL_US, 0, on_ping, w);
@@ -635,7 +714,7 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
     w->n_fds = options->n_fds;
     w->n_threads = options->n_threads;
     w->config = strdup(options->config);
-    r = w->config ? worker_start_child(options->path, &w->process) : -ENOMEM;
+    r = w->config ? worker_start(options->path, &w->process) : -ENOMEM;
     if (r >= 0)
         r = channel_new(PROTO_DAEMON, TAKE_FD(w->process.link_fd), &w->channel);
     if (r >= 0)
@@ -649,6 +728,7 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
         return r;
     }
     update_events(w);
+    list_append(&owner->live, &w->entry);
     *ret = w;
     return 0;
 }

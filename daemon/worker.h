@@ -44,7 +44,7 @@ struct worker_callbacks {
 };
 
 struct worker_options {
-    const char *path; /* of the binary */
+    const char *path; /* of the binary, or of the socket at which systemd starts one */
     const int *fds;   /* [n_fds] the model's files; consumed, on failure too */
     size_t n_fds;
     const char *config; /* the JSON text of MODEL; copied */
@@ -56,6 +56,18 @@ struct worker_options {
  * @epoch: the daemon's, > 0
  */
 int workers_new(sd_event *event, uint64_t epoch, struct workers **ret);
+
+/**
+ * workers_expect_reports() - workers are units of systemd: hear from their ExecStopPost= why they ended
+ * @worker_socket: where they are asked for; reports come to "report" in the same directory
+ * Returns 0 or a negative errno.
+ */
+int workers_expect_reports(struct workers *ws, const char *worker_socket);
+
+/**
+ * workers_report() - the unit that runs as @uid has ended, for @reason; nothing happens if there is none
+ */
+void workers_report(struct workers *ws, uid_t uid, const char *reason);
 
 /**
  * workers_free() - kill and reap what has not ended; all workers must have been released. NULL is fine, returns NULL

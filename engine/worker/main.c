@@ -25,6 +25,7 @@
 #include "engine/worker/compute.h"
 #include "engine/worker/intake.h"
 #include "engine/worker/link.h"
+#include "engine/worker/report.h"
 #include "engine/worker/sandbox.h"
 
 enum { EXIT_USAGE = 2 };
@@ -34,8 +35,10 @@ static int usage(const char *why)
     fprintf(stderr,
             "resident-worker: %s\n"
             "usage: resident-worker [--fd N]\n"
+            "       resident-worker --report SOCKET\n"
             "It is started by residentd, which passes a socket: descriptor N, or the first of LISTEN_FDS, or "
-            "0.\n",
+            "0.\n"
+            "With --report it tells residentd how the main process of its unit ended (ExecStopPost=).\n",
             why);
     return EXIT_USAGE;
 }
@@ -68,13 +71,20 @@ static int move_from_stdin(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"fd", required_argument, NULL, 'f'}, {}};
+    static const struct option options[] = {
+        {"fd", required_argument, NULL, 'f'}, {"report", required_argument, NULL, 'r'}, {}};
     struct intake *intake;
     struct log log;
     struct link *link;
     int fd = -EBADF, option, r;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'r') {
+            r = report_send(optarg);
+            if (r < 0)
+                fprintf(stderr, "resident-worker: can't report to %s: %s\n", optarg, strerrordesc_np(-r));
+            return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        }
         if (option != 'f')
             return usage("unknown option");
         fd = parse_fd(optarg);
