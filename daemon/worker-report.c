@@ -60,7 +60,7 @@ int worker_report_describe(const char *text, size_t n, char *buffer, size_t size
     else if (strcmp(code, "exited") == 0)
         snprintf(buffer, size, "the worker ended with status %s", status);
     else
-        snprintf(buffer, size, "the worker was killed by signal %s (%s)", status, result);
+        snprintf(buffer, size, "the worker was killed by signal %s", status);
     return 0;
 }
 

@@ -9,8 +9,8 @@
  *  4. A worker only counts as itself once HELLO has come with the credentials of the process that was started. Of one
  *     that systemd starts, HELLO's credentials are how the process is known at all: only systemd could accept the
  *     connection, since nobody else may listen on that socket.
- *  5. A unit's process is neither waited for nor signalled: closing the link ends it, and why it ended comes as a report
- *     of its ExecStopPost= (worker-report.h), a moment after its pidfd has said that it did.
+ *  5. A unit's process is neither waited for nor signalled: closing the link ends it, and why it ended comes as
+ *     a report of its ExecStopPost= (worker-report.h), a moment after its pidfd has said that it did.
  */
 #include "daemon/worker.h"
 

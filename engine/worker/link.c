@@ -19,6 +19,7 @@
 #include "engine/proto/channel.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/intake.h"
+#include "engine/worker/watchdog.h"
 
 /* A daemon that lives says so more often than this (design: the fd store keeps the link open when it has
  * died). */
@@ -43,6 +44,7 @@ struct link {
     /* Of the link thread. */
     uint64_t ping_ns; /* when the last one came, 0: none yet */
     bool parked;
+    struct watchdog watchdog;
 };
 
 /* The process ends here and now: other threads may be in the middle of anything, and nothing is to be saved.
@@ -66,7 +68,8 @@ static void check(struct link *l, int r)
     die(l, r == -ENOBUFS ? "the daemon does not read" : strerrordesc_np(-r));
 }
 
-int link_new(int fd_take, struct intake *intake, const struct log *log, const char *build, struct link **ret)
+int link_new(int fd_take, struct intake *intake, const struct log *log, const char *build,
+             const struct watchdog *watchdog, struct link **ret)
 {
     struct link *l = calloc(1, sizeof(*l));
     int r;
@@ -91,6 +94,7 @@ int link_new(int fd_take, struct intake *intake, const struct log *log, const ch
     l->intake = intake;
     l->log = log;
     l->build = build;
+    l->watchdog = *watchdog;
     *ret = l;
     return 0;
 }
@@ -294,6 +298,10 @@ static void *run(void *userdata)
     for (;;) {
         struct pollfd fds[2] = {{.fd = channel_fd(l->channel)}, {.fd = l->wake_fd, .events = POLLIN}};
         int timeout_ms = l->ping_ns > 0 && !l->parked ? (int)(PING_MISSING_NS / 4 / 1000000) : -1;
+        int watchdog_ms = watchdog_feed(&l->watchdog, clock_now_ns());
+
+        if (watchdog_ms >= 0 && (timeout_ms < 0 || watchdog_ms < timeout_ms))
+            timeout_ms = watchdog_ms;
 
         pthread_mutex_lock(&l->lock);
         fds[0].events = channel_events(l->channel);

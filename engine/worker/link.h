@@ -19,6 +19,7 @@
 
 struct intake;
 struct link;
+struct watchdog;
 
 /* The epoch for packets that are true of the worker, whoever listens: facts, progress, logs. */
 #define LINK_EPOCH_ANY UINT64_C(0)
@@ -29,9 +30,11 @@ struct link;
  * @intake:  where commands go; borrowed, must outlive the link
  * @log:     stderr, for the reason when the process ends; borrowed
  * @build:   the build id; static
+ * @watchdog: fed by the link thread; copied
  * Returns 0, -EINVAL (no SOCK_SEQPACKET socket) or another negative errno.
  */
-int link_new(int fd_take, struct intake *intake, const struct log *log, const char *build, struct link **ret);
+int link_new(int fd_take, struct intake *intake, const struct log *log, const char *build,
+             const struct watchdog *watchdog, struct link **ret);
 
 /**
  * link_start() - begin to read, in a thread of its own. Returns 0 or a negative errno

@@ -27,6 +27,7 @@
 #include "engine/worker/link.h"
 #include "engine/worker/report.h"
 #include "engine/worker/sandbox.h"
+#include "engine/worker/watchdog.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -73,6 +74,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"fd", required_argument, NULL, 'f'}, {"report", required_argument, NULL, 'r'}, {}};
+    struct watchdog watchdog;
     struct intake *intake;
     struct log log;
     struct link *link;
@@ -102,14 +104,17 @@ int main(int argc, char **argv)
 
     log_init(&log);
     tzset(); /* templates may ask for the date, and later there is no file to be read */
-    r = sandbox_enter(fd);
+    r = watchdog_open(&watchdog);
+    if (r < 0)
+        log_line(&log, LOG_WARNING, NULL, "can't tell systemd that it lives: %s", strerrordesc_np(-r));
+    r = sandbox_enter((int[]){fd, watchdog.fd}, 2);
     if (r < 0) {
         log_line(&log, LOG_ERR, NULL, "could not give up rights: %s", strerrordesc_np(-r));
         return EXIT_FAILURE;
     }
     r = intake_new(&intake);
     if (r == 0)
-        r = link_new(fd, intake, &log, RESIDENTD_VERSION, &link);
+        r = link_new(fd, intake, &log, RESIDENTD_VERSION, &watchdog, &link);
     if (r == 0)
         r = link_start(link);
     if (r < 0) {

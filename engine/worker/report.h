@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * `resident-worker --report SOCKET`, the ExecStopPost= of a worker's unit: hands on to residentd what systemd says of the
- * end of the main process (daemon/worker-report.h has the format).
+ * `resident-worker --report SOCKET`, the ExecStopPost= of a worker's unit: hands on to residentd what systemd
+ * says of the end of the main process (daemon/worker-report.h has the format).
  */
 
 /**

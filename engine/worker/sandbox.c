@@ -15,6 +15,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -157,14 +158,34 @@ static int drop_capabilities(void)
     return r;
 }
 
-int sandbox_enter(int fd_keep)
+static int compare_fds(const void *a, const void *b)
+{
+    return *(const int *)a < *(const int *)b ? -1 : *(const int *)a > *(const int *)b;
+}
+
+static int close_all_but(int *keep, size_t n_keep)
+{
+    unsigned from = STDERR_FILENO + 1;
+
+    qsort(keep, n_keep, sizeof(*keep), compare_fds);
+    for (size_t i = 0; i < n_keep; i++) {
+        if (keep[i] < (int)from)
+            continue;
+        if (keep[i] > (int)from && close_range(from, (unsigned)keep[i] - 1, 0) < 0)
+            return -errno;
+        from = (unsigned)keep[i] + 1;
+    }
+    return close_range(from, ~0u, 0) < 0 ? -errno : 0;
+}
+
+int sandbox_enter(int *keep, size_t n_keep)
 {
     const struct rlimit none = {0};
     int r;
 
-    if ((fd_keep > 3 && close_range(3, (unsigned)fd_keep - 1, 0) < 0) ||
-        close_range((unsigned)(fd_keep > 2 ? fd_keep + 1 : 3), ~0u, 0) < 0)
-        return -errno;
+    r = close_all_but(keep, n_keep);
+    if (r < 0)
+        return r;
     if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -errno;
     r = drop_capabilities();

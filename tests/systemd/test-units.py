@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The unit files by themselves: systemd takes them, what they expose stays below a number, and the options that look
+good but break the service are not set."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
+
+UNITS = os.path.join(BUILD, "systemd")
+LIMITS = {"residentd.service": 1.5, "residentd-worker@.service": 0.8}
+
+
+def text(name):
+    for folder in (UNITS, os.path.join(SOURCE, "systemd")):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            return open(path, encoding="utf-8").read()
+    raise AssertionError("no unit " + name)
+
+
+def settings(name):
+    """All assignments of a unit, comments left out: [(key, value)]."""
+    return [tuple(line.split("=", 1)) for line in text(name).splitlines() if re.match(r"[A-Za-z]+=", line)]
+
+
+def exposure(name):
+    if not shutil.which("systemd-analyze"):
+        raise Skip("systemd-analyze is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        # A template can only be looked at as an instance.
+        path = os.path.join(folder, name.replace("@.", "@1."))
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text(name))
+        done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", path],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    if not found:
+        raise Skip("this systemd-analyze can't look at files: " + done.stdout.strip()[-200:])
+    return float(found[1])
+
+
+def the_daemon_exposes_little():
+    level = exposure("residentd.service")
+    print("# residentd.service: %.1f" % level)
+    assert level <= LIMITS["residentd.service"], level
+
+
+def a_worker_exposes_next_to_nothing():
+    level = exposure("residentd-worker@.service")
+    print("# residentd-worker@.service: %.1f" % level)
+    assert level <= LIMITS["residentd-worker@.service"], level
+
+
+def the_daemon_sees_who_its_clients_are():
+    # PrivateUsers= makes every peer uid 65534.
+    assert "PrivateUsers" not in dict(settings("residentd.service"))
+
+
+def the_daemon_sees_how_much_memory_there_is():
+    # ProcSubset=pid hides /proc/meminfo and /proc/pressure.
+    assert dict(settings("residentd.service")).get("ProcSubset", "all") == "all"
+
+
+def models_can_be_opened():
+    # Its filter refuses openat2() altogether.
+    assert dict(settings("residentd.service")).get("RestrictSUIDSGID", "no") == "no"
+
+
+def a_worker_has_standard_streams():
+    # DevicePolicy=strict leaves it without /dev/null, and it does not start.
+    assert dict(settings("residentd-worker@.service"))["DevicePolicy"] == "closed"
+
+
+def nothing_of_a_model_is_written_out():
+    for name in LIMITS:
+        s = dict(settings(name))
+        assert s["MemorySwapMax"] == "0" and s["LimitCORE"] == "0" and s["LimitMEMLOCK"] == "infinity", name
+
+
+def reloading_works_the_same_on_all_versions():
+    s = dict(settings("residentd.service"))
+    # 252 takes notify-reload for simple.
+    assert s["Type"] == "notify"
+    assert re.fullmatch(r"\+\S+/residentctl reload", s["ExecReload"]), s["ExecReload"]
+
+
+def the_workers_socket_has_no_limits_of_its_own():
+    s = dict(settings("residentd-worker.socket"))
+    assert s["Accept"] == "yes" and s["SocketMode"] == "0600" and s["SocketUser"] == "residentd"
+    assert s["MaxConnections"] == "4096" and s["TriggerLimitIntervalSec"] == "0"
+
+
+main([
+    the_daemon_exposes_little,
+    a_worker_exposes_next_to_nothing,
+    the_daemon_sees_who_its_clients_are,
+    the_daemon_sees_how_much_memory_there_is,
+    models_can_be_opened,
+    a_worker_has_standard_streams,
+    nothing_of_a_model_is_written_out,
+    reloading_works_the_same_on_all_versions,
+    the_workers_socket_has_no_limits_of_its_own,
+])
