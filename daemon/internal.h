@@ -285,6 +285,9 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
 /* What the policy gives to all models together, on this machine. */
 uint64_t manager_ram_budget(const struct manager *m);
 
+/* A request is gone; after SIGTERM the last one is waited for. */
+void manager_request_ended(struct manager *m);
+
 /* Somebody's memory is free again: those that wait for room have another try. */
 void manager_room_came(struct manager *m);
 

@@ -60,6 +60,12 @@
 /* From the start of a worker that only reads the directory of a model's files to what it says; a slow disk's time. */
 #define LIMIT_MEASURE_US (UINT64_C(60) * 1000000)
 
+/* One step of the engine, as its link thread tells. 512 tokens of a 70B model on two cores take over a minute. */
+#define LIMIT_STEP_NS (UINT64_C(600) * 1000000000)
+
+/* What running requests have after SIGTERM; systemd waits for 90 s. */
+#define LIMIT_DRAIN_US (UINT64_C(5) * 1000000)
+
 /* Models.Plan at a time, of everybody: each is a process for some 100 ms. */
 #define LIMIT_PLANS 4
 

@@ -3,8 +3,9 @@
  * Start and stop, signals, the policy and its reload, the budget and the cores that models share. What a model does
  * with all that is in model.c; what is reported is in status.c.
  *
- * Stopping: SIGTERM ends all requests with ShuttingDown, gives the sessions a moment to send that, then leaves the
- * loop; main.c closes the listener and frees the manager, which ends the workers.
+ * Stopping: after SIGTERM nothing new is taken, what waits ends with ShuttingDown, and what runs has LIMIT_DRAIN_US to
+ * finish before it ends so, too. Then the sessions have a moment to send that, and the loop is left; main.c closes the
+ * listener and frees the manager, which ends the workers. A second signal leaves the loop at once.
  */
 #include "daemon/manager.h"
 
@@ -22,6 +23,7 @@
 #include "base/json.h"
 #include "daemon/budget.h"
 #include "daemon/internal.h"
+#include "daemon/limits.h"
 #include "daemon/worker-start.h"
 
 /* How often those who wait hear something; the interface promises 10 s. */
@@ -452,14 +454,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
-static int on_stop_timer(sd_event_source *s, uint64_t now, void *userdata)
-{
-    struct manager *m = userdata;
-
-    return sd_event_exit(m->event, 0);
-}
-
-static void fail_everything(struct manager *m)
+static void fail_everything(struct manager *m, bool running_too)
 {
     struct fault fault;
     struct list *at, *after;
@@ -469,21 +464,47 @@ static void fail_everything(struct manager *m)
         struct model *model = list_entry(at, struct model, entry);
 
         requests_fail_held(model, &fault);
-        requests_fail_submitted(model, &fault);
+        if (running_too)
+            requests_fail_submitted(model, &fault);
     }
+}
+
+void manager_request_ended(struct manager *m)
+{
+    /* The last one: what the sessions still have to send is all that is waited for. */
+    if (m->stopping && m->n_requests == 0) {
+        sd_event_source_set_time_relative(m->stop_timer, STOP_GRACE_US);
+        sd_event_source_set_enabled(m->stop_timer, SD_EVENT_ONESHOT);
+    }
+}
+
+static int on_stop_timer(sd_event_source *s, uint64_t now, void *userdata)
+{
+    struct manager *m = userdata;
+
+    if (m->n_requests == 0)
+        return sd_event_exit(m->event, 0);
+    log_line(m->log, LOG_NOTICE, NULL, "%zu requests did not finish in time", m->n_requests);
+    fail_everything(m, /* running_too= */ true);
+    return 0;
 }
 
 static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
     struct manager *m = userdata;
+    int r;
 
     if (m->stopping)
         return sd_event_exit(m->event, 0);
     log_line(m->log, LOG_NOTICE, NULL, "stopping");
     sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+    r = sd_event_add_time_relative(m->event, &m->stop_timer, CLOCK_MONOTONIC, LIMIT_DRAIN_US, 0, on_stop_timer, m);
+    if (r < 0)
+        return r;
     m->stopping = true;
-    fail_everything(m);
-    return sd_event_add_time_relative(m->event, &m->stop_timer, CLOCK_MONOTONIC, STOP_GRACE_US, 0, on_stop_timer, m);
+    fail_everything(m, /* running_too= */ false);
+    manager_request_ended(m);
+    return 0;
 }
 
 static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)

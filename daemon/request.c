@@ -80,6 +80,7 @@ static void unhook(struct request *r)
         model->n_submitted--;
     account_discharge(&r->charge);
     r->manager->n_requests--;
+    manager_request_ended(r->manager);
     model_used(model);
     if (model->n_submitted == 0)
         manager_share_cores(r->manager);

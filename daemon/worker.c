@@ -563,6 +563,8 @@ static int on_packet(struct worker *w, struct channel_packet *packet)
     case PACKET_LOG:
         return on_log(w, p);
     case PACKET_PONG:
+        if (p->pong->busy_ns > LIMIT_STEP_NS)
+            mark_broken(w, "the worker is stuck in one step");
         return sd_event_now(w->owner->event, CLOCK_MONOTONIC, &w->pong_us);
     default:
         return -EBADMSG; /* the channel lets no other through */

@@ -7,6 +7,7 @@
  *   prompt "count N"   N pieces "1 " "2 " …, one every 20 ms
  *   prompt "crash"     kills itself
  *   prompt "hang"      one piece, then silence
+ *   prompt "stuck"     one piece, then it says that a step runs for a year
  *   prompt "break"     sends a packet that is not legal
  *   prompt "fail"      FAILED with ContextTooLong
  *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
@@ -40,6 +41,7 @@ struct running {
 static struct running running[RUNNING_MAX];
 static size_t n_running;
 static uint64_t n_steps;
+static bool is_stuck;
 static struct channel *channel;
 
 static void must(int r, const char *what)
@@ -198,6 +200,10 @@ static void on_submit(const struct packet *p)
     } else if (strcmp(prompt, "hang") == 0) {
         send_piece(r, "…", "");
         r->left = -1;
+    } else if (strcmp(prompt, "stuck") == 0) {
+        send_piece(r, "…", "");
+        r->left = -1;
+        is_stuck = true;
     } else if (strcmp(prompt, "break") == 0) {
         const char bytes[32] = {99};
 
@@ -230,7 +236,8 @@ static void on_cancel(uint64_t request)
 
 static void on_ping(const struct packet *p)
 {
-    const struct packet_pong pong = {.cookie = p->ping->cookie, .n_steps = n_steps};
+    const struct packet_pong pong = {
+        .cookie = p->ping->cookie, .n_steps = n_steps, .busy_ns = is_stuck ? UINT64_C(31536000000000000) : 0};
 
     must(channel_send(channel, PACKET_PONG, &pong, sizeof(pong), NULL, 0, NULL, 0), "pong");
 }

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Models that come and go for long, workers that are killed at any moment, more models than memory.
+
+With RESIDENTD_SLOW=1 as often and as long as the service promises it, else a short form of the same.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import Daemon, Refused, Skip, is_alive, main, may_lock, wait_for  # noqa: E402
+
+SLOW = os.environ.get("RESIDENTD_SLOW") == "1"
+MB = 1 << 20
+# What the fake worker says that it takes beside the file (fake-worker.c).
+FAKE_BYTES = 4096 + 8192
+
+
+def status_field(pid, name):
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith(name + ":"):
+                return int(line.split()[1])
+    raise AssertionError(name)
+
+
+def children(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[1]) == pid:
+                found.append((int(entry), fields[0]))
+    return found
+
+
+def holdings(pid):
+    """What a leak would show in: descriptors, mappings, locked memory, threads, children."""
+    try:
+        n_fds = len(os.listdir(f"/proc/{pid}/fd"))
+        with open(f"/proc/{pid}/maps") as f:
+            n_models = f.read().count(".gguf")
+    except PermissionError:
+        raise Skip("only root may count the descriptors of the service") from None
+    return {"fds": n_fds, "models": n_models, "locked": status_field(pid, "VmLck"),
+            "threads": status_field(pid, "Threads"), "children": children(pid)}
+
+
+def settled(pid):
+    """The same once it has stood still: ended processes are waited for from the loop."""
+    wait_for(lambda: status_field(pid, "Threads") == 1 or holdings(pid) == holdings(pid), "threads to end")
+    time.sleep(0.2)
+    return holdings(pid)
+
+
+def load_and_unload_leak_nothing():
+    cycles = 1000 if SLOW else 40
+    ram = "lock" if may_lock(MB) else "map"
+    with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": ram}}}},
+                files={"m.gguf": os.urandom(MB // 2)}) as d, d.client() as c:
+        pid = d.process.pid
+        for _ in range(5):
+            c.call("Models.Load", model="m")
+            c.call("Models.Unload", model="m")
+        before, rss = settled(pid), status_field(pid, "VmRSS")
+        for _ in range(cycles):
+            assert c.call("Models.Load", model="m")["state"] == "ready"
+            c.call("Models.Unload", model="m")
+        after = settled(pid)
+        assert after == before and after["models"] == 0 and after["locked"] == 0 and not after["children"], (before, after)
+        assert status_field(pid, "VmRSS") - rss < 1024, "kilobytes that stay after every cycle"
+        assert c.call("Models.Status")["ram"]["used_bytes"] == 0
+
+
+def stream_to_its_end(d, model, results, i):
+    try:
+        with d.client() as c:
+            results[i] = c.complete("count 30", model=model)[1]["usage"]["output_tokens"]
+    except Refused as e:
+        results[i] = e.error.rsplit(".", 1)[1]
+
+
+def killed_workers_lose_only_their_own_requests():
+    def models(d):
+        with d.client() as c:
+            return {m["name"]: m for m in c.call("Models.Status")["models"]}
+    p = {"models": {name: {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}} for name in "ab"}}
+    with Daemon(p, files={"m.gguf": os.urandom(MB // 4)}) as d:
+        d.wait_state("ready", "a")
+        other = d.wait_state("ready", "b")["worker_pid"]
+        before = settled(d.process.pid)
+        lost = 0
+        for point in range(20):
+            results = [None] * 4
+            threads = [threading.Thread(target=stream_to_its_end, args=(d, "aaab"[i], results, i)) for i in range(4)]
+            for t in threads:
+                t.start()
+            time.sleep(0.035 * point)
+            victim = models(d)["a"].get("worker_pid")
+            if victim:
+                os.kill(victim, signal.SIGKILL)
+            for t in threads:
+                t.join()
+            assert results[3] == 30, (point, results)
+            assert all(r in (30, "ModelUnavailable") for r in results[:3]), (point, results)
+            lost += results.count("ModelUnavailable")
+            with d.client() as c: # also out of "failed", where six in a row lead
+                assert c.call("Models.Load", model="a")["state"] == "ready"
+                assert c.complete("hello", model="a")[0] == "hello"
+        assert lost >= 20, lost
+        assert models(d)["b"]["worker_pid"] == other and is_alive(other)
+        after = settled(d.process.pid)
+        assert {**after, "children": 0} == {**before, "children": 0}, (before, after)
+        assert len(after["children"]) == 2 and all(state != "Z" for _, state in after["children"]), after
+
+
+def many_models_stay_within_the_budget():
+    seconds, n_models, room = (120 if SLOW else 6), 50, 10
+    if not may_lock(n_models * MB):
+        raise Skip("may not lock enough here")
+    size = MB // 4
+    budget = room * (size + FAKE_BYTES)
+    p = {"host": {"ram": {"budget": budget}},
+         "models": {f"m{i}": {"path": f"@DIR@/{i}.gguf", "residency": {"ram": "lock", "idle": "500ms"}, "priority": i % 3}
+                    for i in range(n_models)}}
+    with Daemon(p, files={f"{i}.gguf": os.urandom(size) for i in range(n_models)}) as d:
+        end = time.monotonic() + seconds
+        answers, refusals, wrong = [], [], []
+
+        def ask(seed):
+            choose = random.Random(seed)
+            with d.client() as c:
+                while time.monotonic() < end:
+                    model = f"m{choose.randrange(n_models)}"
+                    try:
+                        answers.append(c.complete(choose.choice(["hello", "count 3"]), model=model)[0])
+                    except Refused as e:
+                        (refusals if e.error == "io.residentd.InsufficientMemory" else wrong).append(str(e))
+
+        def watch():
+            with d.client() as c:
+                while time.monotonic() < end:
+                    used = c.call("Models.Status")["ram"]["used_bytes"]
+                    locked = status_field(d.process.pid, "VmLck") * 1024
+                    if used > budget or locked > budget:
+                        wrong.append(f"{used} used and {locked} locked of {budget}")
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)] + [threading.Thread(target=watch)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert not wrong, wrong[:3]
+        assert len(answers) > 10 * seconds and len(refusals) < len(answers) / 10, (len(answers), len(refusals))
+        with d.client() as c:
+            wait_for(lambda: c.call("Models.Status")["ram"]["used_bytes"] == 0, "idle models to leave")
+        wait_for(lambda: not children(d.process.pid), "their workers to end")
+
+
+def sigterm_lets_running_answers_finish():
+    with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
+                files={"m.gguf": b"x" * 100000}) as d, d.client() as c, d.client() as late:
+        d.wait_state("ready")
+        stream = c.stream("Inference.Complete", model="m", prompt="count 20")
+        next(piece for piece in stream if piece["text"])
+        d.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping" in d.log(), "the signal to be seen")
+        try:
+            late.complete("hello")
+        except Refused as e:
+            assert e.error == "io.residentd.ShuttingDown", e
+        else:
+            raise AssertionError("answered")
+        assert list(stream)[-1]["usage"]["output_tokens"] == 20
+        assert d.process.wait(4) == 0, d.log()
+
+
+def worker_that_is_stuck_is_replaced():
+    with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
+                files={"m.gguf": b"x" * 100000}) as d, d.client() as c:
+        before = d.wait_state("ready")["worker_pid"]
+        try:
+            c.complete("stuck")
+        except Refused as e:
+            assert e.error == "io.residentd.ModelUnavailable" and "one step" in e.parameters["reason"], e
+        else:
+            raise AssertionError("answered")
+        wait_for(lambda: not is_alive(before), "the stuck worker to end")
+        assert c.complete("hello")[0] == "hello"
+
+
+main([
+    load_and_unload_leak_nothing,
+    killed_workers_lose_only_their_own_requests,
+    many_models_stay_within_the_budget,
+    sigterm_lets_running_answers_finish,
+    worker_that_is_stuck_is_replaced,
+])
