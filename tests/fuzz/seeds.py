@@ -190,6 +190,20 @@ def model():
             llama(2, more=((b'attention.key_length', u32, 8), (b'attention.value_length', u32, 8), (b'rope.freq_base', f32, 1e6)))]
 
 
+def grammar():
+    import importlib.util
+    import json as jsons
+    path = pathlib.Path(__file__).resolve().parents[1] / 'unit/grammar/check-jsonschema.py'
+    spec = importlib.util.spec_from_file_location('check_jsonschema', path)
+    schemas = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schemas)
+    texts = [
+        'root ::= "a"', 'root ::= [a-z]{3,20} | .+ "x"?', 'root ::= "(" root ")" | ""', 'root ::= a b c\na ::= "a"*\nb ::= [^\\x00-\\x1F"\\\\]* # c\nc ::= "\\u20ac"?\n',
+        'root ::= s\ns ::= "a" s s | "b"', 'root ::= (("a" | "b"){2,} [\\U0001F600-\\U0001F64F])+', 'root ::= root "x" | "y"', 'root ::= "a" | \n\n  ("b" \n "c")', 'root ::= x{1000000000}\nx ::= ""',
+    ]
+    return [b'G' + t.encode() for t in texts] + [b'S' + jsons.dumps(s).encode() for group in schemas.GROUPS.values() for s in group]
+
+
 def main():
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     for i, seed in enumerate(globals()[name.replace('-', '_')]()):
