@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Grammars and schemas: the input is 'G' and GBNF, or 'S' and a JSON Schema. What compiles is followed for some tokens: no
- * state may be a dead end, and what a mask allows has to be accepted.
+ * Grammars and schemas: the input is 'G' and GBNF, or 'S' and a JSON Schema. What compiles is followed for
+ * some tokens: no state may be a dead end, and what a mask allows has to be accepted.
  */
 #include <errno.h>
 #include <stdint.h>
