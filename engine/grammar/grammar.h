@@ -40,6 +40,23 @@ int grammar_from_gbnf(const char *text, size_t n, struct grammar **ret, struct f
  */
 int grammar_from_schema(struct json_object *schema, struct grammar **ret, struct fault *reterr);
 
+/* One of: text, a special token (-1: none), values of a schema. */
+struct grammar_part {
+    const char *text;
+    int32_t token;
+    struct json_object *schema;
+    const char *path; /* of the schema, for errors ("/0/function/parameters") */
+};
+
+/**
+ * grammar_from_parts() - one of several sequences of texts, special tokens and values, for calls of tools
+ * @parts:   [n_alternatives] rows of parts; borrowed for the call
+ * @n_parts: [n_alternatives] how many
+ * Returns 0; -EINVAL with an InvalidParameter about "json_schema" that says where in which schema; -ENOMEM.
+ */
+int grammar_from_parts(const struct grammar_part *const *parts, const size_t *n_parts, size_t n_alternatives,
+                       struct grammar **ret, struct fault *reterr);
+
 /**
  * grammar_free() - takes NULL, returns NULL
  */

@@ -613,17 +613,26 @@ uint32_t schema_rule(struct schema *s, uint32_t *rule, const char *name, uint32_
     return ir_call(s->ir, *rule);
 }
 
-void schema_compile(struct ir *ir, struct json_object *schema)
+uint32_t schema_compile_node(struct ir *ir, struct json_object *schema, const char *path)
 {
     struct schema s = {.ir = ir, .root = schema, .owned = json_object_new_array()};
+    uint32_t node;
 
     memset(&s.rules, 0xFF, sizeof(s.rules));
     if (!s.owned) {
         ir->error = -ENOMEM;
-        return;
+        return 0;
     }
-    ir->root = ir_rule_new(ir, "", 0);
-    ir_rule_set(ir, ir->root, schema_node(&s, schema));
+    snprintf(s.path, sizeof(s.path), "%s", path);
+    s.n_path = strlen(s.path);
+    node = schema_node(&s, schema);
     free(s.targets);
     json_object_put(s.owned);
+    return node;
+}
+
+void schema_compile(struct ir *ir, struct json_object *schema)
+{
+    ir->root = ir_rule_new(ir, "", 0);
+    ir_rule_set(ir, ir->root, schema_compile_node(ir, schema, ""));
 }

@@ -114,4 +114,9 @@ static int step(struct reply *r, bool end)
     return e;
 }
 
-const struct reply_ops reply_harmony = {step, markers};
+static bool in_text(const struct reply *r)
+{
+    return r->state == IN_TEXT;
+}
+
+const struct reply_ops reply_harmony = {step, in_text, markers};

@@ -83,4 +83,4 @@ static int step(struct reply *r, bool end)
     }
 }
 
-const struct reply_ops reply_hermes = {step, markers};
+const struct reply_ops reply_hermes = {step, NULL, markers};

@@ -127,4 +127,4 @@ static int step(struct reply *r, bool end)
     return end ? finish(r) : 0;
 }
 
-const struct reply_ops reply_llama = {step, markers};
+const struct reply_ops reply_llama = {step, NULL, markers};

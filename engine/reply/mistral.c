@@ -79,4 +79,4 @@ static int step(struct reply *r, bool end)
     return end ? finish(r) : 0;
 }
 
-const struct reply_ops reply_mistral = {step, markers};
+const struct reply_ops reply_mistral = {step, NULL, markers};

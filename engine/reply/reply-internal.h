@@ -15,7 +15,8 @@ struct reply_buffer {
 struct reply_ops {
     /* Takes as much from r->input as can be decided; @end: nothing will follow. Returns 0 or -ENOMEM. */
     int (*step)(struct reply *r, bool end);
-    const char *const *markers; /* control tokens that it looks for, NULL at the end */
+    bool (*in_text)(const struct reply *r); /* NULL: always */
+    const char *const *markers;             /* control tokens that it looks for, NULL at the end */
 };
 
 struct reply {
@@ -29,7 +30,7 @@ struct reply {
     size_t at;
     struct reply_buffer text, reasoning, collected;
     json_object *calls;
-    char name[128]; /* harmony: who is called, "" nobody */
+    char name[128];     /* harmony: who is called, "" nobody */
     bool thought_began; /* something behind <think> was seen */
 };
 

@@ -15,7 +15,7 @@ static int plain_step(struct reply *r, bool end)
 }
 
 static const char *const no_markers[] = {NULL};
-static const struct reply_ops plain = {plain_step, no_markers};
+static const struct reply_ops plain = {plain_step, NULL, no_markers};
 
 static const struct reply_ops *const forms[REPLY_FORM_MAX] = {
     [REPLY_PLAIN] = &plain,           [REPLY_HERMES] = &reply_hermes,   [REPLY_LLAMA] = &reply_llama,
@@ -71,6 +71,12 @@ struct reply *reply_free(struct reply *r)
     json_object_put(r->calls);
     free(r);
     return NULL;
+}
+
+bool reply_in_text(const struct reply *r)
+{
+    /* An answer that may begin with thoughts need not. */
+    return r->thought != THOUGHT_IS_ON && (!r->ops->in_text || r->ops->in_text(r));
 }
 
 uint32_t reply_n_calls(const struct reply *r)

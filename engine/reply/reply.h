@@ -79,6 +79,11 @@ bool reply_is_marker(const struct reply *r, const char *spelling, size_t n);
 bool reply_goes_on(const struct reply *r, const char *spelling, size_t n);
 
 /**
+ * reply_in_text() - whether what comes now is text for the reader: thoughts and headers are over
+ */
+bool reply_in_text(const struct reply *r);
+
+/**
  * reply_n_calls() - calls of tools so far
  */
 uint32_t reply_n_calls(const struct reply *r);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/clock.h"
@@ -569,6 +570,13 @@ static void tell_costs(struct compute *c, const struct batch_plan *plan, uint64_
     }
 }
 
+static enum done_finish finish_of(const struct work *w)
+{
+    if (w->result == WORK_LENGTH)
+        return DONE_LENGTH;
+    return w->reply && reply_n_calls(w->reply) > 0 ? DONE_TOOL_CALLS : DONE_STOP;
+}
+
 /* The requests of the last step that have a next token. Their ends are told after the STEP with their last
  * text. */
 static void sample(struct compute *c, const struct batch_plan *plan, const float *logits,
@@ -610,7 +618,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         if (w->result < 0)
             end_failed(c, w, &fault);
         else if (w->result != WORK_GOES_ON)
-            end_done(c, w, w->result == WORK_STOPPED ? DONE_STOP : DONE_LENGTH, now_ns);
+            end_done(c, w, finish_of(w), now_ns);
     }
 }
 

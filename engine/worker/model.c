@@ -161,6 +161,7 @@ static int open_template(struct model *m, const struct gguf *g)
 
     if (gguf_get_string(g, "tokenizer.chat_template", &text, NULL) < 0)
         return 0;
+    m->reply_form = reply_form_of(text.data, text.n_bytes, &m->thinks);
     fault_init(&fault, FAULT_NONE, NULL);
     r = chat_template_new(text.data, text.n_bytes, &m->chat_template, &fault);
     if (r == 0 || r == -ENOMEM)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "engine/engine-shape.h"
 #include "engine/engine.h"
+#include "engine/reply/reply.h"
 #include "engine/worker/config.h"
 
 struct chat_template;
@@ -25,6 +26,8 @@ struct model {
     struct tokenizer *tokenizer;         /* NULL: the model has none, prompts have to come as tokens */
     struct grammar_vocabulary *vocabulary; /* of the tokenizer, for answers of a given form */
     struct chat_template *chat_template; /* NULL: the model can't chat */
+    enum reply_form reply_form; /* how it writes calls of tools */
+    bool thinks;                /* its template knows <think> */
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
 };

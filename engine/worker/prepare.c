@@ -7,6 +7,8 @@
 
 #include "base/fault.h"
 #include "base/utf8.h"
+#include "engine/grammar/grammar.h"
+#include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/base64.h"
@@ -15,6 +17,7 @@
 #include "engine/worker/params.h"
 #include "engine/worker/render.h"
 #include "engine/worker/structure.h"
+#include "engine/worker/tools.h"
 #include "engine/worker/work.h"
 
 /* The daemon's text of a client's frame of 16 MiB. */
@@ -137,35 +140,69 @@ static int complete_tokens(const struct model *m, json_object *call, int32_t **r
     return encode(m, "prompt", text, n_text, 0, true, ret, ret_n, reterr);
 }
 
-static int chat_tokens(const struct model *m, json_object *call, size_t n_json, int32_t **ret, size_t *ret_n,
-                       struct fault *reterr)
+/* Whether the prompt ends in the beginning of a thought, as some templates make it. */
+static bool ends_in_thought(const char *text, size_t n)
 {
-    static const char *const refused[] = {"tools", "tool_choice"};
+    while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == ' '))
+        n--;
+    return n >= 7 && memcmp(text + n - 7, "<think>", 7) == 0;
+}
+
+static int chat_tokens(const struct model *m, json_object *call, size_t n_json, const struct tools *tools,
+                       bool *ret_thought, int32_t **ret, size_t *ret_n, struct fault *reterr)
+{
     _cleanup_free_ char *text = NULL;
     size_t n_text;
     int r;
 
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
-        if (member_get(call, refused[i]))
-            return invalid(reterr, refused[i], "not supported by this version of the service");
     r = need_tokenizer(m, reterr);
     if (r == 0)
         r = check_length(m, "messages", n_json, reterr);
     if (r == 0)
-        r = worker_render(m, call, &text, &n_text, reterr);
+        r = worker_render(m, call, tools->choice != TOOLS_NONE ? tools->list : NULL, &text, &n_text, reterr);
     if (r < 0)
         return r == -E2BIG ? -EINVAL : r;
+    *ret_thought = ends_in_thought(text, n_text);
     return encode(m, "messages", text, n_text, TOKENIZE_SPECIAL, true, ret, ret_n, reterr);
+}
+
+/* Answers are taken apart where they may have parts. */
+static int add_reply(const struct model *m, const struct tools *tools, bool in_thought, struct work *w)
+{
+    unsigned flags = (tools->choice != TOOLS_NONE ? REPLY_HAS_TOOLS : 0u) | (m->thinks ? REPLY_THINKS : 0u) |
+                     (in_thought ? REPLY_IN_THOUGHT : 0u);
+
+    return flags || m->reply_form == REPLY_HARMONY ? reply_new(m->reply_form, flags, w->id, &w->reply) : 0;
+}
+
+static int add_matcher(const struct model *m, json_object *call, const struct tools *tools, struct work *w,
+                       struct fault *reterr)
+{
+    /* Thoughts and headers are free: the form is that of the text behind them. */
+    bool waits = w->reply && !reply_in_text(w->reply), strips = w->detokenizer.flags & DETOKENIZE_STRIP_SPACE;
+    int r = structure_matcher(call, m->vocabulary, strips && !waits, &w->matcher, reterr);
+
+    if (r < 0 || tools->choice != TOOLS_REQUIRED) {
+        w->matcher_waits = waits;
+        return r;
+    }
+    if (w->matcher)
+        return invalid(reterr, "tool_choice",
+                       "a call that has to be made and json_schema or grammar exclude each other");
+    /* The form has its own headers in it, but comes after thoughts that have begun. */
+    w->matcher_waits = waits && m->reply_form != REPLY_HARMONY;
+    return tools_matcher(m, tools, &w->matcher, reterr);
 }
 
 static int make_work(const struct model *m, const struct job *job, json_object *call, struct work **ret,
                      struct fault *reterr)
 {
     static const char *const complete_others[] = {"prompt", "prompt_tokens", "json_schema", "grammar", NULL};
-    static const char *const chat_others[] = {"messages", "tools", "tool_choice", "template_parameters",
+    static const char *const chat_others[] = {"messages",    "tools",   "tool_choice", "template_parameters",
                                               "json_schema", "grammar", NULL};
-    bool chat = job->submit.kind == SUBMIT_CHAT;
+    bool chat = job->submit.kind == SUBMIT_CHAT, in_thought = false;
     _cleanup_(params_done) struct params params = {0};
+    _cleanup_(tools_done) struct tools tools = {.choice = TOOLS_NONE};
     _cleanup_(work_freep) struct work *w = NULL;
     _cleanup_free_ int32_t *ids = NULL;
     uint32_t context = m->facts.context_tokens, left;
@@ -175,9 +212,11 @@ static int make_work(const struct model *m, const struct job *job, json_object *
 
     r = params_parse(call, m->config.defaults, chat ? chat_others : complete_others, m->facts.n_vocab,
                      &params, reterr);
+    if (r == 0 && chat)
+        r = tools_parse(m, call, &tools, reterr);
     if (r < 0)
         return r;
-    r = chat ? chat_tokens(m, call, job->n_json, &ids, &n, reterr)
+    r = chat ? chat_tokens(m, call, job->n_json, &tools, &in_thought, &ids, &n, reterr)
              : complete_tokens(m, call, &ids, &n, reterr);
     if (r < 0)
         return r;
@@ -220,7 +259,9 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     w->stops = TAKE_PTR(params.stops);
     if (m->tokenizer)
         detokenizer_init(&w->detokenizer, m->tokenizer, chat ? DETOKENIZE_STRIP_SPACE : 0);
-    r = structure_matcher(call, m->vocabulary, chat, &w->matcher, reterr);
+    r = chat ? add_reply(m, &tools, in_thought, w) : 0;
+    if (r == 0)
+        r = add_matcher(m, call, &tools, w, reterr);
     if (r < 0)
         return r;
     sampler_prompt(w->sampler, ids, n);

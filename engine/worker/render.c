@@ -199,7 +199,7 @@ static int add_parameters(json_object *call, json_object *variables, struct faul
     return 0;
 }
 
-int worker_render(const struct model *m, json_object *call, char **ret, size_t *ret_n, struct fault *reterr)
+int worker_render(const struct model *m, json_object *call, json_object *tools, char **ret, size_t *ret_n, struct fault *reterr)
 {
     _cleanup_json_ json_object *variables = json_object_new_object();
     struct chat_limits limits = CHAT_LIMITS_DEFAULT;
@@ -221,6 +221,8 @@ int worker_render(const struct model *m, json_object *call, char **ret, size_t *
     if (add(variables, "add_generation_prompt", json_object_new_boolean(true)) < 0 ||
         add_token(m, "bos_token", tokenizer_bos(m->tokenizer), variables) < 0 ||
         add_token(m, "eos_token", tokenizer_eos(m->tokenizer), variables) < 0)
+        return -ENOMEM;
+    if (tools && add(variables, "tools", json_object_get(tools)) < 0)
         return -ENOMEM;
     r = add_messages(m, call, variables, reterr);
     if (r == 0)

@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/utf8.h"
 #include "engine/grammar/grammar.h"
+#include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/stops.h"
 #include "engine/token/tokenizer.h"
@@ -21,6 +22,7 @@ struct work *work_free(struct work *w)
         return NULL;
     sampler_free(w->sampler);
     matcher_free(w->matcher);
+    reply_free(w->reply);
     stops_free(w->stops);
     detokenizer_done(&w->detokenizer);
     free(w->tokens);
@@ -99,7 +101,7 @@ static int make_logprobs(const struct work *w, const struct model *m, struct sam
 }
 
 /* Text through the stop strings into the piece. */
-static int hand_on(struct work *w, const char *text, size_t n, struct emit *e, bool *ret_hit)
+static int hand_on_text(struct work *w, const char *text, size_t n, struct emit *e, bool *ret_hit)
 {
     const char *out;
     int r;
@@ -108,7 +110,37 @@ static int hand_on(struct work *w, const char *text, size_t n, struct emit *e, b
     return r < 0 ? r : emit_text(e, out, n);
 }
 
-static int hand_on_rest(struct work *w, struct emit *e)
+/* The parts of an answer that are no text go beside it. */
+static int add_parts(const struct reply_part *part, json_object **extra)
+{
+    if (part->n_reasoning == 0 && !part->calls)
+        return 0;
+    if (!*extra)
+        *extra = json_object_new_object();
+    if (!*extra)
+        return -ENOMEM;
+    if (part->n_reasoning > 0 &&
+        add(*extra, "reasoning", json_object_new_string_len(part->reasoning, (int)part->n_reasoning)) < 0)
+        return -ENOMEM;
+    return part->calls ? add(*extra, "tool_calls", json_object_get(part->calls)) : 0;
+}
+
+/* What a token or the end added to the answer: taken apart, then on its way. @extra: as of add_parts() */
+static int hand_on(struct work *w, const char *text, size_t n, bool end, struct emit *e, json_object **extra,
+                   bool *ret_hit)
+{
+    struct reply_part part;
+    int r;
+
+    if (!w->reply)
+        return hand_on_text(w, text, n, e, ret_hit);
+    r = reply_push(w->reply, text, n, end, &part);
+    if (r == 0)
+        r = add_parts(&part, extra);
+    return r < 0 ? r : hand_on_text(w, part.text, part.n_text, e, ret_hit);
+}
+
+static int hand_on_rest(struct work *w, struct emit *e, json_object **extra)
 {
     const char *text;
     bool hit = false;
@@ -117,12 +149,40 @@ static int hand_on_rest(struct work *w, struct emit *e)
 
     r = detokenizer_flush(&w->detokenizer, &text, &n);
     if (r == 0)
-        r = hand_on(w, text, n, e, &hit);
+        r = hand_on(w, text, n, /* end= */ true, e, extra, &hit);
     if (r == 0 && !hit) {
         n = stops_flush(w->stops, &text);
         r = emit_text(e, text, n);
     }
     return r;
+}
+
+/* The text of a token; of a control token nothing, unless the answer's form is written with it. */
+static int token_text(struct work *w, const struct model *m, int32_t token, const char **ret, size_t *ret_n)
+{
+    const char *spelling;
+    size_t n;
+    int r = detokenizer_push(&w->detokenizer, token, ret, ret_n);
+
+    if (r < 0 || !w->reply || !tokenizer_is_control(m->tokenizer, token))
+        return r;
+    spelling = tokenizer_token_text(m->tokenizer, token, &n);
+    if (spelling && reply_is_marker(w->reply, spelling, n)) {
+        *ret = spelling;
+        *ret_n = n;
+    }
+    return 0;
+}
+
+static bool ends_answer(const struct work *w, const struct model *m, int32_t token)
+{
+    const char *spelling;
+    size_t n;
+
+    if (!m->tokenizer || !tokenizer_is_end(m->tokenizer, token))
+        return false;
+    spelling = tokenizer_token_text(m->tokenizer, token, &n);
+    return !(w->reply && spelling && reply_goes_on(w->reply, spelling, n));
 }
 
 static int too_ambiguous(int r, struct fault *reterr)
@@ -134,12 +194,17 @@ static int too_ambiguous(int r, struct fault *reterr)
     return -EINVAL;
 }
 
+static bool is_held_to_form(const struct work *w)
+{
+    return w->matcher && !(w->matcher_waits && !reply_in_text(w->reply));
+}
+
 static int pick(struct work *w, struct sampler_workspace *workspace, const float *logits, int32_t *ret,
                 struct fault *reterr)
 {
     const uint64_t *mask = NULL;
     int32_t only = -1;
-    int r = w->matcher ? matcher_mask(w->matcher, &mask, &only) : 0;
+    int r = is_held_to_form(w) ? matcher_mask(w->matcher, &mask, &only) : 0;
 
     if (r < 0)
         return too_ambiguous(r, reterr);
@@ -167,11 +232,11 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
     if (r < 0)
         return r;
     emit_piece_begin(e, w->id);
-    if (m->tokenizer && tokenizer_is_end(m->tokenizer, token)) {
+    if (ends_answer(w, m, token)) {
         result = WORK_STOPPED;
     } else {
         sampler_accept(w->sampler, token);
-        r = w->matcher ? matcher_accept(w->matcher, token) : 0;
+        r = is_held_to_form(w) ? matcher_accept(w->matcher, token) : 0;
         if (r < 0)
             return too_ambiguous(r, reterr);
         w->tokens[w->batch.n_tokens] = token;
@@ -183,9 +248,9 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
                 return r;
         }
         if (m->tokenizer) {
-            r = detokenizer_push(&w->detokenizer, token, &text, &n);
+            r = token_text(w, m, token, &text, &n);
             if (r == 0)
-                r = hand_on(w, text, n, e, &hit);
+                r = hand_on(w, text, n, /* end= */ false, e, &extra, &hit);
             if (r < 0)
                 return r;
         }
@@ -195,7 +260,7 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
             result = WORK_LENGTH;
     }
     if (result != WORK_GOES_ON && !hit && m->tokenizer) {
-        r = hand_on_rest(w, e);
+        r = hand_on_rest(w, e, &extra);
         if (r < 0)
             return r;
     }
@@ -205,11 +270,12 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
 
 int work_flush(struct work *w, struct emit *e)
 {
+    _cleanup_json_ json_object *extra = NULL;
     int r;
 
     if (!w->detokenizer.tokenizer || w->n_output == 0)
         return 0;
     emit_piece_begin(e, w->id);
-    r = hand_on_rest(w, e);
-    return r < 0 ? r : emit_piece_end(e, NULL, w->n_output, STEP_NOT_WAITING, STEP_ETA_UNKNOWN);
+    r = hand_on_rest(w, e, &extra);
+    return r < 0 ? r : emit_piece_end(e, extra, w->n_output, STEP_NOT_WAITING, STEP_ETA_UNKNOWN);
 }

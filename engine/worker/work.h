@@ -20,6 +20,7 @@ struct emit;
 struct fault;
 struct matcher;
 struct model;
+struct reply;
 struct sampler;
 struct sampler_workspace;
 struct stops;
@@ -39,6 +40,8 @@ struct work {
     struct stops *stops;
     struct detokenizer detokenizer;
     struct matcher *matcher; /* NULL: the answer may be any text */
+    bool matcher_waits;      /* only what is text has its form, not thoughts and headers before it */
+    struct reply *reply;     /* NULL: the answer is text and nothing else */
 
     /* Of the compute thread: */
     struct work *next_in_bucket;

@@ -71,11 +71,17 @@ void driver_load(struct driver *d, int fd_take, const char *config)
 
 int driver_model(uint32_t context)
 {
+    return driver_model_that_chats(context, model_shape_default().chat_template);
+}
+
+int driver_model_that_chats(uint32_t context, const char *chat_template)
+{
     struct model_shape shape = model_shape_default();
     struct model_writer *w = model_writer_new();
     int fd;
 
     shape.context = context;
+    shape.chat_template = chat_template;
     model_writer_llama(w, &shape);
     fd = model_writer_memfd(w);
     model_writer_free(w);

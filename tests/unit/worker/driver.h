@@ -64,6 +64,11 @@ void driver_load(struct driver *d, int fd_take, const char *config);
 int driver_model(uint32_t context);
 
 /**
+ * driver_model_that_chats() - the same with another chat template
+ */
+int driver_model_that_chats(uint32_t context, const char *chat_template);
+
+/**
  * driver_submit() - a request; its answer is collected from now on
  */
 struct answer *driver_submit(struct driver *d, uint32_t tenant, enum submit_kind kind, uint64_t deadline_ns,

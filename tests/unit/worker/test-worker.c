@@ -483,6 +483,138 @@ static void test_answers_have_the_form_that_is_asked_for(void **state)
     stop_well(&d);
 }
 
+#define MESSAGES "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+#define TOOLS                                                                                               \
+    "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": "      \
+    "\"x\", "                                                                                               \
+    "\"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"enum\": [\"Oslo\", \"Rome\"]}}, " \
+    "\"required\": "                                                                                        \
+    "[\"city\"]}}}, {\"name\": \"stop\"}]"
+
+static json_object *one_call(const struct answer *a, json_object **ret_all)
+{
+    json_object *calls = NULL;
+
+    assert_true(a->done);
+    assert_non_null(a->extra);
+    *ret_all = parse(a->extra);
+    assert_true(json_object_object_get_ex(*ret_all, "tool_calls", &calls));
+    assert_int_equal(json_object_array_length(calls), 1);
+    return json_object_array_get_idx(calls, 0);
+}
+
+/* A random model calls no tools; where it has to, it does, in the form that its template speaks. */
+static void test_tools_are_called_where_they_have_to_be(void **state)
+{
+    static const char *const templates[] = {
+        MESSAGES "{% if tools %}{{ tools | tojson }}<tool_call>{% endif %}",
+        MESSAGES "{% if tools %}{{ tools | tojson }}\"parameters\"<|python_tag|>{% endif %}",
+        MESSAGES "{% if tools %}{{ tools | tojson }}[TOOL_CALLS]{% endif %}",
+        MESSAGES "{% if tools %}{{ tools | tojson }}{% endif %}{{ '<|channel|><|message|>' if false "
+                 "}}<|start|>assistant",
+    };
+
+    for (size_t i = 0; i < sizeof(templates) / sizeof(templates[0]); i++) {
+        json_object *all, *call;
+        const char *arguments;
+        struct answer *a;
+        struct driver d;
+
+        driver_start(&d);
+        driver_load(&d, driver_model_that_chats(1024, templates[i]), CONFIG);
+        assert_true(d.ready);
+        a = driver_complete(
+            &d, SUBMIT_CHAT,
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"seed\": 3, \"tool_choice\": "
+            "\"get_weather\", \"max_tokens\": 300, " TOOLS "}");
+        call = one_call(a, &all);
+        assert_string_equal(a->text, "");
+        assert_int_equal(a->usage.finish, DONE_TOOL_CALLS);
+        assert_string_equal(json_object_get_string(json_object_object_get(call, "name")), "get_weather");
+        arguments = json_object_get_string(json_object_object_get(call, "arguments"));
+        assert_true(strstr(arguments, "Oslo") || strstr(arguments, "Rome"));
+        json_object_put(all);
+
+        /* Without a schema the arguments are any object, and "required" is any tool. */
+        a = driver_complete(
+            &d, SUBMIT_CHAT,
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"tool_choice\": \"required\", "
+            "\"max_tokens\": 1, " TOOLS "}");
+        assert_true(a->done);
+        assert_int_equal(a->usage.finish, DONE_LENGTH);
+
+        refused(&d, SUBMIT_CHAT,
+                "{\"messages\": [{\"role\": \"user\"}], \"tool_choice\": \"other\", " TOOLS "}",
+                FAULT_INVALID_PARAMETER, "tool_choice");
+        refused(&d, SUBMIT_CHAT, "{\"messages\": [{\"role\": \"user\"}], \"tool_choice\": \"required\"}",
+                FAULT_INVALID_PARAMETER, "tool_choice");
+        refused(&d, SUBMIT_CHAT, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [{\"name\": \"a b\"}]}",
+                FAULT_INVALID_PARAMETER, "tools");
+        refused(
+            &d, SUBMIT_CHAT,
+            "{\"messages\": [{\"role\": \"user\"}], \"tool_choice\": \"f\", \"tools\": [{\"name\": \"f\", "
+            "\"parameters\": {\"not\": {}}}]}",
+            FAULT_INVALID_PARAMETER, "tools");
+        stop_well(&d);
+    }
+}
+
+/* Tools change the prompt, unless none may be called; a template without tools can't have any. */
+static void test_tools_reach_the_prompt(void **state)
+{
+    struct answer *with, *none, *without;
+    struct driver d;
+
+    driver_start(&d);
+    driver_load(
+        &d,
+        driver_model_that_chats(1024, MESSAGES "{% if tools %}{{ tools | tojson }}<tool_call>{% endif %}"),
+        CONFIG);
+    assert_true(d.ready);
+    with = driver_complete(
+        &d, SUBMIT_CHAT,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 1, " TOOLS "}");
+    none = driver_complete(&d, SUBMIT_CHAT,
+                           "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 1, "
+                           "\"tool_choice\": \"none\", " TOOLS "}");
+    without = driver_complete(
+        &d, SUBMIT_CHAT, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 1}");
+    assert_true(with->done && none->done && without->done);
+    assert_true(with->usage.prompt_tokens > without->usage.prompt_tokens + 20);
+    assert_int_equal(none->usage.prompt_tokens, without->usage.prompt_tokens);
+    stop_well(&d);
+
+    start_ready(&d, 256, CONFIG);
+    refused(&d, SUBMIT_CHAT, "{\"messages\": [{\"role\": \"user\"}], " TOOLS "}", FAULT_INVALID_PARAMETER,
+            "tools");
+    stop_well(&d);
+}
+
+/* A prompt that ends in <think> makes all of it reasoning until </think>; a schema waits for the text behind.
+ */
+static void test_thoughts_are_no_text(void **state)
+{
+    json_object *all, *reasoning = NULL;
+    struct answer *a;
+    struct driver d;
+
+    driver_start(&d);
+    driver_load(&d, driver_model_that_chats(256, MESSAGES "<think>\n"), CONFIG);
+    assert_true(d.ready);
+    a = driver_complete(
+        &d, SUBMIT_CHAT,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"seed\": 1, \"max_tokens\": 12, "
+        "\"json_schema\": {\"type\": \"object\"}}");
+    assert_true(a->done);
+    assert_string_equal(a->text, "");
+    assert_non_null(a->extra);
+    all = parse(a->extra);
+    assert_true(json_object_object_get_ex(all, "reasoning", &reasoning));
+    assert_true(json_object_get_string_len(reasoning) > 0);
+    json_object_put(all);
+    stop_well(&d);
+}
+
 /* A call whose text has @n_text letters. */
 static char *long_call(const char *member, size_t n_text)
 {
@@ -911,6 +1043,9 @@ int main(void)
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_tokenize),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_tools_are_called_where_they_have_to_be),
+        cmocka_unit_test(test_tools_reach_the_prompt),
+        cmocka_unit_test(test_thoughts_are_no_text),
         cmocka_unit_test(test_answers_have_the_form_that_is_asked_for),
         cmocka_unit_test(test_long_texts),
         cmocka_unit_test(test_cancel),
