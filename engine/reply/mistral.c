@@ -16,12 +16,16 @@ static const char *const markers[] = {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", NUL
 /* One "name[ARGS]{…}". Returns 1, 0 when it is none, -ENOMEM. */
 static int take_named(struct reply *r, const char *text, size_t n)
 {
-    const char *arguments = memmem(text, n, "[ARGS]", 6), *json = memchr(text, '{', n);
-    const char *id = memmem(text, n, "[CALL_ID]", 9);
-    const char *name_end = id ? id : arguments ? arguments : json;
+    const char *arguments, *json, *id, *name_end;
     char name[128];
     size_t n_name;
 
+    if (n == 0 || !text)
+        return 0;
+    arguments = memmem(text, n, "[ARGS]", 6);
+    json = memchr(text, '{', n);
+    id = memmem(text, n, "[CALL_ID]", 9);
+    name_end = id ? id : arguments ? arguments : json;
     if (!name_end || !(arguments || json))
         return 0;
     while (text < name_end && (*text == ' ' || *text == '\n'))
