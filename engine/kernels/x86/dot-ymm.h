@@ -10,6 +10,16 @@
 
 #include "engine/kernels/x86/unroll.h"
 
+/*
+ * The same value, of which the compilers know nothing any more. Put on every link of a chain of sums: both compilers would
+ * rather multiply everything first, keep the products in memory and add them up in a tree.
+ */
+TEMPLATE __m256i in_register(__m256i z)
+{
+    __asm__("" : "+x"(z));
+    return z;
+}
+
 /* sum + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1], words to dwords */
 TEMPLATE __m256i add_word_products(__m256i sum, __m256i a, __m256i b)
 {

@@ -4,11 +4,16 @@
 /*
  * Five and more tokens times quantised weights on 256-bit registers; compiled for AVX2 and for AVX-VNNI (dot-ymm.h). The
  * plan is that of linear-lanes-avx512.c: unpacked tiles of rows in the first cache, K panels of activations in the second,
- * sums in the scratch. Half a group's 64-byte step is a register, so a group of tokens is two of them, and two rows by two
- * registers are multiplied at a time.
+ * sums in the scratch. Half a group's 64-byte step is a register, so a group of tokens is two of them.
  *
  * With AVX2 alone products are added up as words as long as they can't overflow: types.h's weights times 127, over
- * word_steps() steps.
+ * word_steps() steps. Two multiplications a cycle are the wall, and as many loads: four rows by two registers at a time need
+ * three loads for four multiplications. Their eight sums as words fill the registers, so the eight sums as dwords, touched
+ * once a run, are in memory. The registers are named one by one: gcc leaves arrays of them in memory.
+ *
+ * Q3_K and Q6_K take their offset off the words, not off the end: a word starts at -offset times the sum of the activations
+ * that will meet in it (word_starts(), once for all rows of a tile). It may pass over 32767 on its way, but ends within ±32512,
+ * so that wrapping is harmless; Q6_K can then add up four steps instead of two.
  */
 
 #include <string.h>
@@ -21,6 +26,7 @@
 #define LANES_PANEL_VALUES 2048 /* of k, where there are many tokens: 128 of them are 256 KB */
 #define LANES_SMALL_BATCH  16
 #define LANES_TILE_ROWS    16
+#define LANES_ROWS         4 /* multiplied at a time */
 
 /* One row's 256 values. */
 struct ymm_row {
@@ -40,10 +46,16 @@ TEMPLATE bool uses_signs(const enum tensor_type type)
     return !YMM_VNNI && type_is_wide(type);
 }
 
+/* The offset is taken off the words before they are scaled. */
+TEMPLATE bool offset_in_words(const enum tensor_type type)
+{
+    return !YMM_VNNI && (type == TENSOR_Q3_K || type == TENSOR_Q6_K);
+}
+
 /* What has to be taken off through the sums of the activations; -1 for nothing. */
 TEMPLATE int offset_log2(const enum tensor_type type)
 {
-    return uses_signs(type) ? -1 : type_offset_log2(type);
+    return uses_signs(type) || offset_in_words(type) ? -1 : type_offset_log2(type);
 }
 
 /* Steps (of two products a word) that fit into a word. */
@@ -60,9 +72,8 @@ TEMPLATE int word_steps(const enum tensor_type type)
     case TENSOR_Q5_0:
     case TENSOR_Q5_1:
     case TENSOR_MXFP4: /* 28 * 254 */
+    case TENSOR_Q6_K: /* -32 .. 31, times 254 */
         return 4;
-    case TENSOR_Q6_K: /* 63 * 254 */
-        return 2;
     default: /* 127 * 254, or 128 * 254 */
         return 1;
     }
@@ -128,6 +139,7 @@ TEMPLATE void ymm_unpack_32(const enum tensor_type type, const uint8_t *p, uint3
         const uint8_t *at = p + j * type_block_bytes(type);
 
         store_weights(type, row, (int)j, weights_32(type, at));
+        row->scale[j] = YMM_VNNI ? 1 : 0x10001;
         row->d32[j] = load_scale_32(type, at);
         if (type_has_mins(type)) /* the format adds m, the rule subtracts dmin */
             row->dmin32[j] = -load_half(at + 2);
@@ -155,97 +167,213 @@ TEMPLATE __m256i ymm_add_token_lanes(__m256i z, const int T)
     return T == 16 ? z : _mm256_add_epi32(z, _mm256_shuffle_epi32(z, 0xB1));
 }
 
-/*
- * Two rows times one group (two registers): sums + products of values [at, at + n) with the weights, each times the
- * row's @scale dword (VNNI: a factor; AVX2: two words). @x: the first step's 64 bytes.
- */
-TEMPLATE void add_products(const enum tensor_type type, const int T, const struct ymm_row *rows, uint32_t at, const int n,
-                           const uint8_t *x, const int32_t scale[2], __m256i sum[2][2])
+/* sum + the products of a step: dwords with VNNI, else words. */
+TEMPLATE __m256i add_step(__m256i sum, __m256i w, __m256i a)
 {
-    const int W = 64 / T, steps = n / W;
-    const int run = YMM_VNNI || steps < word_steps(type) ? steps : word_steps(type);
+#if YMM_VNNI
+    return in_register(_mm256_dpbusd_avx_epi32(sum, w, a));
+#else
+    return in_register(_mm256_add_epi16(sum, byte_products(w, a)));
+#endif
+}
+
+/* sum + a run's products, each times the row's @scale dword (VNNI: a factor; AVX2: two words). */
+TEMPLATE __m256i add_run(__m256i sum, __m256i products, __m256i scale)
+{
+#if YMM_VNNI
+    return in_register(_mm256_add_epi32(sum, _mm256_mullo_epi32(products, scale)));
+#else
+    return in_register(add_word_products(sum, products, scale));
+#endif
+}
+
+/* Values [at, at + steps * W) of four rows times one group, S[2 r + h] += each row's sum; @x: the first step's 64 bytes. */
+TEMPLATE void add_products(const int T, const struct ymm_row *rows, uint32_t at, const int steps, const uint8_t *x, int j,
+                           __m256i start0, __m256i start1, __m256i *S)
+{
+    const int W = 64 / T;
+    __m256i p00 = start0, p01 = start1, p10 = start0, p11 = start1, p20 = start0, p21 = start1, p30 = start0, p31 = start1;
+    __m256i scale;
 
     UNROLL(8)
-    for (int s0 = 0; s0 < steps; s0 += run) {
-        __m256i part[2][2];
+    for (int s = 0; s < steps; s++) {
+        __m256i a0 = load_256(x + 64 * s), a1 = load_256(x + 64 * s + 32), w;
 
-        UNROLL(8)
-        for (int s = s0; s < s0 + run; s++) {
-            __m256i a[2] = {load_256(x + 64 * s), load_256(x + 64 * s + 32)};
+        w = ymm_broadcast(rows[0].q + at + (size_t)(s * W), W);
+        p00 = add_step(p00, w, a0);
+        p01 = add_step(p01, w, a1);
+        w = ymm_broadcast(rows[1].q + at + (size_t)(s * W), W);
+        p10 = add_step(p10, w, a0);
+        p11 = add_step(p11, w, a1);
+        w = ymm_broadcast(rows[2].q + at + (size_t)(s * W), W);
+        p20 = add_step(p20, w, a0);
+        p21 = add_step(p21, w, a1);
+        w = ymm_broadcast(rows[3].q + at + (size_t)(s * W), W);
+        p30 = add_step(p30, w, a0);
+        p31 = add_step(p31, w, a1);
+    }
+    scale = _mm256_set1_epi32(rows[0].scale[j]);
+    S[0] = add_run(S[0], p00, scale);
+    S[1] = add_run(S[1], p01, scale);
+    scale = _mm256_set1_epi32(rows[1].scale[j]);
+    S[2] = add_run(S[2], p10, scale);
+    S[3] = add_run(S[3], p11, scale);
+    scale = _mm256_set1_epi32(rows[2].scale[j]);
+    S[4] = add_run(S[4], p20, scale);
+    S[5] = add_run(S[5], p21, scale);
+    scale = _mm256_set1_epi32(rows[3].scale[j]);
+    S[6] = add_run(S[6], p30, scale);
+    S[7] = add_run(S[7], p31, scale);
+}
 
-            UNROLL(2)
-            for (int r = 0; r < 2; r++) {
-                __m256i w = ymm_broadcast(rows[r].q + at + (size_t)(s * W), W);
+/* sum + the products of signed bytes, times @scale's words. */
+TEMPLATE __m256i add_signed_step(__m256i sum, __m256i magnitude, __m256i sign, __m256i a, __m256i scale)
+{
+    return in_register(add_word_products(sum, byte_products(magnitude, _mm256_sign_epi8(a, sign)), scale));
+}
 
-                UNROLL(2)
-                for (int h = 0; h < 2; h++) {
-#if YMM_VNNI
-                    part[r][h] = _mm256_dpbusd_avx_epi32(s == s0 ? _mm256_setzero_si256() : part[r][h], w, a[h]);
-#else
-                    __m256i signs = uses_signs(type) ? ymm_broadcast(rows[r].with_sign + at + (size_t)(s * W), W) : w;
-                    __m256i p = byte_products(w, uses_signs(type) ? _mm256_sign_epi8(a[h], signs) : a[h]);
+/* The same for signed weights of eight bits without VNNI: a word holds one step, so the sums as dwords have the registers. */
+TEMPLATE void add_signed_products(const int T, const struct ymm_row *rows, uint32_t at, const int steps, const uint8_t *x, int j,
+                                  __m256i *S)
+{
+    const int W = 64 / T;
+    __m256i s00 = S[0], s01 = S[1], s10 = S[2], s11 = S[3], s20 = S[4], s21 = S[5], s30 = S[6], s31 = S[7];
 
-                    part[r][h] = s == s0 ? p : _mm256_add_epi16(part[r][h], p);
-#endif
-                }
-            }
+    UNROLL(8)
+    for (int s = 0; s < steps; s++) {
+        const size_t from = at + (size_t)(s * W);
+        __m256i a0 = load_256(x + 64 * s), a1 = load_256(x + 64 * s + 32), magnitude, sign, scale;
+
+        magnitude = ymm_broadcast(rows[0].q + from, W);
+        sign = ymm_broadcast(rows[0].with_sign + from, W);
+        scale = _mm256_set1_epi32(rows[0].scale[j]);
+        s00 = add_signed_step(s00, magnitude, sign, a0, scale);
+        s01 = add_signed_step(s01, magnitude, sign, a1, scale);
+        magnitude = ymm_broadcast(rows[1].q + from, W);
+        sign = ymm_broadcast(rows[1].with_sign + from, W);
+        scale = _mm256_set1_epi32(rows[1].scale[j]);
+        s10 = add_signed_step(s10, magnitude, sign, a0, scale);
+        s11 = add_signed_step(s11, magnitude, sign, a1, scale);
+        magnitude = ymm_broadcast(rows[2].q + from, W);
+        sign = ymm_broadcast(rows[2].with_sign + from, W);
+        scale = _mm256_set1_epi32(rows[2].scale[j]);
+        s20 = add_signed_step(s20, magnitude, sign, a0, scale);
+        s21 = add_signed_step(s21, magnitude, sign, a1, scale);
+        magnitude = ymm_broadcast(rows[3].q + from, W);
+        sign = ymm_broadcast(rows[3].with_sign + from, W);
+        scale = _mm256_set1_epi32(rows[3].scale[j]);
+        s30 = add_signed_step(s30, magnitude, sign, a0, scale);
+        s31 = add_signed_step(s31, magnitude, sign, a1, scale);
+    }
+    S[0] = s00;
+    S[1] = s01;
+    S[2] = s10;
+    S[3] = s11;
+    S[4] = s20;
+    S[5] = s21;
+    S[6] = s30;
+    S[7] = s31;
+}
+
+/* Sub-block @j of @n values: all its runs. */
+TEMPLATE void add_sub_block(const enum tensor_type type, const int T, const struct ymm_row *rows, int j, const int n, const uint8_t *x,
+                            const __m256i *starts, __m256i *S)
+{
+    const int W = 64 / T, steps = n / W, run = YMM_VNNI || steps < word_steps(type) ? steps : word_steps(type);
+    const __m256i zero = _mm256_setzero_si256();
+
+    if (uses_signs(type)) {
+        add_signed_products(T, rows, (uint32_t)(j * n), steps, x, j, S);
+        return;
+    }
+    UNROLL(2)
+    for (int s = 0; s < steps; s += run)
+        add_products(T, rows, (uint32_t)(j * n + s * W), run, x + (size_t)s * 64, j, starts ? starts[2 * j] : zero,
+                     starts ? starts[2 * j + 1] : zero, S);
+}
+
+/* Where the words of each sub-block of 16 start, two registers each: -offset times the sum of what they will see of @act. */
+TEMPLATE void word_starts(const enum tensor_type type, const int T, const uint8_t *act, __m256i *starts)
+{
+    const __m256i ones = _mm256_set1_epi8(1), zero = _mm256_setzero_si256();
+
+    for (int j = 0; j < 16; j++) {
+        __m256i sum0 = zero, sum1 = zero;
+
+        UNROLL(4)
+        for (int s = 0; s < T / 4; s++) {
+            sum0 = _mm256_sub_epi16(sum0, byte_products(ones, load_256(act + (j * (T / 4) + s) * 64)));
+            sum1 = _mm256_sub_epi16(sum1, byte_products(ones, load_256(act + (j * (T / 4) + s) * 64 + 32)));
         }
-        UNROLL(2)
-        for (int r = 0; r < 2; r++) {
-            __m256i factor = _mm256_set1_epi32(scale[r]);
-
-            UNROLL(2)
-            for (int h = 0; h < 2; h++) {
-#if YMM_VNNI
-                sum[r][h] = _mm256_add_epi32(sum[r][h], _mm256_mullo_epi32(part[r][h], factor));
-#else
-                sum[r][h] = add_word_products(sum[r][h], part[r][h], factor);
-#endif
-            }
-        }
+        starts[2 * j] = _mm256_slli_epi16(sum0, type_offset_log2(type) < 0 ? 0 : type_offset_log2(type));
+        starts[2 * j + 1] = _mm256_slli_epi16(sum1, type_offset_log2(type) < 0 ? 0 : type_offset_log2(type));
     }
 }
 
-/* Two rows times one group, one block: sums[r * stride] += terms. */
+/* M[2 r + h] of four rows: mins, or offset * scale, times the sums of the activations. */
+TEMPLATE void add_mins(const enum tensor_type type, const int T, const struct ymm_row *rows, const uint8_t *token_sums, __m256i *M)
+{
+    const int W = 64 / T, n = 256 / (int)type_sub_values(type) / (W / 2);
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i m00 = zero, m01 = zero, m10 = zero, m11 = zero, m20 = zero, m21 = zero, m30 = zero, m31 = zero;
+
+    UNROLL(8)
+    for (int i = 0; i < n; i++) {
+        __m256i a0 = load_256(token_sums + i * 64), a1 = load_256(token_sums + i * 64 + 32), w;
+
+        w = ymm_broadcast(rows[0].min + i * (W / 2), W);
+        m00 = in_register(add_word_products(m00, a0, w));
+        m01 = in_register(add_word_products(m01, a1, w));
+        w = ymm_broadcast(rows[1].min + i * (W / 2), W);
+        m10 = in_register(add_word_products(m10, a0, w));
+        m11 = in_register(add_word_products(m11, a1, w));
+        w = ymm_broadcast(rows[2].min + i * (W / 2), W);
+        m20 = in_register(add_word_products(m20, a0, w));
+        m21 = in_register(add_word_products(m21, a1, w));
+        w = ymm_broadcast(rows[3].min + i * (W / 2), W);
+        m30 = in_register(add_word_products(m30, a0, w));
+        m31 = in_register(add_word_products(m31, a1, w));
+    }
+    M[0] = m00;
+    M[1] = m01;
+    M[2] = m10;
+    M[3] = m11;
+    M[4] = m20;
+    M[5] = m21;
+    M[6] = m30;
+    M[7] = m31;
+}
+
+/* Four rows times one group, one block: sums[r * stride] += terms. */
 TEMPLATE void ymm_multiply_256(const enum tensor_type type, const int T, const struct ymm_row *rows, const uint8_t *act,
-                               float *sums, size_t stride)
+                               const __m256i *starts, float *sums, size_t stride)
 {
     const int W = 64 / T, sub = (int)type_sub_values(type), n_sub = 256 / sub;
     const size_t d_at = T == 16 ? offsetof(struct act_lanes16_256, d) : offsetof(struct act_lanes8_256, d);
     const size_t sums32_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
     const size_t sums16_at = T == 16 ? offsetof(struct act_lanes16_256, sums16) : offsetof(struct act_lanes8_256, sums16);
-    const uint8_t *token_sums = act + (sub == 32 ? sums32_at : sums16_at);
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i S[2][2] = {{zero, zero}, {zero, zero}};
+    const bool has_mins = type_has_mins(type), has_offset = offset_log2(type) >= 0;
+    const __m256 dx0 = _mm256_load_ps((const void *)(act + d_at)), dx1 = _mm256_load_ps((const void *)(act + d_at + 32));
+    __m256i S[8], M[8];
 
-    for (int j = 0; j < n_sub; j++) {
-        const int32_t scale[2] = {rows[0].scale[j], rows[1].scale[j]};
+    UNROLL(8)
+    for (int i = 0; i < 8; i++)
+        S[i] = _mm256_setzero_si256();
+    for (int j = 0; j < n_sub; j++)
+        add_sub_block(type, T, rows, j, sub, act + (size_t)(j * sub / W) * 64, offset_in_words(type) ? starts : NULL, S);
+    if (has_mins || has_offset)
+        add_mins(type, T, rows, act + (sub == 32 ? sums32_at : sums16_at), M);
+    UNROLL(8)
+    for (int i = 0; i < 8; i++) {
+        const int r = i / 2, h = i % 2;
+        const __m256 dx = h ? dx1 : dx0;
+        float *at = sums + (size_t)r * stride + (size_t)h * 8;
+        __m256i total = has_offset ? _mm256_sub_epi32(S[i], M[i]) : S[i];
+        __m256 c = _mm256_mul_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(total, T)), _mm256_mul_ps(_mm256_set1_ps(rows[r].d), dx));
 
-        add_products(type, T, rows, (uint32_t)(j * sub), sub, act + (size_t)(j * sub / W) * 64, scale, S);
-    }
-    UNROLL(2)
-    for (int h = 0; h < 2; h++) {
-        __m256 dx = _mm256_load_ps((const void *)(act + d_at + (size_t)h * 32));
-
-        UNROLL(2)
-        for (int r = 0; r < 2; r++) {
-            const bool has_mins = type_has_mins(type), has_offset = offset_log2(type) >= 0;
-            float *at = sums + (size_t)r * stride + (size_t)h * 8;
-            __m256i M = zero;
-            __m256 c;
-
-            if (has_mins || has_offset) {
-                UNROLL(8)
-                for (int i = 0; i < n_sub / (W / 2); i++)
-                    M = add_word_products(M, load_256(token_sums + i * 64 + h * 32), ymm_broadcast(rows[r].min + i * (W / 2), W));
-            }
-            if (has_offset)
-                S[r][h] = _mm256_sub_epi32(S[r][h], M);
-            c = _mm256_mul_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(S[r][h], T)), _mm256_mul_ps(_mm256_set1_ps(rows[r].d), dx));
-            if (has_mins)
-                c = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(M, T)), _mm256_mul_ps(_mm256_set1_ps(rows[r].dmin), dx), c);
-            _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), c));
-        }
+        if (has_mins)
+            c = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(M[i], T)), _mm256_mul_ps(_mm256_set1_ps(rows[r].dmin), dx), c);
+        _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), c));
     }
 }
 
@@ -256,36 +384,33 @@ TEMPLATE void ymm_multiply_32(const enum tensor_type type, const int T, uint32_t
     const size_t block_bytes = T == 16 ? sizeof(struct act_lanes16_32) : sizeof(struct act_lanes8_32);
     const size_t sums_at = T == 16 ? offsetof(struct act_lanes16_32, sums) : offsetof(struct act_lanes8_32, sums);
     const size_t d_at = T == 16 ? offsetof(struct act_lanes16_32, d) : offsetof(struct act_lanes8_32, d);
-    const int32_t one[2] = {YMM_VNNI ? 1 : 0x10001, YMM_VNNI ? 1 : 0x10001};
 
     for (uint32_t j = 0; j < n_blocks; j++) {
         const uint8_t *block = act + j * block_bytes;
-        __m256i S[2][2], total[2];
+        __m256i S[8], total[2];
 
         UNROLL(2)
         for (int h = 0; h < 2; h++) {
             total[h] = load_256(block + sums_at + (size_t)h * 32);
-            S[0][h] = _mm256_setzero_si256();
+            S[h] = _mm256_setzero_si256();
             if (offset_log2(type) >= 0)
-                S[0][h] = _mm256_sub_epi32(S[0][h], _mm256_slli_epi32(total[h], offset_log2(type) < 0 ? 0 : offset_log2(type)));
-            S[1][h] = S[0][h];
+                S[h] = _mm256_sub_epi32(S[h], _mm256_slli_epi32(total[h], offset_log2(type) < 0 ? 0 : offset_log2(type)));
+            S[2 + h] = S[h];
+            S[4 + h] = S[h];
+            S[6 + h] = S[h];
         }
-        add_products(type, T, rows, j * 32, 32, block, one, S);
-        UNROLL(2)
-        for (int h = 0; h < 2; h++) {
+        add_sub_block(type, T, rows, (int)j, 32, block, NULL, S);
+        UNROLL(8)
+        for (int i = 0; i < 8; i++) {
+            const int r = i / 2, h = i % 2;
             __m256 dx = _mm256_load_ps((const void *)(block + d_at + (size_t)h * 32));
+            float *at = sums + (size_t)r * stride + (size_t)h * 8;
+            __m256 c = _mm256_mul_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(S[i], T)), _mm256_mul_ps(_mm256_set1_ps(rows[r].d32[j]), dx));
 
-            UNROLL(2)
-            for (int r = 0; r < 2; r++) {
-                float *at = sums + (size_t)r * stride + (size_t)h * 8;
-                __m256 c = _mm256_mul_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(S[r][h], T)),
-                                         _mm256_mul_ps(_mm256_set1_ps(rows[r].d32[j]), dx));
-
-                if (type_has_mins(type))
-                    c = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(total[h], T)),
-                                         _mm256_mul_ps(_mm256_set1_ps(rows[r].dmin32[j]), dx), c);
-                _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), c));
-            }
+            if (type_has_mins(type))
+                c = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(ymm_add_token_lanes(total[h], T)),
+                                     _mm256_mul_ps(_mm256_set1_ps(rows[r].dmin32[j]), dx), c);
+            _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), c));
         }
     }
 }
@@ -300,32 +425,33 @@ struct ymm_chunk {
     uint32_t stride;    /* floats from row to row of the sums */
 };
 
+/* One group's share of a tile: four rows at a time. */
+TEMPLATE void ymm_group(const enum tensor_type type, const int T, uint32_t n32, const struct ymm_row *tile, uint32_t n_rows,
+                        const uint8_t *act, float *sums, size_t stride)
+{
+    __m256i starts[32];
+
+    if (offset_in_words(type))
+        word_starts(type, T, act, starts);
+    for (uint32_t r = 0; r < n_rows; r += LANES_ROWS) {
+        if (type_is_256(type))
+            ymm_multiply_256(type, T, tile + r, act, starts, sums + r * stride, stride);
+        else
+            ymm_multiply_32(type, T, n32, tile + r, act, sums + r * stride, stride);
+    }
+}
+
 TEMPLATE void ymm_tile(const enum tensor_type type, const struct ymm_chunk *chunk, uint32_t b, uint32_t n32,
                        const struct ymm_row *tile, uint32_t n_rows, float *sums)
 {
     const size_t wide_bytes = type_is_256(type) ? sizeof(struct act_lanes16_256) : 8 * sizeof(struct act_lanes16_32);
     const size_t narrow_bytes = type_is_256(type) ? sizeof(struct act_lanes8_256) : 8 * sizeof(struct act_lanes8_32);
 
-    for (uint32_t v = 0; v < chunk->n_wide; v++) {
-        const uint8_t *act = chunk->act + v * chunk->group_bytes + b * wide_bytes;
-
-        for (uint32_t r = 0; r < n_rows; r += 2) {
-            if (type_is_256(type))
-                ymm_multiply_256(type, 16, tile + r, act, sums + r * chunk->stride + v * 16, chunk->stride);
-            else
-                ymm_multiply_32(type, 16, n32, tile + r, act, sums + r * chunk->stride + v * 16, chunk->stride);
-        }
-    }
-    if (chunk->has_narrow) {
-        const uint8_t *act = chunk->act + chunk->n_wide * chunk->group_bytes + b * narrow_bytes;
-
-        for (uint32_t r = 0; r < n_rows; r += 2) {
-            if (type_is_256(type))
-                ymm_multiply_256(type, 8, tile + r, act, sums + r * chunk->stride + chunk->n_wide * 16, chunk->stride);
-            else
-                ymm_multiply_32(type, 8, n32, tile + r, act, sums + r * chunk->stride + chunk->n_wide * 16, chunk->stride);
-        }
-    }
+    for (uint32_t v = 0; v < chunk->n_wide; v++)
+        ymm_group(type, 16, n32, tile, n_rows, chunk->act + v * chunk->group_bytes + b * wide_bytes, sums + v * 16, chunk->stride);
+    if (chunk->has_narrow)
+        ymm_group(type, 8, n32, tile, n_rows, chunk->act + chunk->n_wide * chunk->group_bytes + b * narrow_bytes,
+                  sums + chunk->n_wide * 16, chunk->stride);
 }
 
 TEMPLATE void ymm_panel(const enum tensor_type type, const struct linear_args *args, const struct ymm_chunk *chunk, uint32_t row,
@@ -387,7 +513,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
         for (uint32_t row0 = args->row0; row0 < args->row1; row0 += SCRATCH_PANEL_ROWS) {
             uint32_t n_rows = args->row1 - row0 < SCRATCH_PANEL_ROWS ? args->row1 - row0 : SCRATCH_PANEL_ROWS;
 
-            memset(sums, 0, (size_t)((n_rows + 1) & ~1u) * chunk.stride * sizeof(float));
+            memset(sums, 0, (size_t)((n_rows + LANES_ROWS - 1) & ~(LANES_ROWS - 1u)) * chunk.stride * sizeof(float));
             for (uint32_t b = 0; b < n_blocks; b += panel) {
                 for (uint32_t r = 0; r < n_rows; r += LANES_TILE_ROWS)
                     ymm_panel(type, args, &chunk, row0 + r, n_rows - r < LANES_TILE_ROWS ? n_rows - r : LANES_TILE_ROWS, b,

@@ -22,35 +22,73 @@ TEMPLATE __m256i spread_word(__m256i words, const int j)
     return _mm256_shuffle_epi8(words, _mm256_set1_epi16((short)(2 * j | (2 * j + 1) << 8)));
 }
 
-/* What a 256-block's dot products are scaled by: word j of a lane belongs to the lane's half of values 32 j .. 32 j + 31. */
-TEMPLATE __m256i scale_words(const enum tensor_type type, const uint8_t *p, __m128i k4)
+/* What stands before the weights of four Q4_K or Q5_K blocks. */
+struct k4_headers {
+    __m128 d, dmin;
+    __m128i scales[2], mins[2]; /* bytes: eight of an even block, eight of the odd one */
+};
+
+/* As k4_scales(), for four blocks at a time: their headers are dwords d and dmin, s0, s1, s2. */
+TEMPLATE struct k4_headers k4_headers(const uint8_t *const p[4])
+{
+    const __m128i halves = _mm_set_epi8(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0);
+    const __m128i six = _mm_set1_epi8(0x3F), four = _mm_set1_epi8(0x0F), two = _mm_set1_epi8(0x30);
+    __m128i h0 = _mm_loadu_si128((const void *)p[0]), h1 = _mm_loadu_si128((const void *)p[1]);
+    __m128i h2 = _mm_loadu_si128((const void *)p[2]), h3 = _mm_loadu_si128((const void *)p[3]);
+    __m128i low01 = _mm_unpacklo_epi32(h0, h1), low23 = _mm_unpacklo_epi32(h2, h3);
+    __m128i high01 = _mm_unpackhi_epi32(h0, h1), high23 = _mm_unpackhi_epi32(h2, h3);
+    __m128i s0 = _mm_unpackhi_epi64(low01, low23), s1 = _mm_unpacklo_epi64(high01, high23);
+    __m128i s2 = _mm_unpackhi_epi64(high01, high23);
+    __m128i scales = _mm_or_si128(_mm_and_si128(s2, four), _mm_and_si128(_mm_srli_epi32(s0, 2), two));
+    __m128i mins = _mm_or_si128(_mm_and_si128(_mm_srli_epi32(s2, 4), four), _mm_and_si128(_mm_srli_epi32(s1, 2), two));
+    __m256 d = _mm256_cvtph_ps(_mm_shuffle_epi8(_mm_unpacklo_epi64(low01, low23), halves));
+
+    s0 = _mm_and_si128(s0, six);
+    s1 = _mm_and_si128(s1, six);
+    return (struct k4_headers){
+        .d = _mm256_castps256_ps128(d),
+        .dmin = _mm256_extractf128_ps(d, 1),
+        .scales = {_mm_unpacklo_epi32(s0, scales), _mm_unpackhi_epi32(s0, scales)},
+        .mins = {_mm_unpacklo_epi32(s1, mins), _mm_unpackhi_epi32(s1, mins)},
+    };
+}
+
+/*
+ * What a 256-block's dot products are scaled by: word j of a lane belongs to the lane's half of values 32 j .. 32 j + 31.
+ * @i is the block's number in @k4.
+ */
+TEMPLATE __m256i scale_words(const enum tensor_type type, const uint8_t *p, const struct k4_headers *k4, const int i)
 {
     const __m128i even_odd = _mm_set_epi8(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
+    __m128i z;
 
     if (type_sub_values(type) == 16)
         return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(sub16_scales(type, p), even_odd));
-    return _mm256_broadcastsi128_si256(type == TENSOR_IQ4_XS ? iq4_xs_scales(p) : k4);
+    if (type == TENSOR_IQ4_XS)
+        return _mm256_broadcastsi128_si256(iq4_xs_scales(p));
+    z = k4->scales[i / 2];
+    return _mm256_cvtepu8_epi16(i % 2 ? _mm_unpackhi_epi64(z, z) : _mm_unpacklo_epi64(z, z));
 }
 
-/* One 256-block: dwords whose totals are S and M, for each token. */
-TEMPLATE void block_sums(const enum tensor_type type, const uint8_t *p, const struct act_tokens_256 *act, uint32_t b,
-                         const int n_tokens, __m256i *S, __m256i *M)
+/* One 256-block, the @i-th of four: dwords whose totals are S and M, for each token. */
+TEMPLATE void block_sums(const enum tensor_type type, const uint8_t *p, const struct k4_headers *k4, const int i,
+                         const struct act_tokens_256 *act, uint32_t b, const int n_tokens, __m256i *S, __m256i *M)
 {
     const __m256i zero = _mm256_setzero_si256();
-    __m128i k4_scale = _mm_setzero_si128(), k4_min = k4_scale;
-    __m256i scales;
+    __m256i scales = scale_words(type, p, k4, i);
 
-    if (type == TENSOR_Q4_K || type == TENSOR_Q5_K)
-        k4_scales(p, &k4_scale, &k4_min);
-    scales = scale_words(type, p, k4_scale);
     UNROLL(4)
     for (int t = 0; t < n_tokens; t++) {
         const int16_t *sums16 = act[t].sums16 + (size_t)b * 16, *sums32 = act[t].sums32 + (size_t)b * 8;
 
         S[t] = zero;
         M[t] = zero;
-        if (type == TENSOR_Q4_K || type == TENSOR_Q5_K)
-            M[t] = _mm256_zextsi128_si256(_mm_madd_epi16(k4_min, _mm_load_si128((const void *)sums32)));
+        if (type == TENSOR_Q4_K || type == TENSOR_Q5_K) {
+            __m128i mins = k4->mins[i / 2];
+
+            mins = _mm_cvtepu8_epi16(i % 2 ? _mm_unpackhi_epi64(mins, mins) : mins);
+            M[t] = _mm256_zextsi128_si256(_mm_madd_epi16(mins, _mm_load_si128((const void *)sums32)));
+        }
         if (type == TENSOR_Q2_K)
             M[t] = add_word_products(zero, _mm256_cvtepi8_epi16(q2_k_mins(p)), load_256(sums16));
         if (type == TENSOR_Q3_K || type == TENSOR_Q6_K) {
@@ -67,7 +105,8 @@ TEMPLATE void block_sums(const enum tensor_type type, const uint8_t *p, const st
         for (int t = 0; t < n_tokens; t++) {
             __m256i a = load_256(act[t].q + (size_t)b * 256 + 32 * j);
 
-            S[t] = add_word_products(S[t], type_is_wide(type) ? signed_byte_products(w, a) : byte_products(w, a), scale);
+            S[t] = in_register(
+                add_word_products(S[t], type_is_wide(type) ? signed_byte_products(w, a) : byte_products(w, a), scale));
         }
     }
 }
@@ -99,12 +138,22 @@ TEMPLATE void step_256(const enum tensor_type type, const uint8_t *const p[4], c
                        uint32_t n, const int n_tokens, float *terms, size_t token_stride)
 {
     const size_t at = type_d_offset(type);
-    __m128 d = four_halves(p, at), dmin = type_has_mins(type) ? four_halves(p, at + 2) : _mm_setzero_ps();
+    struct k4_headers k4 = {0};
+    __m128 d, dmin = _mm_setzero_ps();
     __m256i S[4][4], M[4][4];
 
+    if (type == TENSOR_Q4_K || type == TENSOR_Q5_K) {
+        k4 = k4_headers(p);
+        d = k4.d;
+        dmin = k4.dmin;
+    } else {
+        d = four_halves(p, at);
+        if (type_has_mins(type))
+            dmin = four_halves(p, at + 2);
+    }
     UNROLL(4)
     for (int k = 0; k < 4; k++)
-        block_sums(type, p[k], act, b + (uint32_t)k, n_tokens, S[k], M[k]);
+        block_sums(type, p[k], &k4, k, act, b + (uint32_t)k, n_tokens, S[k], M[k]);
     UNROLL(4)
     for (int t = 0; t < n_tokens; t++) {
         __m128 dx = _mm_loadu_ps(act[t].d + b);
