@@ -126,6 +126,19 @@ int tool_model_open(const char *path, struct tool_model *ret);
  */
 void tool_model_done(struct tool_model *m);
 
+/* Of this process, as the kernel counts it. */
+struct tool_memory {
+    uint64_t bytes_weights;      /* present of the mapped model */
+    uint64_t bytes_weights_huge; /* … mapped by 2 MiB pages */
+    uint64_t bytes_anonymous;    /* of its own: not the model's file, but keys, values and work space */
+};
+
+/**
+ * tool_memory_read() - look at /proc/self/smaps; @g: whose mappings are the weights
+ * Returns 0 or a negative errno.
+ */
+int tool_memory_read(const struct gguf *g, struct tool_memory *ret);
+
 /* More than this on stdin is refused: no text or conversation is as long. */
 #define TOOL_INPUT_BYTES_MAX (64 << 20)
 

@@ -2,7 +2,8 @@
 /*
  * resident-engine bench: speed of prefill and of decoding, beside the speed at which the same threads can read the same
  * mapping. Bandwidth drifts from minute to minute, so each repeat measures all of them, reading before and after, and
- * the medians are reported.
+ * the medians are reported. What is only known per step is told per token: bytes of weights read, the rate that makes, and
+ * its share of the plain read. With several users a step reads the weights once for all of them.
  */
 
 #include <errno.h>
@@ -231,13 +232,39 @@ static int add_number(json_object *o, const char *key, double value)
     return number ? json_object_object_add(o, key, number) : -1;
 }
 
+static int add_speeds(struct bench *b, json_object *o)
+{
+    const struct bench_args *a = b->args;
+    double read = median(b->read_gbps, a->n_repeats), decoded = median(b->decode_tps, a->n_repeats);
+    double used = decoded / a->n_users * (double)b->facts.bytes_per_token * 1e-9;
+
+    if (add_number(o, "prefill_tps", median(b->prefill_tps, a->n_repeats)) < 0 || add_number(o, "decode_tps", decoded) < 0 ||
+        json_object_object_add(o, "bytes_per_token", json_object_new_uint64(b->facts.bytes_per_token)) < 0 ||
+        add_number(o, "decode_gbps", used) < 0 || add_number(o, "read_gbps", read) < 0 ||
+        add_number(o, "bandwidth_fraction", used / read) < 0)
+        return -1;
+    return 0;
+}
+
+/* Once the steps are done: what they touched is there. A kernel that can't tell says nothing. */
+static int add_memory(struct bench *b, json_object *o)
+{
+    struct tool_memory m;
+
+    if (tool_memory_read(engine_gguf(b->engine), &m) < 0)
+        return 0;
+    if (json_object_object_add(o, "anonymous_bytes", json_object_new_uint64(m.bytes_anonymous)) < 0 ||
+        json_object_object_add(o, "kv_bytes", json_object_new_uint64(b->facts.bytes_kv)) < 0 ||
+        (m.bytes_weights > 0 &&
+         add_number(o, "huge_page_fraction", (double)m.bytes_weights_huge / (double)m.bytes_weights) < 0))
+        return -1;
+    return 0;
+}
+
 static int report(struct bench *b)
 {
     const struct bench_args *a = b->args;
     _cleanup_json_ json_object *o = json_object_new_object();
-    double prefill = median(b->prefill_tps, a->n_repeats), decoded = median(b->decode_tps, a->n_repeats);
-    double read = median(b->read_gbps, a->n_repeats);
-    double used = decoded / a->n_users * (double)b->facts.bytes_per_token * 1e-9;
     const char *name = strrchr(a->config.path, '/');
 
     if (!o || json_object_object_add(o, "model", json_object_new_string(name ? name + 1 : a->config.path)) < 0 ||
@@ -245,10 +272,8 @@ static int report(struct bench *b)
         json_object_object_add(o, "isa", json_object_new_string(b->facts.isa)) < 0 ||
         json_object_object_add(o, "threads", json_object_new_int64(b->facts.n_threads)) < 0 ||
         json_object_object_add(o, "users", json_object_new_int64(a->n_users)) < 0 ||
-        json_object_object_add(o, "depth", json_object_new_int64(a->depth)) < 0 ||
-        add_number(o, "prefill_tps", prefill) < 0 || add_number(o, "decode_tps", decoded) < 0 ||
-        json_object_object_add(o, "bytes_per_token", json_object_new_uint64(b->facts.bytes_per_token)) < 0 ||
-        add_number(o, "read_gbps", read) < 0 || add_number(o, "bandwidth_fraction", used / read) < 0)
+        json_object_object_add(o, "depth", json_object_new_int64(a->depth)) < 0 || add_speeds(b, o) < 0 ||
+        add_memory(b, o) < 0)
         return tool_fail(a->config.path, NULL, -ENOMEM);
     printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     return TOOL_OK;
