@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the kernel says about this process's memory: /proc/self/smaps, a mapping at a time. A mapping is the model's when a
- * tensor lies in it.
+ * What the kernel says about this process's memory: /proc/self/smaps, a mapping at a time. A mapping is the model's
+ * when a tensor lies in it.
  */
 
 #include <errno.h>

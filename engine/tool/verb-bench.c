@@ -2,8 +2,7 @@
 /*
  * resident-engine bench: speed of prefill and of decoding, beside the speed at which the same threads can read the same
  * mapping. Bandwidth drifts from minute to minute, so each repeat measures all of them, reading before and after, and
- * the medians are reported. What is only known per step is told per token: bytes of weights read, the rate that makes, and
- * its share of the plain read. With several users a step reads the weights once for all of them.
+ * the medians are reported. With several users a step reads the weights once for all of them.
  */
 
 #include <errno.h>
@@ -238,7 +237,8 @@ static int add_speeds(struct bench *b, json_object *o)
     double read = median(b->read_gbps, a->n_repeats), decoded = median(b->decode_tps, a->n_repeats);
     double used = decoded / a->n_users * (double)b->facts.bytes_per_token * 1e-9;
 
-    if (add_number(o, "prefill_tps", median(b->prefill_tps, a->n_repeats)) < 0 || add_number(o, "decode_tps", decoded) < 0 ||
+    if (add_number(o, "prefill_tps", median(b->prefill_tps, a->n_repeats)) < 0 ||
+        add_number(o, "decode_tps", decoded) < 0 ||
         json_object_object_add(o, "bytes_per_token", json_object_new_uint64(b->facts.bytes_per_token)) < 0 ||
         add_number(o, "decode_gbps", used) < 0 || add_number(o, "read_gbps", read) < 0 ||
         add_number(o, "bandwidth_fraction", used / read) < 0)
