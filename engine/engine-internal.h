@@ -42,7 +42,8 @@ struct engine {
     struct engine_sequence *sequences; /* [sequences_max] */
 
     /* Of the step that is being prepared, [batch_tokens_max] each. */
-    uint32_t *active;     /* sequences that have tokens in the batch */
+    uint32_t *active;     /* sequences that have tokens in the batch; n_active of them in the last step */
+    uint32_t n_active;
     uint32_t *token_runs; /* the run of each token */
     uint32_t *outputs;    /* rows that want logits; [outputs_max] */
     struct exec_run *runs;
@@ -64,6 +65,11 @@ int engine_open_graph(const struct engine_config *config, struct engine **ret, s
  * engine_stream_memory() - nanoseconds that @threads together need to read @n_bytes of memory once
  */
 uint64_t engine_stream_memory(struct threads *threads, const void *memory, uint64_t n_bytes);
+
+/**
+ * engine_window_begin() - the first position that a token at @position sees in layers of @group
+ */
+uint32_t engine_window_begin(const struct engine *e, uint32_t group, uint32_t position);
 
 /**
  * engine_profile_init() - name the operations; 0 or -ENOMEM

@@ -15,6 +15,22 @@ static struct engine_sequence *sequence_find(const struct engine *e, uint32_t se
     return &e->sequences[sequence];
 }
 
+uint32_t engine_window_begin(const struct engine *e, uint32_t group, uint32_t position)
+{
+    uint32_t window = e->graph.groups[group].window;
+
+    return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
+/* Whether everything is still there that a token behind the first @n_tokens would see. */
+static bool reaches_back(const struct engine *e, const struct engine_sequence *s, uint32_t n_tokens)
+{
+    for (uint32_t i = 0; n_tokens > 0 && i < e->graph.n_groups; i++)
+        if (s->tables[i].n_gone > engine_window_begin(e, i, n_tokens) / KV_PAGE_TOKENS)
+            return false;
+    return true;
+}
+
 int engine_sequence_open(struct engine *e, uint32_t *ret)
 {
     for (uint32_t i = 0; i < e->sequences_max; i++) {
@@ -36,6 +52,8 @@ int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tok
 
     if (!s || n_tokens > s->length)
         return -EINVAL;
+    if (!reaches_back(e, s, n_tokens))
+        return ENGINE_WINDOW_GONE;
     for (uint32_t i = 0; i < e->graph.n_groups; i++)
         page_table_truncate(&s->tables[i], e->pages[i], n_tokens);
     s->length = n_tokens;
@@ -59,14 +77,21 @@ int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uin
 
     if (!source || n_tokens > source->length)
         return -EINVAL;
+    if (!reaches_back(e, source, n_tokens))
+        return ENGINE_WINDOW_GONE;
     for (uint32_t i = 0; i < e->graph.n_groups; i++)
         if (n_tokens % KV_PAGE_TOKENS && pages_left(e->pages[i]) == 0)
             return ENGINE_KV_FULL;
     r = engine_sequence_open(e, &number);
     if (r != 0)
         return r;
-    for (uint32_t i = 0; i < e->graph.n_groups; i++)
-        page_table_fork(&e->sequences[number].tables[i], e->pages[i], &source->tables[i], n_tokens);
+    for (uint32_t i = 0; i < e->graph.n_groups; i++) {
+        struct page_table *t = &e->sequences[number].tables[i];
+
+        page_table_fork(t, e->pages[i], &source->tables[i], n_tokens);
+        /* Held by two, the pages before the window would outlive the source's interest in them. */
+        page_table_release_before(t, e->pages[i], engine_window_begin(e, i, n_tokens));
+    }
     e->sequences[number].length = n_tokens;
     *ret = number;
     return 0;
@@ -79,11 +104,24 @@ uint32_t engine_sequence_length(const struct engine *e, uint32_t sequence)
     return s ? s->length : 0;
 }
 
+uint32_t engine_sequence_reach(const struct engine *e, uint32_t sequence)
+{
+    const struct engine_sequence *s = sequence_find(e, sequence);
+    uint32_t reach = 0;
+
+    for (uint32_t i = 0; s && i < e->graph.n_groups; i++) {
+        uint32_t n = s->tables[i].n_gone ? s->tables[i].n_gone * KV_PAGE_TOKENS + e->graph.groups[i].window - 1 : 0;
+
+        reach = n > reach ? n : reach;
+    }
+    return reach;
+}
+
 uint32_t engine_sequence_pages(const struct engine *e, uint32_t sequence)
 {
     const struct engine_sequence *s = sequence_find(e, sequence);
 
-    return s ? s->tables[0].n : 0;
+    return s ? s->tables[0].n - s->tables[0].n_gone : 0;
 }
 
 uint32_t engine_pages_free(const struct engine *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One step: the batch is checked, pages are reserved, the graph runs, the sequences grow. Until the graph runs nothing
- * has changed that a refusal would have to undo, and after a cancelled run only pages have to be given back.
+ * One step: pages before windows are given back, the batch is checked, pages are reserved, the graph runs, the
+ * sequences grow. Until the graph runs nothing has changed that a refusal would have to undo, and after a cancelled run only pages have to be given back.
  */
 
 #include <errno.h>
@@ -56,6 +56,21 @@ static int batch_check(struct engine *e, const struct engine_batch *b, uint32_t 
     return 0;
 }
 
+/*
+ * What lies before the windows of all further tokens is given back: of those sequences that the last step made longer,
+ * and only now, since until now its caller could take tokens back (speculation).
+ */
+static void windows_release(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->n_active; i++) {
+        struct engine_sequence *s = &e->sequences[e->active[i]];
+
+        for (uint32_t g = 0; s->open && g < e->graph.n_groups; g++)
+            page_table_release_before(&s->tables[g], e->pages[g], engine_window_begin(e, g, s->length));
+    }
+    e->n_active = 0;
+}
+
 static int pages_reserve(struct engine *e, uint32_t n_active)
 {
     for (uint32_t g = 0; g < e->graph.n_groups; g++) {
@@ -99,6 +114,7 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
     struct exec_batch x;
     int r;
 
+    windows_release(e);
     r = batch_check(e, batch, &n_active, &n_outputs, reterr);
     if (r < 0)
         return r;
@@ -126,6 +142,7 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
     }
     for (uint32_t i = 0; i < n_active; i++)
         e->sequences[e->active[i]].length += e->sequences[e->active[i]].pending;
+    e->n_active = n_active;
     return 0;
 }
 

@@ -161,6 +161,21 @@ static int open_group(struct engine *e, uint32_t i, const struct engine_config *
     return 0;
 }
 
+/*
+ * Pages of group @i, where @n_pages hold all tokens. Layers with a window keep what it spans, in every sequence, and
+ * what one step adds to that; a sequence's window may begin and end within a page.
+ */
+static uint32_t group_pages(const struct engine *e, uint32_t i, uint32_t n_pages)
+{
+    uint64_t window = e->graph.groups[i].window, n;
+
+    if (window == 0)
+        return n_pages;
+    n = ((window + KV_PAGE_TOKENS - 3) / KV_PAGE_TOKENS + 2) * e->sequences_max +
+        e->batch_tokens_max / KV_PAGE_TOKENS;
+    return n < n_pages ? (uint32_t)n : n_pages;
+}
+
 static int open_sequences(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
     uint32_t pages_max = e->context_tokens / KV_PAGE_TOKENS + (e->context_tokens % KV_PAGE_TOKENS != 0);
@@ -177,7 +192,7 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
     if (!e->sequences)
         return -ENOMEM;
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {
-        r = open_group(e, i, c, (uint32_t)n_pages, reterr);
+        r = open_group(e, i, c, group_pages(e, i, (uint32_t)n_pages), reterr);
         if (r < 0)
             return r;
         for (uint32_t s = 0; s < e->sequences_max; s++) {

@@ -31,6 +31,7 @@ enum engine_result {
     ENGINE_FULL = 1,  /* all sequences_max sequences are open */
     ENGINE_KV_FULL,   /* too few free KV pages; nothing was computed or changed */
     ENGINE_CANCELLED, /* engine_cancel() came; the batch's tokens count as not fed */
+    ENGINE_WINDOW_GONE, /* keys that windowed layers would have to see are given back: begin anew */
 };
 
 /* Tokens per KV page: the grain in which memory for keys and values is handed out and shared. */
@@ -124,14 +125,17 @@ int engine_sequence_close(struct engine *e, uint32_t sequence);
 
 /**
  * engine_sequence_truncate() - keep only the first @n_tokens; pages behind them are given back
- * Returns 0, -EINVAL when the sequence is not open or shorter than that.
+ * Back to where the last step began always works until the next step (speculation), and to 0 always.
+ * Returns 0; ENGINE_WINDOW_GONE below engine_sequence_reach(); -EINVAL when the sequence is not open or shorter than
+ * that.
  */
 int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tokens);
 
 /**
  * engine_sequence_fork() - a new sequence that begins with the first @n_tokens of @from, without computing them again
  * Full pages are shared (and never written again), a partly used last one is copied.
- * Returns 0 and the new number in *ret, ENGINE_FULL, ENGINE_KV_FULL (no page for the copy), -EINVAL.
+ * Returns 0 and the new number in *ret, ENGINE_FULL, ENGINE_KV_FULL (no page for the copy), ENGINE_WINDOW_GONE below
+ * engine_sequence_reach(), -EINVAL.
  */
 int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uint32_t *ret);
 
@@ -139,6 +143,13 @@ int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uin
  * engine_sequence_length() - tokens fed so far; 0 for a number that is not open
  */
 uint32_t engine_sequence_length(const struct engine *e, uint32_t sequence);
+
+/**
+ * engine_sequence_reach() - the fewest tokens, other than none, that the sequence can be cut back to or forked at
+ * 0 for models without windows: any number. With windows, a layer has the keys of its window only; how far a sequence
+ * reaches back moves on with each of its steps. A cache of prefixes can share a sequence's end, but not its middle.
+ */
+uint32_t engine_sequence_reach(const struct engine *e, uint32_t sequence);
 
 /**
  * engine_sequence_pages() - KV pages that the sequence holds, shared ones included; 0 for a number that is not open

@@ -255,8 +255,11 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
 
             if (block_of_pages != i / n_kv_heads) {
                 uint32_t n_pages = (position0 + block->n_queries - 1) / KV_PAGE_TOKENS + 1;
+                uint32_t window = op->attention.window;
+                uint32_t first = window > 0 && position0 >= window ? position0 - window + 1 : 0;
 
-                for (uint32_t p = 0; p < n_pages; p++)
+                /* Those before the first query's window may be gone. */
+                for (uint32_t p = first / KV_PAGE_TOKENS; p < n_pages; p++)
                     pages[p] = layer_page(t, group, op->attention.group_layer, run->tables[group].ids[p]);
                 block_of_pages = i / n_kv_heads;
             }

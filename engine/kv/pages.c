@@ -160,7 +160,7 @@ void page_table_reserve(struct page_table *t, struct pages *p, uint32_t n_tokens
 {
     uint32_t past = pages_of(n_tokens + n_more);
 
-    assert(past <= t->n_max && n_tokens / PAGES_TOKENS <= t->n);
+    assert(past <= t->n_max && n_tokens / PAGES_TOKENS <= t->n && n_tokens / PAGES_TOKENS >= t->n_gone);
     for (uint32_t i = n_tokens / PAGES_TOKENS; i < past; i++) {
         if (i >= t->n) {
             t->ids[t->n++] = pages_take(p, /* zeroed= */ true);
@@ -173,20 +173,30 @@ void page_table_reserve(struct page_table *t, struct pages *p, uint32_t n_tokens
     }
 }
 
+void page_table_release_before(struct page_table *t, struct pages *p, uint32_t position)
+{
+    while (t->n_gone < t->n && t->n_gone < position / PAGES_TOKENS)
+        pages_release(p, t->ids[t->n_gone++]);
+}
+
 void page_table_truncate(struct page_table *t, struct pages *p, uint32_t n_tokens)
 {
     uint32_t keep = pages_of(n_tokens);
 
-    while (t->n > keep)
+    assert(keep >= t->n_gone || n_tokens == 0);
+    while (t->n > keep && t->n > t->n_gone)
         pages_release(p, t->ids[--t->n]);
+    if (n_tokens == 0)
+        t->n = t->n_gone = 0;
 }
 
 void page_table_fork(struct page_table *t, struct pages *p, const struct page_table *from, uint32_t n_tokens)
 {
     uint32_t n_full = n_tokens / PAGES_TOKENS;
 
-    assert(t->n == 0 && pages_of(n_tokens) <= t->n_max && pages_of(n_tokens) <= from->n);
-    for (uint32_t i = 0; i < n_full; i++) {
+    assert(t->n == 0 && pages_of(n_tokens) <= t->n_max && pages_of(n_tokens) <= from->n && from->n_gone <= n_full);
+    t->n_gone = from->n_gone;
+    for (uint32_t i = from->n_gone; i < n_full; i++) {
         t->ids[i] = from->ids[i];
         p->holders[t->ids[i]]++;
     }

@@ -27,8 +27,9 @@ struct pages;
 
 /* The pages of one sequence in order of position. Embedded in its sequence; ids has room for the longest one. */
 struct page_table {
-    uint32_t *ids; /* [n_max], of which n are held */
+    uint32_t *ids; /* [n_max]; those in [n_gone, n) are held */
     uint32_t n, n_max;
+    uint32_t n_gone; /* given back at the front: no query sees them any more */
 };
 
 /**
@@ -87,12 +88,18 @@ uint32_t page_table_need(const struct page_table *t, const struct pages *p, uint
 void page_table_reserve(struct page_table *t, struct pages *p, uint32_t n_tokens, uint32_t n_more);
 
 /**
+ * page_table_release_before() - give back the pages that lie wholly before position @position
+ */
+void page_table_release_before(struct page_table *t, struct pages *p, uint32_t position);
+
+/**
  * page_table_truncate() - keep the pages of the first @n_tokens positions and give the others back
+ * What page_table_release_before() gave back must lie before them, or @n_tokens be 0: the caller's promise.
  */
 void page_table_truncate(struct page_table *t, struct pages *p, uint32_t n_tokens);
 
 /**
- * page_table_fork() - fill the empty @t with the first @n_tokens positions of @from
+ * page_table_fork() - fill the empty @t with the first @n_tokens positions of @from, but for what @from has given back
  * Full pages are shared, a partly used last one is copied. The pool must have a page left if there is one.
  */
 void page_table_fork(struct page_table *t, struct pages *p, const struct page_table *from, uint32_t n_tokens);

@@ -133,6 +133,19 @@ static int feed_prompt(struct bench *b, uint32_t sequence, uint32_t n)
     return 0;
 }
 
+/* To where measuring begins; windowed layers may have given back what that takes, and are fed again. */
+static int back_to_depth(struct bench *b, uint32_t sequence)
+{
+    int r = engine_sequence_truncate(b->engine, sequence, b->args->depth);
+
+    if (r == ENGINE_WINDOW_GONE) {
+        r = engine_sequence_truncate(b->engine, sequence, 0);
+        if (r == 0)
+            return feed_prompt(b, sequence, b->args->depth);
+    }
+    return r < 0 ? tool_fail(b->args->config.path, NULL, r) : 0;
+}
+
 /* One token for each user. */
 static int decode(struct bench *b)
 {
@@ -180,9 +193,9 @@ static int measure(struct bench *b, uint32_t i)
 
     before = stream_gbps(b);
     if (a->n_prompt) {
-        r = engine_sequence_truncate(b->engine, b->sequences[0], a->depth);
-        if (r < 0)
-            return tool_fail(a->config.path, NULL, r);
+        r = back_to_depth(b, b->sequences[0]);
+        if (r != 0)
+            return r;
         start = now_ns();
         r = feed_prompt(b, b->sequences[0], a->n_prompt);
         if (r != 0)
@@ -191,9 +204,9 @@ static int measure(struct bench *b, uint32_t i)
     }
     if (a->n_decode) {
         for (uint32_t k = 0; k < a->n_users; k++) {
-            r = engine_sequence_truncate(b->engine, b->sequences[k], a->depth);
-            if (r < 0)
-                return tool_fail(a->config.path, NULL, r);
+            r = back_to_depth(b, b->sequences[k]);
+            if (r != 0)
+                return r;
         }
         start = now_ns();
         for (uint32_t k = 0; k < a->n_decode; k++) {

@@ -39,6 +39,11 @@ enum option_id {
     OPTION_ROPE_BASE,
     OPTION_ROPE_FACTOR,
     OPTION_SPARSE,
+    OPTION_EXPERTS,
+    OPTION_EXPERTS_USED,
+    OPTION_EXPERT_FF,
+    OPTION_SHARED_FF,
+    OPTION_WINDOW,
 };
 
 static const struct option options[] = {
@@ -65,6 +70,11 @@ static const struct option options[] = {
     {"rope-base", required_argument, NULL, OPTION_ROPE_BASE},
     {"rope-factor", required_argument, NULL, OPTION_ROPE_FACTOR},
     {"sparse", no_argument, NULL, OPTION_SPARSE},
+    {"experts", required_argument, NULL, OPTION_EXPERTS},
+    {"experts-used", required_argument, NULL, OPTION_EXPERTS_USED},
+    {"expert-ff", required_argument, NULL, OPTION_EXPERT_FF},
+    {"shared-ff", required_argument, NULL, OPTION_SHARED_FF},
+    {"window", required_argument, NULL, OPTION_WINDOW},
     {0},
 };
 
@@ -166,6 +176,21 @@ static void set(struct model_shape *s, uint32_t *n_parts, int option, const char
         break;
     case OPTION_ROPE_FACTOR:
         s->rope_factor = strtof(value, NULL);
+        break;
+    case OPTION_EXPERTS:
+        s->n_experts = number(value);
+        break;
+    case OPTION_EXPERTS_USED:
+        s->n_experts_used = number(value);
+        break;
+    case OPTION_EXPERT_FF:
+        s->expert_ff = number(value);
+        break;
+    case OPTION_SHARED_FF:
+        s->shared_ff = number(value);
+        break;
+    case OPTION_WINDOW:
+        s->window = number(value);
         break;
     default:
         usage();

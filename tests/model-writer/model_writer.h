@@ -111,13 +111,16 @@ int model_writer_memfd(const struct model_writer *w);
  */
 struct model_writer *model_writer_split(const struct model_writer *w, size_t part, size_t n_parts);
 
-/* A random model of the llama family. Start from model_shape_default(). */
+/* A random model. Start from model_shape_default(). */
 struct model_shape {
-    const char *architecture; /* prefix of the keys: "llama", "qwen2" … (tensors are llama's) */
+    const char *architecture; /* "llama", "qwen2" …: its keys and tensors; an unknown one gets llama's */
     const char *name;
     uint32_t n_layers, dim, ff, n_heads, n_kv_heads;
     uint32_t head_dim; /* 0: dim / n_heads */
     uint32_t n_vocab, context;
+    uint32_t n_experts, n_experts_used; /* 0: dense */
+    uint32_t expert_ff, shared_ff;      /* 0: ff, and no key */
+    uint32_t window;                    /* of the layers that have one; 0: no key */
     enum tensor_type type; /* of the matrices; rows that are no whole number of its blocks become F16 */
     enum tensor_type embedding_type, output_type, v_type, down_type; /* TENSOR_TYPE_MAX: as type */
     bool tied;             /* no output.weight */

@@ -226,10 +226,11 @@ void plain_rope(const struct plain_rope *r, double *x, uint32_t n, uint32_t n_he
     }
 }
 
-static void attend_one(const struct plain_attention *a, const double *q, const double *k, const double *v,
-                       uint32_t kv, uint32_t first, uint32_t last, double *weights, double *y)
+static void attend_one(const struct plain_attention *a, const double *q, const double *k, const double *v, uint32_t h,
+                       uint32_t first, uint32_t last, double *weights, double *y)
 {
-    double largest = -INFINITY, sum = 0;
+    uint32_t kv = h / (a->n_heads / a->n_kv_heads);
+    double largest = a->sinks ? a->sinks[h] : -INFINITY, sum = 0;
 
     for (uint32_t s = first; s <= last; s++) {
         const double *key = k + ((uint64_t)s * a->n_kv_heads + kv) * a->k_dim;
@@ -243,6 +244,8 @@ static void attend_one(const struct plain_attention *a, const double *q, const d
     }
     for (uint32_t s = first; s <= last; s++)
         sum += weights[s] = exp(weights[s] - largest);
+    if (a->sinks)
+        sum += exp(a->sinks[h] - largest);
     for (uint32_t s = first; s <= last; s++)
         for (uint32_t i = 0; i < a->v_dim; i++)
             y[i] += weights[s] / sum * v[((uint64_t)s * a->n_kv_heads + kv) * a->v_dim + i];
@@ -258,8 +261,7 @@ void plain_attend(const struct plain_attention *a, const double *q, const double
         uint32_t first = a->window && t + 1 > a->window ? t + 1 - a->window : 0;
 
         for (uint32_t h = 0; h < a->n_heads; h++)
-            attend_one(a, q + ((uint64_t)t * a->n_heads + h) * a->k_dim, k, v,
-                       h / (a->n_heads / a->n_kv_heads), first, t, weights,
+            attend_one(a, q + ((uint64_t)t * a->n_heads + h) * a->k_dim, k, v, h, first, t, weights,
                        y + ((uint64_t)t * a->n_heads + h) * a->v_dim);
     }
 }

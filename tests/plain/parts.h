@@ -83,6 +83,7 @@ struct plain_attention {
     double scale;
     double softcap;  /* 0: none; else scores become softcap * tanh(score / softcap) */
     uint32_t window; /* 0: none; else a position sees itself and the window - 1 before it */
+    const double *sinks; /* [n_heads] a score of each head that has no key and no value; NULL: none */
 };
 
 /**
