@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One step: pages before windows are given back, the batch is checked, pages are reserved, the graph runs, the
- * sequences grow. Until the graph runs nothing has changed that a refusal would have to undo, and after a cancelled run only pages have to be given back.
+ * sequences grow. Until the graph runs nothing has changed that a refusal would have to undo, and after a
+ * cancelled run only pages have to be given back.
  */
 
 #include <errno.h>

@@ -194,6 +194,8 @@ void page_table_fork(struct page_table *t, struct pages *p, const struct page_ta
 {
     uint32_t n_full = n_tokens / PAGES_TOKENS;
 
+    if (n_tokens == 0)
+        return;
     assert(t->n == 0 && pages_of(n_tokens) <= t->n_max && pages_of(n_tokens) <= from->n && from->n_gone <= n_full);
     t->n_gone = from->n_gone;
     for (uint32_t i = from->n_gone; i < n_full; i++) {

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -25,11 +27,30 @@ struct engine_config models_config(void)
     };
 }
 
-static int open_writer(struct model_writer *w, struct engine_config config, struct engine **ret, struct fault *reterr)
+/* The integer behind the key's name and type; there has to be one. */
+static void patch(uint8_t *bytes, size_t n, const char *key, uint32_t value)
 {
-    int fd = model_writer_memfd(w), r;
+    uint8_t *at = memmem(bytes, n, key, strlen(key));
 
+    assert_non_null(at);
+    memcpy(at + strlen(key) + sizeof(uint32_t), &value, sizeof(value));
+}
+
+static int open_shape(const struct model_shape *shape, struct engine_config config, const char *key, uint32_t value,
+                      struct engine **ret, struct fault *reterr)
+{
+    struct model_writer *w = model_writer_new();
+    int fd = memfd_create("model", MFD_CLOEXEC), r;
+    uint8_t *bytes;
+    size_t n;
+
+    model_writer_llama(w, shape);
+    bytes = model_writer_bytes(w, &n);
     model_writer_free(w);
+    if (key)
+        patch(bytes, n, key, value);
+    assert_true(fd >= 0 && write(fd, bytes, n) == (ssize_t)n);
+    free(bytes);
     config.fds = &fd;
     config.n_fds = 1;
     r = engine_open(&config, ret, reterr);
@@ -39,28 +60,27 @@ static int open_writer(struct model_writer *w, struct engine_config config, stru
 
 struct engine *models_open(const struct model_shape *shape, const struct engine_config *config)
 {
-    struct model_writer *w = model_writer_new();
     struct engine *e = NULL;
     struct fault fault;
     char text[512];
 
     fault_init(&fault, FAULT_NONE, NULL);
-    model_writer_llama(w, shape);
-    if (open_writer(w, *config, &e, &fault) < 0)
+    if (open_shape(shape, *config, NULL, 0, &e, &fault) < 0)
         fail_msg("%s: %s", shape->architecture, fault_describe(&fault, text, sizeof(text)));
     return e;
 }
 
-const char *models_refused(struct model_writer *w, char *buffer, size_t size)
+const char *models_refused(const struct model_shape *shape, const char *key, uint32_t value, char *buffer,
+                           size_t size)
 {
     struct engine_config config = models_config();
     struct engine *e = NULL;
     struct fault fault;
 
     fault_init(&fault, FAULT_NONE, NULL);
-    if (open_writer(w, config, &e, &fault) >= 0) {
+    if (open_shape(shape, config, key, value, &e, &fault) >= 0) {
         engine_free(e);
-        fail_msg("the model was not refused");
+        fail_msg("%s: the model was not refused", shape->architecture);
     }
     snprintf(buffer, size, "%s", fault.reason);
     return buffer;

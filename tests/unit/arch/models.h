@@ -19,10 +19,12 @@ struct engine_config models_config(void);
 struct engine *models_open(const struct model_shape *shape, const struct engine_config *config);
 
 /**
- * models_refused() - the reason why the model in @w, which is freed, can't be opened; in @buffer, which is returned
- * Fails the test if it can.
+ * models_refused() - the reason why a random model of @shape can't be opened
+ * @key:   of an integer that is changed to @value in the file; NULL: none is
+ * Fails the test if it can be opened. Returns @buffer.
  */
-const char *models_refused(struct model_writer *w, char *buffer, size_t size);
+const char *models_refused(const struct model_shape *shape, const char *key, uint32_t value, char *buffer,
+                           size_t size);
 
 /**
  * models_feed() - one step: @n tokens into @sequence, logits of the last @n_logits of them

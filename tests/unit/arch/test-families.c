@@ -32,7 +32,7 @@ static const struct family families[] = {
     {"qwen2", 2, 0, 0, 0, 0, 0, 0, "yarn"},
     {"qwen2moe", 2, 0, 7, 3, 96, 160, 0, NULL},
     {"qwen3", 2, 48, 0, 0, 0, 0, 0, NULL},
-    {"qwen3moe", 2, 48, 9, 4, 64, 0, 0, NULL},
+    {"qwen3moe", 2, 48, 9, 4, 256, 0, 0, NULL},
     {"gemma", 2, 64, 0, 0, 0, 0, 0, NULL},
     {"gemma2", 3, 64, 0, 0, 0, 0, 11, NULL},
     {"gemma3", 6, 32, 0, 0, 0, 0, 11, "linear"},
