@@ -17,7 +17,7 @@ static bool leaves_before(const struct budget_holder *a, const struct budget_hol
     return a->used_us < b->used_us;
 }
 
-static struct budget_holder *first_to_leave(struct budget_holder *holders, size_t n_holders)
+struct budget_holder *budget_first_to_leave(struct budget_holder *holders, size_t n_holders)
 {
     struct budget_holder *first = NULL;
 
@@ -51,7 +51,7 @@ int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *hol
         return 0;
     /* All who may leave together are enough, so there is always one more. */
     while (held - leaving > budget || needed > budget - (held - leaving)) {
-        struct budget_holder *first = first_to_leave(holders, n_holders);
+        struct budget_holder *first = budget_first_to_leave(holders, n_holders);
 
         first->leaves = true;
         leaving += first->bytes;

@@ -32,6 +32,11 @@ int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *hol
                      uint64_t *ret_available);
 
 /**
+ * budget_first_to_leave() - who would be chosen next; NULL: nobody may leave
+ */
+struct budget_holder *budget_first_to_leave(struct budget_holder *holders, size_t n_holders);
+
+/**
  * budget_total_ram() - the machine's memory, or the limit of this process' memory cgroup where that is less
  */
 uint64_t budget_total_ram(void);

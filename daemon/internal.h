@@ -33,6 +33,8 @@ struct manager {
     char **policy_paths; /* [n_policy_paths] */
     size_t n_policy_paths;
     char *worker_path;
+    char *pressure_path; /* NULL: the kernel says nothing of it */
+    bool under_pressure;  /* at the last tick: caches were given back */
     uid_t own_uid;
     uint32_t n_cores;
     uint64_t ram_total_bytes;
@@ -219,16 +221,10 @@ const char *model_reason(const struct model *model);
 
 /* ---- model-wait.c ---- */
 
-/* Tells those who wait for the model how far it is. */
+/* Those who wait: told how far it is, answered from the loop when it is over, moved to another model, or forgotten. */
 void model_tell_progress(struct model *model);
-
-/* From the loop: answers those whose wait is over. */
 void model_settle_waits(struct model *model);
-
-/* Those who wait for @from wait for @to from now on. */
 void model_move_waits(struct model *from, struct model *to);
-
-/* The model goes: nobody is answered any more. */
 void model_abandon_waits(struct model *model);
 
 /* Adds somebody who waits for the model to be ready (or absent); answered from the loop. */
@@ -281,6 +277,17 @@ void manager_model_changed(struct manager *m);
 /* Room for @needed bytes for @model; unloads others. 0; BUDGET_LATER: model_ask_for_room() comes again when some are
  * gone; BUDGET_TOO_SMALL or -ENOMEM and the fault. */
 int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr);
+
+/* ---- manager-room.c ---- */
+
+/* The event source that serves those that wait for room. */
+int manager_watch_room(struct manager *m);
+
+/* Where memory pressure is read; @path: NULL to find it. Returns 0 or -ENOMEM. */
+int manager_find_pressure(struct manager *m, const char *path);
+
+/* At each tick: gives back caches, then idle models, where the kernel says that memory is short. */
+void manager_look_at_pressure(struct manager *m);
 
 /* What the policy gives to all models together, on this machine. */
 uint64_t manager_ram_budget(const struct manager *m);

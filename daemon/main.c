@@ -20,7 +20,7 @@ enum { EXIT_USAGE = 2 };
 struct arguments {
     const char **policies; /* [n_policies] */
     size_t n_policies;
-    const char *socket, *state, *worker;
+    const char *socket, *state, *worker, *pressure;
     int level;
     bool done; /* --help or --version was answered */
 };
@@ -36,6 +36,7 @@ static void help(void)
            "  --socket PATH       where clients connect (%s)\n"
            "  --state DIR         what is kept between runs\n"
            "  --worker PATH       the resident-worker to start\n"
+           "  --pressure FILE     in the kernel's format of memory pressure, instead of the kernel's own\n"
            "  --log-level LEVEL   err, warning, notice, info or debug\n"
            "  --version, --help\n",
            LISTENER_PATH_DEFAULT);
@@ -43,10 +44,11 @@ static void help(void)
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-    enum { POLICY = 256, SOCKET, STATE, WORKER, LEVEL, VERSION, HELP };
+    enum { POLICY = 256, SOCKET, STATE, WORKER, PRESSURE, LEVEL, VERSION, HELP };
     static const struct option options[] = {
         {"policy", required_argument, NULL, POLICY},   {"socket", required_argument, NULL, SOCKET},
         {"state", required_argument, NULL, STATE},     {"worker", required_argument, NULL, WORKER},
+        {"pressure", required_argument, NULL, PRESSURE},
         {"log-level", required_argument, NULL, LEVEL}, {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, HELP},             {NULL, 0, NULL, 0},
     };
@@ -69,6 +71,9 @@ static int parse(int argc, char **argv, struct arguments *a)
             break;
         case WORKER:
             a->worker = optarg;
+            break;
+        case PRESSURE:
+            a->pressure = optarg;
             break;
         case LEVEL:
             a->level = log_level_from_name(optarg);
@@ -104,6 +109,7 @@ static int run(const struct arguments *a, const struct log *log)
         .n_policy_paths = a->n_policies,
         .state_dir = a->state,
         .worker_path = a->worker,
+        .pressure_path = a->pressure,
         .log = log,
     };
     const struct listener_options where = {.path = a->socket, .fd = -EBADF};

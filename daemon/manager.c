@@ -96,87 +96,6 @@ void manager_share_cores(struct manager *m)
     }
 }
 
-/* ---- the budget ---- */
-
-uint64_t manager_ram_budget(const struct manager *m)
-{
-    uint64_t reserve = policy_size_of(&m->policy->ram_reserve, m->ram_total_bytes);
-    uint64_t budget = policy_size_of(&m->policy->ram_budget, m->ram_total_bytes);
-    uint64_t left = m->ram_total_bytes > reserve ? m->ram_total_bytes - reserve : 0;
-
-    return budget < left ? budget : left;
-}
-
-int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr)
-{
-    struct budget_holder *holders;
-    struct list *at, *after;
-    uint64_t available = 0;
-    size_t n = 0;
-    int r;
-
-    list_foreach (at, after, &m->models)
-        n++;
-    holders = calloc(n, sizeof(*holders));
-    if (!holders) {
-        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
-        return -ENOMEM;
-    }
-    n = 0;
-    list_foreach (at, after, &m->models) {
-        const struct model *other = list_entry(at, struct model, entry);
-
-        holders[n++] = (struct budget_holder){
-            .bytes = other == model ? 0 : other->granted_bytes,
-            .is_leaving = other->state == MODEL_DRAINING,
-            .may_leave = other != model && other != model->predecessor && !model_is_pinned(other) &&
-                         other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
-            .priority = other->rules->priority,
-            .used_us = other->used_us,
-        };
-    }
-    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &available);
-    if (r == BUDGET_TOO_SMALL) {
-        fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram",
-                  "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, needed, available);
-        reterr->used = (int64_t)needed;
-        reterr->limit = (int64_t)available;
-        model_suggest(model, available, reterr);
-    }
-    n = 0;
-    list_foreach (at, after, &m->models) {
-        struct model *other = list_entry(at, struct model, entry);
-
-        if (holders[n].leaves) {
-            log_line(m->log, LOG_INFO, &(struct log_fields){.model = other->rules->name},
-                     "model %s leaves to make room for %s", other->rules->name, model->rules->name);
-            model_unload(other);
-        }
-        n++;
-    }
-    free(holders);
-    return r;
-}
-
-static int on_room(sd_event_source *s, void *userdata)
-{
-    struct manager *m = userdata;
-    struct list *at, *after;
-
-    list_foreach (at, after, &m->models) {
-        struct model *model = list_entry(at, struct model, entry);
-
-        if (model->waits_for_room)
-            model_ask_for_room(model);
-    }
-    return 0;
-}
-
-void manager_room_came(struct manager *m)
-{
-    sd_event_source_set_enabled(m->room, SD_EVENT_ONESHOT);
-}
-
 /* ---- systemd ---- */
 
 static bool pinned_are_settled(const struct manager *m)
@@ -450,6 +369,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
         requests_tell_waiting(m, NULL);
         requests_pump(m);
     }
+    manager_look_at_pressure(m);
     r = sd_event_source_set_time(s, now + TICK_US);
     return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
@@ -536,7 +456,7 @@ static int watch(struct manager *m)
     if (r >= 0)
         r = sd_event_add_defer(m->event, &m->pump, on_pump, m);
     if (r >= 0)
-        r = sd_event_add_defer(m->event, &m->room, on_room, m);
+        r = manager_watch_room(m);
     if (r >= 0)
         r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 0, on_tick, m);
     if (r >= 0)
@@ -588,7 +508,9 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     }
     if (r < 0)
         return r;
-    r = sd_event_default(&m->event);
+    r = manager_find_pressure(m, options->pressure_path);
+    if (r >= 0)
+        r = sd_event_default(&m->event);
     if (r >= 0)
         r = accounts_new(&m->accounts);
     if (r >= 0)
@@ -631,6 +553,7 @@ struct manager *manager_free(struct manager *m)
         free(m->policy_paths[i]);
     free(m->policy_paths);
     free(m->worker_path);
+    free(m->pressure_path);
     free(m);
     return NULL;
 }

@@ -28,6 +28,7 @@ struct manager_options {
     const char *const *policy_paths; /* [n_policy_paths] none: the system places */
     size_t n_policy_paths;
     const char *state_dir;   /* may be NULL */
+    const char *pressure_path; /* NULL: the kernel's, of this process' cgroup or of the machine */
     const char *worker_path; /* NULL: beside the daemon's binary, else libexecdir */
     const struct log *log;   /* borrowed for the manager's life */
 };

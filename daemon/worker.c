@@ -357,6 +357,14 @@ void worker_threads(struct worker *w, uint32_t n_threads)
         mark_broken(w, "out of memory");
 }
 
+void worker_trim(struct worker *w, uint64_t bytes)
+{
+    const struct packet_trim packet = {.bytes = bytes};
+
+    if (w->greeted && !w->draining && send_packet(w, PACKET_TRIM, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
 void worker_drain(struct worker *w)
 {
     const struct packet_drain packet = {.deadline_ns = 0};

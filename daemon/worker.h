@@ -128,6 +128,11 @@ void worker_pause(struct worker *w, uint64_t request, bool pause);
 void worker_threads(struct worker *w, uint32_t n_threads);
 
 /**
+ * worker_trim() - give back up to @bytes of what is only cached
+ */
+void worker_trim(struct worker *w, uint64_t bytes);
+
+/**
  * worker_drain() - finish what runs, then end; gone follows with expected
  */
 void worker_drain(struct worker *w);

@@ -134,7 +134,7 @@ def run_as(uid, function, gid=None):
 class Daemon:
     """A residentd with its own policy, socket and log; ended at the latest by the with statement."""
 
-    def __init__(self, policy, worker=None, uid=None, memlock=None, files=None):
+    def __init__(self, policy, worker=None, uid=None, memlock=None, files=None, arguments=()):
         self.dir = tempfile.mkdtemp(prefix="residentd-e2e.")
         os.chmod(self.dir, 0o755)
         self.socket = os.path.join(self.dir, "io.residentd")
@@ -143,6 +143,7 @@ class Daemon:
         self.worker = worker or FAKE_WORKER
         self.uid, self.memlock = uid, memlock
         self.process = None
+        self.arguments = [a.replace("@DIR@", self.dir) for a in arguments]
         for name, content in (files or {}).items():
             self.put(name, content)
         self.write_policy(policy)
@@ -167,7 +168,7 @@ class Daemon:
 
     def start(self, expect=None):
         command = [RESIDENTD, "--policy", self.policy_path, "--socket", self.socket, "--worker", self.worker,
-                   "--state", self.dir, "--log-level", "debug"]
+                   "--state", self.dir, "--log-level", "debug", *self.arguments]
 
         def become():
             if self.memlock is not None:

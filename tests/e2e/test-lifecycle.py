@@ -165,6 +165,30 @@ def many_models_stay_within_the_budget():
         wait_for(lambda: not children(d.process.pid), "their workers to end")
 
 
+def memory_pressure_gives_back_caches_then_idle_models():
+    def pressure(d, percent):
+        d.put("new", f"some avg10={percent} avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00\n".encode())
+        os.rename(d.dir + "/new", d.dir + "/pressure")
+    p = {"models": {name: {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": when}, "priority": priority}
+                    for name, when, priority in (("pinned", "always", 0), ("low", "on-demand", 1), ("high", "on-demand", 2))}}
+    with Daemon(p, files={"m.gguf": b"x" * 100000, "pressure": b"some avg10=0.00 avg60=0.00\n"},
+                arguments=["--pressure", "@DIR@/pressure"]) as d, d.client() as c:
+        d.wait_state("ready", "pinned")
+        for name in ("high", "low"):
+            c.complete("hello", model=name)
+        pressure(d, "12.00")
+        wait_for(lambda: "memory pressure is at 12%" in d.log(), "caches to be given back")
+        time.sleep(2.5)
+        assert d.status("low")["state"] == d.status("high")["state"] == "ready"
+        pressure(d, "35.00")
+        wait_for(lambda: d.status("low")["state"] == "absent", "the least important idle model to leave")
+        wait_for(lambda: d.status("high")["state"] == "absent", "the next one to leave")
+        assert d.status("pinned")["state"] == "ready"
+        assert d.log().index("model low leaves") < d.log().index("model high leaves")
+        pressure(d, "0.00")
+        assert c.complete("hello", model="low")[0] == "hello"
+
+
 def sigterm_lets_running_answers_finish():
     with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
                 files={"m.gguf": b"x" * 100000}) as d, d.client() as c, d.client() as late:
@@ -201,6 +225,7 @@ main([
     load_and_unload_leak_nothing,
     killed_workers_lose_only_their_own_requests,
     many_models_stay_within_the_budget,
+    memory_pressure_gives_back_caches_then_idle_models,
     sigterm_lets_running_answers_finish,
     worker_that_is_stuck_is_replaced,
 ])

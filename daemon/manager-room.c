@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who may be in memory: the budget over all models, who leaves for another, those that wait for room, and what follows
+ * from the kernel's memory pressure. The choices themselves are budget.c's.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/budget.h"
+#include "daemon/internal.h"
+#include "daemon/pressure.h"
+
+uint64_t manager_ram_budget(const struct manager *m)
+{
+    uint64_t reserve = policy_size_of(&m->policy->ram_reserve, m->ram_total_bytes);
+    uint64_t budget = policy_size_of(&m->policy->ram_budget, m->ram_total_bytes);
+    uint64_t left = m->ram_total_bytes > reserve ? m->ram_total_bytes - reserve : 0;
+
+    return budget < left ? budget : left;
+}
+
+/* What every model holds, in the order of m->models. @model: the one that asks; may be NULL. */
+static int list_holders(struct manager *m, const struct model *model, struct budget_holder **ret, size_t *ret_n)
+{
+    struct budget_holder *holders;
+    struct list *at, *after;
+    size_t n = 0;
+
+    list_foreach (at, after, &m->models)
+        n++;
+    holders = calloc(n ? n : 1, sizeof(*holders));
+    if (!holders)
+        return -ENOMEM;
+    n = 0;
+    list_foreach (at, after, &m->models) {
+        const struct model *other = list_entry(at, struct model, entry);
+
+        holders[n++] = (struct budget_holder){
+            .bytes = other == model ? 0 : other->granted_bytes,
+            .is_leaving = other->state == MODEL_DRAINING,
+            .may_leave = other != model && (!model || other != model->predecessor) && !model_is_pinned(other) &&
+                         other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
+            .priority = other->rules->priority,
+            .used_us = other->used_us,
+        };
+    }
+    *ret = holders;
+    *ret_n = n;
+    return 0;
+}
+
+/* Those that were chosen go. */
+static void let_leave(struct manager *m, const struct budget_holder *holders, const char *why)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->models) {
+        struct model *other = list_entry(at, struct model, entry);
+
+        if (!(holders++)->leaves)
+            continue;
+        log_line(m->log, LOG_INFO, &(struct log_fields){.model = other->rules->name}, "model %s leaves: %s",
+                 other->rules->name, why);
+        model_unload(other);
+    }
+}
+
+int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr)
+{
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    uint64_t available = 0;
+    size_t n = 0;
+    int r;
+
+    r = list_holders(m, model, &holders, &n);
+    if (r < 0) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
+        return r;
+    }
+    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &available);
+    if (r == BUDGET_TOO_SMALL) {
+        fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram",
+                  "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, needed, available);
+        reterr->used = (int64_t)needed;
+        reterr->limit = (int64_t)available;
+        model_suggest(model, available, reterr);
+    }
+    let_leave(m, holders, "another one needs its room");
+    return r;
+}
+
+/* ---- memory pressure ---- */
+
+int manager_find_pressure(struct manager *m, const char *path)
+{
+    int r;
+
+    if (path) {
+        m->pressure_path = strdup(path);
+        return m->pressure_path ? 0 : -ENOMEM;
+    }
+    r = pressure_path(&m->pressure_path);
+    return r == -ENOENT ? 0 : r;
+}
+
+static void trim_caches(struct manager *m, double percent)
+{
+    struct list *at, *after;
+
+    log_line(m->log, LOG_NOTICE, NULL, "memory pressure is at %.0f%%: caches are given back", percent);
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        if (model->worker && model->state == MODEL_READY)
+            worker_trim(model->worker, UINT64_MAX);
+    }
+}
+
+static void unload_one(struct manager *m)
+{
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    struct budget_holder *first;
+    size_t n = 0;
+
+    if (list_holders(m, NULL, &holders, &n) < 0)
+        return;
+    first = budget_first_to_leave(holders, n);
+    if (!first)
+        return;
+    first->leaves = true;
+    let_leave(m, holders, "memory is short on this machine");
+}
+
+/* Caches first; idle models only where that did not help, one a tick. */
+void manager_look_at_pressure(struct manager *m)
+{
+    bool was = m->under_pressure;
+    double percent;
+
+    if (!m->pressure_path || m->stopping || pressure_read(m->pressure_path, &percent) < 0)
+        return;
+    m->under_pressure = percent >= PRESSURE_TRIM;
+    if (m->under_pressure && !was)
+        trim_caches(m, percent);
+    else if (was && percent >= PRESSURE_UNLOAD)
+        unload_one(m);
+}
+
+/* ---- those that wait for room ---- */
+
+static int on_room(sd_event_source *s, void *userdata)
+{
+    struct manager *m = userdata;
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        if (model->waits_for_room)
+            model_ask_for_room(model);
+    }
+    return 0;
+}
+
+void manager_room_came(struct manager *m)
+{
+    sd_event_source_set_enabled(m->room, SD_EVENT_ONESHOT);
+}
+
+int manager_watch_room(struct manager *m)
+{
+    return sd_event_add_defer(m->event, &m->room, on_room, m);
+}
