@@ -162,7 +162,6 @@ void model_handle(struct model *model, enum model_event event);
 /* It can't be loaded; @fault need not name the model. */
 void model_fail(struct model *model, const struct fault *fault);
 void model_fail_errno(struct model *model, const char *what, int error);
-
 /* From the loop soon: answers to those who wait, and whether it has to come back or to go for good. */
 void model_kick(struct model *model);
 
@@ -206,7 +205,7 @@ void model_measure(struct model *model);
 /* Loads it if there is room; else it waits for others to leave, or fails. */
 void model_ask_for_room(struct model *model);
 
-/* What would fit into @available, into @fault. */
+/* What would fit into @available. */
 void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
 
 /* ---- model-facts.c ---- */
