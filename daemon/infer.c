@@ -88,7 +88,7 @@ static json_object *progress_to_json(const struct infer *f)
     return TAKE_PTR(o);
 }
 
-static json_object *usage_to_json(const struct request_usage *u)
+json_object *infer_usage(const struct request_usage *u)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
@@ -256,7 +256,7 @@ static json_object *result_to_json(struct infer *f, const struct request_result 
         o = piece_to_json(f, f->text ? f->text : "", f->n_text, /* done= */ true, f->extra);
     }
     if (!o || !add_text_if(o, "finish", result->finish) ||
-        !add_take(o, "usage", usage_to_json(&result->usage)))
+        !add_take(o, "usage", infer_usage(&result->usage)))
         return NULL;
     return TAKE_PTR(o);
 }

@@ -3,16 +3,22 @@
 
 /*
  * What Complete and Chat have in common: parameters whose ranges the interface can't express, and an answer that
- * comes in pieces.
+ * comes in pieces. Parts of it serve Embed, Tokenize and Detokenize too.
  */
 
 #include "daemon/call.h"
+#include "daemon/request.h"
 
 /**
  * infer_check() - ranges of the sampling and scheduling parameters of a call
  * Returns 0 or CALL_REFUSED with an InvalidParameter.
  */
 int infer_check(json_object *parameters, struct fault *reterr_fault);
+
+/**
+ * infer_usage() - the interface's Usage; NULL when memory is short
+ */
+struct json_object *infer_usage(const struct request_usage *usage);
 
 /**
  * infer_check_ids() - whether @ids is an array of numbers that can be tokens; absent (NULL) is fine

@@ -19,6 +19,7 @@ static const struct method rows[] = {
     {"io.residentd.Inference.ListModels", METHOD_ANYONE, method_list_models, .quiet = true},
     {"io.residentd.Inference.Complete", METHOD_ANYONE, method_complete},
     {"io.residentd.Inference.Chat", METHOD_ANYONE, method_chat},
+    {"io.residentd.Inference.Embed", METHOD_ANYONE, method_embed},
     {"io.residentd.Inference.Tokenize", METHOD_ANYONE, method_tokenize},
     {"io.residentd.Inference.Detokenize", METHOD_ANYONE, method_detokenize},
     {"io.residentd.Models.Load", METHOD_ADMINS, method_load},

@@ -50,6 +50,7 @@ int method_get_interface_description(struct call *call, struct fault *reterr_fau
 int method_list_models(struct call *call, struct fault *reterr_fault);
 int method_complete(struct call *call, struct fault *reterr_fault);
 int method_chat(struct call *call, struct fault *reterr_fault);
+int method_embed(struct call *call, struct fault *reterr_fault);
 int method_tokenize(struct call *call, struct fault *reterr_fault);
 int method_detokenize(struct call *call, struct fault *reterr_fault);
 int method_load(struct call *call, struct fault *reterr_fault);

@@ -188,7 +188,7 @@ struct step_piece {
 enum done_finish { DONE_STOP, DONE_LENGTH, DONE_TOOL_CALLS, DONE_CANCELLED, DONE_DEADLINE, DONE_FINISH_MAX };
 
 /* DONE; blob: JSON object or nothing ({"tokens": […]} for SUBMIT_TOKENIZE, {"text", "bytes"} for
- * SUBMIT_DETOKENIZE) */
+ * SUBMIT_DETOKENIZE, {"embeddings": [{"values": […]}, …]} for SUBMIT_EMBED) */
 struct packet_done {
     uint64_t request;
     uint32_t finish; /* enum done_finish */

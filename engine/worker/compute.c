@@ -22,6 +22,7 @@
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/clock.h"
+#include "engine/worker/embed.h"
 #include "engine/worker/emit.h"
 #include "engine/worker/facts.h"
 #include "engine/worker/intake.h"
@@ -157,20 +158,34 @@ static void take_out(struct compute *c, struct work *w, uint64_t now_ns)
 
 static void end_done(struct compute *c, struct work *w, enum done_finish finish, uint64_t now_ns)
 {
+    const struct embedding *e = w->embedding;
     uint64_t started_ns = w->batch.started ? w->batch.started_ns : now_ns;
     uint64_t first_ns = w->first_ns > 0 ? w->first_ns : now_ns;
-    const struct packet_done done = {
+    _cleanup_free_ char *vectors = NULL;
+    struct packet_done done = {
         .request = w->id,
         .finish = (uint32_t)finish,
-        .prompt_tokens = w->n_prompt,
+        .prompt_tokens = e ? e->ends[e->n_inputs - 1] : w->n_prompt,
         .output_tokens = w->n_output,
         .queue_ns = started_ns > w->received_ns ? started_ns - w->received_ns : 0,
         .prefill_ns = first_ns > started_ns ? first_ns - started_ns : 0,
         .decode_ns = now_ns - first_ns,
     };
 
-    if (emit_request_done(c->link, w->epoch, &done, NULL) < 0)
+    if (e && e->started_ns > 0) {
+        /* The batch knows the last text's beginning only. */
+        done.queue_ns = e->started_ns > w->received_ns ? e->started_ns - w->received_ns : 0;
+        done.prefill_ns = first_ns - e->started_ns;
+    }
+    if (e && finish == DONE_STOP) {
+        size_t n;
+
+        vectors = embed_reply(e, &n);
+        if (!vectors || emit_request_done_text(c->link, w->epoch, &done, vectors, n) < 0)
+            out_of_memory(c);
+    } else if (emit_request_done(c->link, w->epoch, &done, NULL) < 0) {
         out_of_memory(c);
+    }
     take_out(c, w, now_ns);
 }
 
@@ -291,7 +306,7 @@ static int tell_loaded(struct compute *c)
     const char *text;
 
     if (facts_to_json(&m->facts, m->config.sequences, m->tokenizer ? tokenizer_kind(m->tokenizer) : NULL,
-                      m->chat_template != NULL, &o) < 0)
+                      m->chat_template != NULL, m->tokenizer && m->pooling != EMBED_RANK, &o) < 0)
         return -ENOMEM;
     text = json_text(o);
     if (!text || link_set_facts(c->link, text, strlen(text)) < 0)
@@ -528,7 +543,7 @@ static void deadlines(struct compute *c, uint64_t now_ns)
 }
 
 /* Fills the arrays of the batch. Returns false when the engine has no sequence for one of them. */
-static bool gather(struct compute *c, const struct batch_plan *plan)
+static bool gather(struct compute *c, const struct batch_plan *plan, struct engine_batch *batch)
 {
     uint32_t n = 0;
 
@@ -542,12 +557,13 @@ static bool gather(struct compute *c, const struct batch_plan *plan)
             w->has_sequence = true;
         }
         for (uint32_t k = 0; k < s->n_tokens; k++, n++) {
-            c->tokens[n] = w->tokens[w->batch.n_fed + k];
+            c->tokens[n] = w->tokens[w->first + w->batch.n_fed + k];
             c->sequences[n] = w->sequence;
             c->positions[n] = w->batch.n_fed + k;
             c->wants_logits[n] = 0;
         }
-        c->wants_logits[n - 1] = s->wants_logits;
+        c->wants_logits[n - 1] = s->wants_logits && !w->embedding;
+        batch->wants_embeddings |= w->embedding != NULL;
     }
     return true;
 }
@@ -562,7 +578,7 @@ static void tell_costs(struct compute *c, const struct batch_plan *plan, uint64_
             .n_pages = (uint32_t)w->batch.item.tenant->n_pages,
             .cost_ns = (uint64_t)((double)duration_ns * s->n_tokens / plan->n_tokens),
             .n_prompt = w->batch.n_fed < w->n_prompt ? s->n_tokens : 0,
-            .n_output = s->wants_logits,
+            .n_output = s->wants_logits && !w->embedding,
         };
 
         if (emit_tenant(&c->emit, &part) < 0)
@@ -577,22 +593,58 @@ static enum done_finish finish_of(const struct work *w)
     return w->reply && reply_n_calls(w->reply) > 0 ? DONE_TOOL_CALLS : DONE_STOP;
 }
 
+/* States of a text of an embedding, and what they mean for it. */
+static int pool(struct work *w, const struct batch_slice *s, const float *rows, uint64_t now_ns, struct fault *reterr)
+{
+    struct embedding *e = w->embedding;
+
+    if (e->started_ns == 0)
+        e->started_ns = w->batch.started_ns;
+    embed_add(e, rows, w->batch.n_fed - s->n_tokens, s->n_tokens);
+    if (!s->wants_logits)
+        return WORK_GOES_ON;
+    if (!embed_end(e)) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "its states are no numbers, or all 0");
+        return -EINVAL;
+    }
+    if (e->i_input < e->n_inputs)
+        return WORK_NEXT_TEXT;
+    w->first_ns = now_ns;
+    return WORK_STOPPED;
+}
+
+/* The next text of an embedding waits for its turn like a new request. */
+static void next_text(struct compute *c, struct work *w, uint64_t now_ns)
+{
+    uint32_t n_tokens;
+
+    close_sequence(c, w);
+    batch_remove(c->batch, &w->batch, now_ns);
+    embed_begin(w->embedding, &w->first, &n_tokens);
+    if (batch_submit(c->batch, &w->batch, w->tenant, w->priority, n_tokens, now_ns) < 0)
+        out_of_memory(c);
+}
+
 /* The requests of the last step that have a next token. Their ends are told after the STEP with their last
  * text. */
-static void sample(struct compute *c, const struct batch_plan *plan, const float *logits,
+static void sample(struct compute *c, const struct batch_plan *plan, const float *logits, const float *states,
                    struct packet_step step)
 {
     uint32_t n_vocab = c->model->facts.n_vocab;
     uint64_t now_ns = clock_now_ns(), begin_ns;
     struct fault fault;
-    size_t row = 0;
+    size_t row = 0, n_tokens = 0;
 
     fault_init(&fault, FAULT_NONE, NULL);
     for (size_t i = 0; i < plan->n_slices; i++) {
-        struct work *w = of_request(plan->slices[i].request);
+        const struct batch_slice *s = &plan->slices[i];
+        struct work *w = of_request(s->request);
 
         w->result = WORK_GOES_ON;
-        if (!plan->slices[i].wants_logits)
+        if (w->embedding)
+            w->result = pool(w, s, states + n_tokens * w->embedding->n_dims, now_ns, &fault);
+        n_tokens += s->n_tokens;
+        if (w->embedding || !s->wants_logits)
             continue;
         if (w->first_ns == 0)
             w->first_ns = now_ns;
@@ -617,6 +669,8 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
 
         if (w->result < 0)
             end_failed(c, w, &fault);
+        else if (w->result == WORK_NEXT_TEXT)
+            next_text(c, w, now_ns);
         else if (w->result != WORK_GOES_ON)
             end_done(c, w, finish_of(w), now_ns);
     }
@@ -673,7 +727,7 @@ static bool step(struct compute *c)
     }
     if (plan.n_slices == 0)
         return false;
-    if (!gather(c, &plan)) {
+    if (!gather(c, &plan, &batch)) {
         make_room(c, of_request(plan.slices[0].request));
         return true;
     }
@@ -698,7 +752,8 @@ static bool step(struct compute *c)
     }
     tell_costs(c, &plan, duration_ns);
     batch_step_done(c->batch, duration_ns);
-    sample(c, &plan, logits, (struct packet_step){.duration_ns = duration_ns});
+    sample(c, &plan, logits, batch.wants_embeddings ? engine_embeddings(c->model->engine) : NULL,
+           (struct packet_step){.duration_ns = duration_ns});
     return true;
 }
 

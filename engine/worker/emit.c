@@ -144,11 +144,13 @@ void emit_step(struct emit *e, uint64_t epoch, struct packet_step step)
 int emit_request_done(struct link *l, uint64_t epoch, const struct packet_done *done, json_object *extra)
 {
     const char *text = extra ? json_text(extra) : "";
-    size_t n;
 
-    if (!text)
-        return -ENOMEM;
-    n = strlen(text);
+    return text ? emit_request_done_text(l, epoch, done, text, strlen(text)) : -ENOMEM;
+}
+
+int emit_request_done_text(struct link *l, uint64_t epoch, const struct packet_done *done, const char *text,
+                           size_t n)
+{
     if (n > REPLY_BYTES_MAX)
         return -E2BIG;
     link_send(l, epoch, PACKET_DONE, done, sizeof(*done), text, n);

@@ -69,6 +69,12 @@ void emit_step(struct emit *e, uint64_t epoch, struct packet_step step);
 int emit_request_done(struct link *l, uint64_t epoch, const struct packet_done *done, json_object *extra);
 
 /**
+ * emit_request_done_text() - DONE with a blob of JSON text [@n]. Returns 0; -E2BIG (nothing was sent)
+ */
+int emit_request_done_text(struct link *l, uint64_t epoch, const struct packet_done *done, const char *text,
+                           size_t n);
+
+/**
  * emit_request_failed() - FAILED; @request 0: the model. Ends the process when there is not even memory for
  * that
  */

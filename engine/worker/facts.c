@@ -54,7 +54,7 @@ static int add_bytes(json_object *to, const struct engine_facts *f)
 }
 
 int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *tokenizer, bool can_chat,
-                  json_object **ret)
+                  bool can_embed, json_object **ret)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
     json_object *capabilities;
@@ -76,6 +76,7 @@ int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *
     if (add(o, "capabilities", capabilities) < 0)
         return -ENOMEM;
     if (add_item(capabilities, "complete") < 0 || (can_chat && add_item(capabilities, "chat") < 0) ||
+        (can_embed && add_item(capabilities, "embed") < 0) ||
         (tokenizer && add_item(capabilities, "tokenize") < 0))
         return -ENOMEM;
     *ret = TAKE_PTR(o);

@@ -8,7 +8,7 @@
  *   "parameters", "layers", "vocabulary", "embedding", "context_trained": of the model
  *   "context_tokens", "sequences", "batch_tokens", "threads", "page_tokens", "pages": of this worker
  *   "bytes": {"weights", "locked", "kv", "kv_page", "scratch", "per_token"}
- *   "capabilities": ["complete", "chat", "tokenize"]: what SUBMIT may ask for
+ *   "capabilities": ["complete", "chat", "embed", "tokenize"]: what SUBMIT may ask for
  */
 
 #include <stdbool.h>
@@ -21,7 +21,8 @@
  * @sequences: that are computed at the same time; the engine has room for more, which are preempted
  * @tokenizer: its kind, NULL: the model has none
  * @can_chat:  the model has a template that is understood
+ * @can_embed: the model has a tokenizer, and its states are vectors
  * Returns 0 and a new object that the caller owns, or -ENOMEM.
  */
 int facts_to_json(const struct engine_facts *facts, uint32_t sequences, const char *tokenizer, bool can_chat,
-                  json_object **ret);
+                  bool can_embed, json_object **ret);

@@ -201,6 +201,8 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
             r = structure_vocabulary(m->tokenizer, m->facts.n_vocab, &m->vocabulary);
         if (r == 0 && m->tokenizer)
             r = open_template(m, g);
+        if (r == 0)
+            r = embed_pooling_read(g, &m->pooling, &fault);
     }
     if (r == 0 && m->tokenizer && tokenizer_n_vocab(m->tokenizer) > m->facts.n_vocab) {
         fault_model_invalid(&fault, FAULT_NO_OFFSET, "the tokenizer has %u tokens, but the model only %u",

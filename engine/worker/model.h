@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/reply/reply.h"
 #include "engine/worker/config.h"
+#include "engine/worker/embed.h"
 
 struct chat_template;
 struct fault;
@@ -29,6 +30,7 @@ struct model {
     enum reply_form reply_form; /* how it writes calls of tools */
     bool thinks;                /* its template knows <think> */
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
+    enum embed_pooling pooling;          /* EMBED_RANK: no vectors */
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
 };
 

@@ -12,6 +12,7 @@
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/base64.h"
+#include "engine/worker/embed.h"
 #include "engine/worker/member.h"
 #include "engine/worker/model.h"
 #include "engine/worker/params.h"
@@ -454,8 +455,9 @@ int prepare(const struct model *m, const struct job *job, struct work **ret_work
         r = detokenize(m, call, &reply, reterr);
         break;
     case SUBMIT_EMBED:
-    case SUBMIT_KIND_MAX:
-        fault_init(reterr, FAULT_METHOD_NOT_IMPLEMENTED, "io.residentd.Inference.Embed");
+        r = embed_prepare(m, job, call, &work, reterr);
+        break;
+    case SUBMIT_KIND_MAX: /* proto.c lets none through */
         r = -EINVAL;
     }
     if (r < 0)

@@ -12,6 +12,7 @@
 #include "engine/sample/stops.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/base64.h"
+#include "engine/worker/embed.h"
 #include "engine/worker/emit.h"
 #include "engine/worker/model.h"
 #include "engine/worker/params.h"
@@ -25,6 +26,7 @@ struct work *work_free(struct work *w)
     reply_free(w->reply);
     stops_free(w->stops);
     detokenizer_done(&w->detokenizer);
+    embedding_free(w->embedding);
     free(w->tokens);
     free(w);
     return NULL;

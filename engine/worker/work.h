@@ -16,6 +16,7 @@
 #include "engine/sched/batch.h"
 #include "engine/token/detokenise.h"
 
+struct embedding;
 struct emit;
 struct fault;
 struct matcher;
@@ -35,6 +36,7 @@ struct work {
 
     int32_t *tokens; /* [n_prompt + n_output_max], batch.n_tokens of them known */
     uint32_t n_prompt, n_output, n_output_max;
+    uint32_t first; /* where what the batch computes begins in tokens: 0, or a later text of an embedding */
     int32_t n_logprobs; /* -1: none */
     struct sampler *sampler;
     struct stops *stops;
@@ -42,6 +44,7 @@ struct work {
     struct matcher *matcher; /* NULL: the answer may be any text */
     bool matcher_waits;      /* only what is text has its form, not thoughts and headers before it */
     struct reply *reply;     /* NULL: the answer is text and nothing else */
+    struct embedding *embedding; /* NULL: text is wanted. Else none of the four before */
 
     /* Of the compute thread: */
     struct work *next_in_bucket;
@@ -61,7 +64,7 @@ struct work *work_free(struct work *w);
 DEFINE_CLEANUP(struct work *, work_free)
 
 /* What a token meant. */
-enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH };
+enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH, WORK_NEXT_TEXT /* of an embedding */ };
 
 /**
  * work_sample() - choose the next token from logits, and write what text it makes as a piece

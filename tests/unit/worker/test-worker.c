@@ -80,7 +80,7 @@ static void test_ready(void **state)
     assert_int_equal(number(facts, "sequences"), 4);
     assert_int_equal(number(facts, "pages"), 4 * 256 / 32);
     assert_true(json_object_object_get_ex(facts, "capabilities", &value));
-    assert_int_equal(json_object_array_length(value), 3);
+    assert_int_equal(json_object_array_length(value), 4);
     assert_true(json_object_object_get_ex(facts, "bytes", &value));
     assert_true(number(value, "weights") > 0);
     json_object_put(facts);
@@ -364,6 +364,52 @@ static void test_tokenize(void **state)
     stop_well(&d);
 }
 
+/* Texts one after the other in one request; cancelled and late ones leave nothing behind. */
+static void test_embed(void **state)
+{
+    static const char two[] = "{\"input\": [\"a text of some length that is cut into steps\", \"b\"]}";
+    struct driver d;
+    struct answer *a, *b;
+    json_object *reply, *list, *values;
+
+    start_ready(&d, 256, CONFIG);
+    a = driver_complete(&d, SUBMIT_EMBED, two);
+    assert_true(a->done);
+    assert_int_equal(a->usage.finish, DONE_STOP);
+    assert_int_equal(a->usage.output_tokens, 0);
+    assert_true(a->usage.prompt_tokens > 2);
+    reply = json_tokener_parse(a->extra);
+    assert_true(json_object_object_get_ex(reply, "embeddings", &list));
+    assert_int_equal(json_object_array_length(list), 2);
+    for (size_t i = 0; i < 2; i++) {
+        double sum = 0;
+
+        assert_true(json_object_object_get_ex(json_object_array_get_idx(list, i), "values", &values));
+        assert_true(json_object_array_length(values) > 0);
+        for (size_t k = 0; k < json_object_array_length(values); k++) {
+            double v = json_object_get_double(json_object_array_get_idx(values, k));
+
+            sum += v * v;
+        }
+        assert_float_equal(sum, 1, 1e-5);
+    }
+    json_object_put(reply);
+    /* Again, and at the same time as another: the same text. */
+    b = driver_submit(&d, 2, SUBMIT_COMPLETE, 0, "{\"prompt\": \"x\", \"max_tokens\": 20}");
+    {
+        struct answer *again = driver_complete(&d, SUBMIT_EMBED, two);
+
+        assert_string_equal(again->extra, a->extra);
+    }
+    driver_wait(&d, b);
+    assert_true(b->done);
+    b = driver_submit(&d, 1, SUBMIT_EMBED, 1, two);
+    driver_wait(&d, b);
+    assert_true(b->done);
+    assert_int_equal(b->usage.finish, DONE_DEADLINE);
+    stop_well(&d);
+}
+
 static void refused(struct driver *d, enum submit_kind kind, const char *json, enum fault_kind fault,
                     const char *subject)
 {
@@ -430,8 +476,10 @@ static void test_refusals(void **state)
     refused(&d, SUBMIT_CHAT,
             "{\"messages\": [{\"role\": \"user\"}], \"template_parameters\": {\"messages\": 1}}",
             FAULT_INVALID_PARAMETER, "template_parameters");
-    refused(&d, SUBMIT_EMBED, "{\"input\": [\"x\"]}", FAULT_METHOD_NOT_IMPLEMENTED,
-            "io.residentd.Inference.Embed");
+    refused(&d, SUBMIT_EMBED, "{}", FAULT_INVALID_PARAMETER, "input");
+    refused(&d, SUBMIT_EMBED, "{\"input\": []}", FAULT_INVALID_PARAMETER, "input");
+    refused(&d, SUBMIT_EMBED, "{\"input\": [\"x\", 1]}", FAULT_INVALID_PARAMETER, "input");
+    refused(&d, SUBMIT_EMBED, "{\"input\": [\"x\"], \"top_k\": 1}", FAULT_INVALID_PARAMETER, "top_k");
     refused(&d, SUBMIT_TOKENIZE, "{}", FAULT_INVALID_PARAMETER, "text");
     refused(&d, SUBMIT_DETOKENIZE, "{\"tokens\": [99999]}", FAULT_INVALID_PARAMETER, "tokens");
     /* null is absent */
@@ -1042,6 +1090,7 @@ int main(void)
         cmocka_unit_test(test_stop_and_length),
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_tokenize),
+        cmocka_unit_test(test_embed),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_tools_are_called_where_they_have_to_be),
         cmocka_unit_test(test_tools_reach_the_prompt),
