@@ -9,6 +9,7 @@
 
 #include "base/utf8.h"
 #include "engine/chat/eval.h"
+#include "engine/chat/format.h"
 
 static int fail_undefined(struct eval *e, struct value v)
 {
@@ -233,6 +234,19 @@ static int concatenate(struct eval *e, struct text a, struct text b, struct valu
     return 0;
 }
 
+/* What is not marked as safe is escaped before it joins what is. (Functionary's template has such a sum.) */
+static int join_markup(struct eval *e, struct value a, struct value b, struct value *ret)
+{
+    int r = a.is_markup ? 0 : format_escape(e, a.string, &a);
+
+    if (r >= 0 && !b.is_markup)
+        r = format_escape(e, b.string, &b);
+    if (r >= 0)
+        r = concatenate(e, a.string, b.string, ret);
+    ret->is_markup = true;
+    return r;
+}
+
 static int join_lists(struct eval *e, struct value a, struct value b, struct value *ret)
 {
     struct value list = value_list_new(&e->arena, a.is_tuple);
@@ -360,7 +374,12 @@ static int binary(struct eval *e, char op, struct value a, struct value b, struc
     if (a.kind == VALUE_UNDEFINED || b.kind == VALUE_UNDEFINED)
         return fail_undefined(e, a.kind == VALUE_UNDEFINED ? a : b);
     if (op == '+' && a.kind == VALUE_STRING && b.kind == VALUE_STRING)
-        return concatenate(e, a.string, b.string, ret);
+        return a.is_markup || b.is_markup ? join_markup(e, a, b, ret) : concatenate(e, a.string, b.string, ret);
+    if (op == '%' && a.kind == VALUE_STRING) {
+        const struct list *values = b.kind == VALUE_LIST && b.is_tuple ? b.list : NULL;
+
+        return format_percents(e, a.string, values ? values->items : &b, values ? values->n : 1, ret);
+    }
     if (op == '+' && a.kind == VALUE_LIST && b.kind == VALUE_LIST)
         return join_lists(e, a, b, ret);
     if (op == '*' && a.kind == VALUE_STRING && b.kind == VALUE_INT)

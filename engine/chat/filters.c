@@ -11,6 +11,7 @@
 
 #include "base/utf8.h"
 #include "engine/chat/eval.h"
+#include "engine/chat/format.h"
 
 typedef int (*filter_fn)(struct eval *e, struct value v, const struct arguments *arguments,
                          struct value *ret);
@@ -493,11 +494,25 @@ static int map_item(struct eval *e, struct value item, const struct arguments *a
     return filter_apply(e, a->items[0].value.string, item, &rest, ret);
 }
 
+/* As eval_items(), but what is false has none: None, too, which can't be gone through otherwise. */
+static int items_if_any(struct eval *e, struct value v, struct list **ret)
+{
+    struct value empty;
+
+    if (value_is_true(v))
+        return eval_items(e, v, ret);
+    empty = value_list_new(&e->arena, false);
+    if (empty.kind != VALUE_LIST)
+        return eval_memory(e);
+    *ret = empty.list;
+    return 0;
+}
+
 static int filter_map(struct eval *e, struct value v, const struct arguments *a, struct value *ret)
 {
     struct value attribute = eval_argument(a, 99, "attribute", value_none());
     struct list *items;
-    int r = eval_items(e, v, &items);
+    int r = items_if_any(e, v, &items);
 
     if (r >= 0)
         r = new_list(e, ret);
@@ -518,7 +533,7 @@ static int choose(struct eval *e, struct value v, const struct arguments *a, boo
     size_t skip = by_attribute ? 1 : 0;
     struct arguments rest = {.n = a->n > skip + 1 ? a->n - skip - 1 : 0, .items = a->items + skip + 1};
     struct list *items;
-    int r = eval_items(e, v, &items);
+    int r = items_if_any(e, v, &items);
 
     if (r >= 0)
         r = new_list(e, ret);
@@ -664,33 +679,41 @@ static int filter_wordcount(struct eval *e, struct value v, const struct argumen
 
 static int filter_escape(struct eval *e, struct value v, const struct arguments *a, struct value *ret)
 {
-    struct builder b = {.arena = &e->arena};
     struct text text;
     int r = eval_write(e, v, &text);
 
     (void)a;
-    for (size_t i = 0; r >= 0 && i < text.n; i++) {
-        char c = text.data[i];
-        const char *name = c == '&'    ? "&amp;"
-                           : c == '<'  ? "&lt;"
-                           : c == '>'  ? "&gt;"
-                           : c == '"'  ? "&#34;"
-                           : c == '\'' ? "&#39;"
-                                       : NULL;
-
-        if (builder_add(&b, name ? name : &c, name ? strlen(name) : 1) < 0)
-            return eval_memory(e);
+    if (r < 0 || v.is_markup) {
+        *ret = v;
+        return r;
     }
-    *ret = builder_value(&b);
-    return r < 0 ? r : eval_spend(e, b.n);
+    return format_escape(e, text, ret);
 }
 
 static int filter_safe(struct eval *e, struct value v, const struct arguments *a, struct value *ret)
 {
-    (void)e;
+    struct text text;
+    int r = eval_write(e, v, &text);
+
     (void)a;
-    *ret = v;
-    return 0;
+    *ret = value_text(text.data, text.n);
+    ret->is_markup = true;
+    return r;
+}
+
+static int filter_format(struct eval *e, struct value v, const struct arguments *a, struct value *ret)
+{
+    struct list values = {0};
+    struct text text;
+    int r = eval_write(e, v, &text);
+
+    for (size_t i = 0; i < a->n && r >= 0; i++) {
+        if (a->items[i].name.n > 0)
+            return eval_fail(e, "format takes no keyword arguments here");
+        if (list_add(&e->arena, &values, a->items[i].value) < 0)
+            return eval_memory(e);
+    }
+    return r < 0 ? r : format_percents(e, text, values.items, values.n, ret);
 }
 
 static int filter_attr(struct eval *e, struct value v, const struct arguments *a, struct value *ret)
@@ -713,19 +736,20 @@ int filter_apply(struct eval *e, struct text name, struct value v, const struct 
         const char *name;
         filter_fn apply;
     } table[] = {
-        {"abs", filter_abs},           {"attr", filter_attr},       {"capitalize", filter_capitalize},
-        {"count", filter_length},      {"d", filter_default},       {"default", filter_default},
-        {"dictsort", filter_dictsort}, {"e", filter_escape},        {"escape", filter_escape},
-        {"first", filter_first},       {"float", filter_float},     {"indent", filter_indent},
-        {"int", filter_int},           {"items", filter_items},     {"join", filter_join},
-        {"last", filter_last},         {"length", filter_length},   {"list", filter_list},
-        {"lower", filter_lower},       {"map", filter_map},         {"max", filter_max},
-        {"min", filter_min},           {"reject", filter_reject},   {"rejectattr", filter_rejectattr},
-        {"replace", filter_replace},   {"reverse", filter_reverse}, {"round", filter_round},
-        {"safe", filter_safe},         {"select", filter_select},   {"selectattr", filter_selectattr},
-        {"sort", filter_sort},         {"string", filter_string},   {"sum", filter_sum},
-        {"title", filter_title},       {"tojson", filter_tojson},   {"trim", filter_trim},
-        {"unique", filter_unique},     {"upper", filter_upper},     {"wordcount", filter_wordcount},
+        {"abs", filter_abs},           {"attr", filter_attr},         {"capitalize", filter_capitalize},
+        {"count", filter_length},      {"d", filter_default},         {"default", filter_default},
+        {"dictsort", filter_dictsort}, {"e", filter_escape},          {"escape", filter_escape},
+        {"first", filter_first},       {"float", filter_float},       {"format", filter_format},
+        {"indent", filter_indent},     {"int", filter_int},           {"items", filter_items},
+        {"join", filter_join},         {"last", filter_last},         {"length", filter_length},
+        {"list", filter_list},         {"lower", filter_lower},       {"map", filter_map},
+        {"max", filter_max},           {"min", filter_min},           {"reject", filter_reject},
+        {"rejectattr", filter_rejectattr}, {"replace", filter_replace},   {"reverse", filter_reverse},
+        {"round", filter_round},       {"safe", filter_safe},         {"select", filter_select},
+        {"selectattr", filter_selectattr}, {"sort", filter_sort},         {"string", filter_string},
+        {"sum", filter_sum},           {"title", filter_title},       {"tojson", filter_tojson},
+        {"trim", filter_trim},         {"unique", filter_unique},     {"upper", filter_upper},
+        {"wordcount", filter_wordcount},
     };
     int r = eval_spend(e, 0);
 

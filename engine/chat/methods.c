@@ -11,6 +11,7 @@
 #include "base/fault.h"
 #include "base/utf8.h"
 #include "engine/chat/eval.h"
+#include "engine/chat/format.h"
 
 /* A range() longer than this can only be meant to harm; the steps would end it anyway, later. */
 enum { RANGE_MAX = 100000 };
@@ -338,6 +339,52 @@ static int str_removesuffix(struct eval *e, struct value self, const struct argu
     return r;
 }
 
+static int str_format(struct eval *e, struct value self, const struct arguments *a, struct value *ret)
+{
+    return format_braces(e, self.string, a, ret);
+}
+
+/* (before, separator, behind), or the whole text on the side from which nothing was found. */
+static int partition(struct eval *e, struct text t, const struct arguments *a, bool last, struct value *ret)
+{
+    struct text separator, parts[3] = {{"", 0}, {"", 0}, {"", 0}};
+    const char *found = NULL;
+    int r = needed_text(e, a, 0, "sep", &separator);
+
+    if (r >= 0 && separator.n == 0)
+        return eval_fail(e, "empty separator");
+    if (r >= 0)
+        r = eval_spend(e, t.n);
+    if (r < 0)
+        return r;
+    for (size_t at = 0; at + separator.n <= t.n && (last || !found); at++) {
+        if (memcmp(t.data + at, separator.data, separator.n) == 0)
+            found = t.data + at;
+    }
+    parts[last && !found ? 2 : 0] = t;
+    if (found) {
+        parts[0].n = (size_t)(found - t.data);
+        parts[1] = separator;
+        parts[2] = (struct text){found + separator.n, t.n - parts[0].n - separator.n};
+    }
+    *ret = value_list_new(&e->arena, /* is_tuple= */ true);
+    for (size_t i = 0; i < 3; i++) {
+        if (ret->kind != VALUE_LIST || list_add(&e->arena, ret->list, value_text(parts[i].data, parts[i].n)) < 0)
+            return eval_memory(e);
+    }
+    return 0;
+}
+
+static int str_partition(struct eval *e, struct value self, const struct arguments *a, struct value *ret)
+{
+    return partition(e, self.string, a, /* last= */ false, ret);
+}
+
+static int str_rpartition(struct eval *e, struct value self, const struct arguments *a, struct value *ret)
+{
+    return partition(e, self.string, a, /* last= */ true, ret);
+}
+
 static int str_replace(struct eval *e, struct value self, const struct arguments *a, struct value *ret)
 {
     struct value count = eval_argument(a, 2, "count", value_int(-1));
@@ -535,16 +582,19 @@ static const struct {
     {VALUE_STRING, "count", str_count},
     {VALUE_STRING, "endswith", str_endswith},
     {VALUE_STRING, "find", str_find},
+    {VALUE_STRING, "format", str_format},
     {VALUE_STRING, "isalpha", str_isalpha},
     {VALUE_STRING, "isdigit", str_isdigit},
     {VALUE_STRING, "isspace", str_isspace},
     {VALUE_STRING, "join", str_join},
     {VALUE_STRING, "lower", str_lower},
     {VALUE_STRING, "lstrip", str_lstrip},
+    {VALUE_STRING, "partition", str_partition},
     {VALUE_STRING, "removeprefix", str_removeprefix},
     {VALUE_STRING, "removesuffix", str_removesuffix},
     {VALUE_STRING, "replace", str_replace},
     {VALUE_STRING, "rfind", str_rfind},
+    {VALUE_STRING, "rpartition", str_rpartition},
     {VALUE_STRING, "rsplit", str_rsplit},
     {VALUE_STRING, "rstrip", str_rstrip},
     {VALUE_STRING, "split", str_split},

@@ -53,7 +53,8 @@ struct macro {
 
 struct value {
     enum value_kind kind;
-    bool is_tuple; /* of a list: shown with parentheses */
+    bool is_tuple;  /* of a list: shown with parentheses */
+    bool is_markup; /* of a string: marked as safe, so that + escapes what is added to it (HTML) */
     union {
         bool boolean;
         int64_t integer;

@@ -57,6 +57,37 @@ GROUPS = {
         '{{ "a\nb\n\nc" | indent }}|{{ "a\nb" | indent(2, true) }}|{{ "a\n\nb" | indent(2, blank=true) }}|{{ "a\nb\n" | indent(width=3) }}', '{{ "a b  c" | wordcount }} {{ "<a href=\'x\'>&\\"" | e }} {{ "x" | safe }} {{ "<" | escape }}', '{{ "aXbX" | replace("X", "-") }} {{ "aaa" | replace("a", "b", 2) }}', '{{ 42 | string ~ "x" }} {{ n | string | length }}', '{{ d | attr("b") }}|{{ messages | map(attribute="content") | map("trim") | map("length") | list }}',
         '{{ "a,b" | upper | replace(",", "") | lower }}', '{{ [3,1] | sort | first }}', '{{ {"b": 1, "a": 2} | tojson(sort_keys=true) }} {{ {"b": 1} | tojson(separators=(",", ":")) }} {{ "\u20ac" | tojson(ensure_ascii=true) }}',
     ],
+    'texts with values': [
+        "{{ '<{}|{}>'.format(n, 'x') }} {{ '{0}{1}{0}'.format(1, 2) }} {{ '{a}-{b}'.format(a=1, b=none) }} {{ '{{}}{}'.format(f) }} {{ '{!r} {x!s}'.format('q', x=numbers) }} {{ ''.format() }}",
+        "{{ '%s|%d|%r|%i%%' | format(s, n, 'q', true) }} {{ '%s' % n }} {{ '%s-%s' % (1, 2) }} {{ '%d' % 3.9 }} {{ '%s' % [1] }} {{ 'a%%' % () }}",
+        '{{ "a-b-c".partition("-") }} {{ "a-b-c".rpartition("-") }} {{ "abc".partition("-") }} {{ "abc".rpartition("-") }} {{ "\u20ac=1".partition("=")[2] }}',
+        """{{ "<b>"|safe + "<i>" }} {{ "<i>" + "<b>"|safe + '&"' }} {{ "<"|e|e }} {{ "<"|safe|e }} {{ ("<"|e) + ">" }} {{ "<b>"|safe ~ "<i>" }} {{ ("<b>"|safe)|length }} {{ "<b>"|safe|tojson }}""",
+        '{{ none | selectattr("x") | list }} {{ none | map("upper") | list }} {{ undefined_name | select | list }} {{ "" | reject | list }} {{ 0 | rejectattr("x") | list }} {{ undefined_name | map(attribute="x") | join }}',
+    ],
+    'a form of each published template': [
+        # DeepSeek: state in a namespace, text split at its thoughts, tool calls numbered
+        "{% set ns = namespace(is_first=false, is_tool=false, system_prompt='') %}{%- for message in messages %}{%- if message['role'] == 'system' %}{% set ns.system_prompt = message['content'] %}{%- endif %}{%- endfor %}{{bos_token}}{{ns.system_prompt}}{%- for message in messages %}{%- if message['role'] == 'user' %}{%- set ns.is_tool = false -%}{{'<U>' + message['content']}}{%- endif %}{%- if message['role'] == 'assistant' and message['content'] is not none %}{% set content = message['content'] %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}{{'<A>' + content + '<E>'}}{%- endif %}{%- endfor -%}{% if add_generation_prompt and not ns.is_tool %}{{'<A><think>\n'}}{% endif %}",
+        # Command R: tools as Python signatures by macro
+        "{% macro json_to_python_type(t) %}{%- set types = {'string': 'str', 'integer': 'int', 'array': 'List'} %}{%- if t.type in types %}{{ types[t.type] }}{%- else %}Any{%- endif %}{% endmacro %}{% for tool in tools %}def {{ tool.function.name }}({%- for k, v in tool.function.parameters.properties.items() -%}{{ k }}: {{ json_to_python_type(v) }}{%- if not loop.last %}, {% endif %}{%- endfor -%}) -> List[Dict]:\n    \"\"\"{{ tool.function.description }}\"\"\"{% endfor %}",
+        # Hermes and Qwen 2.5: tools as JSON lines
+        "{%- if tools %}{{- '<tools>' }}{%- for tool in tools %}{{- \"\\n\" }}{{- tool | tojson }}{%- endfor %}{{- '\\n</tools>' }}{%- endif %}{%- for message in messages %}{%- if message.tool_calls %}{%- for tool_call in message.tool_calls %}{%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}{{- '<tool_call>{\"name\": \"' }}{{- tool_call.name }}{{- '\", \"arguments\": ' }}{{- tool_call.arguments | tojson }}{{- '}</tool_call>' }}{%- endfor %}{%- endif %}{%- endfor %}",
+        # Qwen 3: messages backwards, thoughts cut out, an empty thought
+        "{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}{%- for message in messages[::-1] %}{%- set index = (messages|length - 1) - loop.index0 %}{%- if ns.multi_step_tool and message.role == 'user' and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}{%- set ns.multi_step_tool = false %}{%- set ns.last_query_index = index %}{%- endif %}{%- endfor %}{{ ns.last_query_index }}{%- if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{%- endif %}{{ 'a\n</think>\n\nb'.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') }}",
+        # Llama 3.x: date, tools in the user's message
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system_message = messages[0]['content']|trim %}{%- set messages = messages[1:] %}{%- else %}{%- set system_message = '' %}{%- endif %}{{ date_string }}|{{ system_message }}{%- for t in tools %}{{- t | tojson(indent=4) }}{{- '\n\n' }}{%- endfor %}{%- for m in messages %}{%- if not (m.role == 'ipython' or m.role == 'tool' or 'tool_calls' in m) %}{{- m['content'] | trim }}{%- elif 'tool_calls' in m %}{%- if not m.tool_calls|length == 1 %}{{- raise_exception('one') }}{%- endif %}{%- set tool_call = m.tool_calls[0].function %}{{- tool_call.arguments | tojson }}{%- endif %}{%- endfor %}",
+        # gpt-oss: TypeScript types by macros that call each other, the date, channels
+        "{%- macro render(spec, required, is_nullable=false) -%}{%- if spec.type == 'array' -%}{%- if spec['items'] -%}{{- render(spec['items'], required) }}[]{%- else -%}any[]{%- endif -%}{%- elif spec.type is defined and spec.type is iterable and spec.type is not string and spec.type is not mapping and spec.type[0] is defined -%}{{- spec.type | join(' | ') }}{%- elif spec.enum -%}{{- '\"' + spec.enum|join('\" | \"') + '\"' }}{%- elif spec.type == 'object' -%}{{- '{' }}{%- for k, v in spec.properties.items() -%}{{- k }}{%- if k not in (spec.required or []) -%}?{%- endif -%}: {{ render(v, spec.required or []) }}{%- if not loop.last -%}, {%- endif -%}{%- endfor -%}{{- '}' }}{%- else -%}{{- spec.type }}{%- endif -%}{%- endmacro -%}{{- 'Current date: ' + strftime_now('%Y-%m-%d') + '\n' }}{%- for tool in tools %}type {{ tool.function.name }} = (_: {{ render(tool.function.parameters, []) }}) => any;{%- endfor %}{{ render({'type': 'array', 'items': {'enum': ['a', 'b'], 'type': 'string'}}, []) }}{{ render({'type': ['string', 'null']}, []) }}",
+        # Gemma 3: turns have to alternate, parts of content
+        "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set first_user_prefix = '' -%}{%- set loop_messages = messages -%}{%- endif -%}{%- for message in loop_messages -%}{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}{%- if (message['role'] == 'assistant') -%}{%- set role = 'model' -%}{%- else -%}{%- set role = message['role'] -%}{%- endif -%}{{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else '') }}{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- elif message['content'] is iterable -%}{%- for item in message['content'] -%}{%- if item['type'] == 'text' -%}{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- else -%}{{ raise_exception('Invalid content type') }}{%- endif -%}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{'<start_of_turn>model\n'}}{%- endif -%}",
+        # Phi 4 and Granite 3: plain loops, a date, what is defined
+        "{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}{%- if documents %}x{%- elif tools and not documents is defined %}{{ strftime_now('%B %d, %Y') }}{{ tools | tojson(indent=4) }}{%- endif %}{%- if thinking %}t{%- endif %}{%- if controls and 'length' in controls and controls['length'] is string %}c{%- endif %}",
+        # Mistral: ids of nine letters, the last user message, lists by comparison
+        "{%- set user_messages = messages | selectattr('role', 'equalto', 'user') | list %}{%- for message in messages | rejectattr('role', 'equalto', 'system') | rejectattr('role', 'equalto', 'tool') | selectattr('tool_calls', 'undefined') %}{{ loop.index0 }}{%- if tools is not none and (message == user_messages[-1]) %}[AVAILABLE_TOOLS][{%- for tool in tools %}{%- set tool = tool.function %}{{- '{\"type\": \"function\", \"function\": {' }}{%- for key, val in tool.items() if key != 'return' %}{%- if val is string %}{{- '\"' + key + '\": \"' + val + '\"' }}{%- else %}{{- '\"' + key + '\": ' + val|tojson }}{%- endif %}{%- if not loop.last %}, {% endif %}{%- endfor %}{{- '}}' }}{%- endfor %}{%- endif %}{%- endfor %}{%- set today = strftime_now('%Y-%m-%d') %}{%- set yesterday = today %}{{ today }}",
+        # Functionary: nothing given is none, sums of marked texts
+        "{%- if not functions is defined -%}{%- set functions = none -%}{%- endif -%}{%- set has = functions | selectattr('type', 'equalto', 'code_interpreter') | list | length > 0 -%}{{ has }}{% for t in tools %}{{ \"Use '\"|safe + t['function']['name'] + \"' to '\"|safe + t['function']['description'] + \"'\\n\"|safe + t['function'] | tojson() }}{% endfor %}",
+        # transformers' mark for training
+        "{% for m in messages %}{% if m.role == 'assistant' %}{%- generation %}\n{{ m.content }}{%- endgeneration %}{% endif %}{% endfor %}",
+    ],
     'tests': [
         '{{ n is defined }} {{ x is defined }} {{ x is undefined }} {{ x is not defined }} {{ d.b is defined }} {{ d.zz is defined }}', '{{ none is none }} {{ n is none }} {{ n is number }} {{ f is number }} {{ true is number }} {{ n is integer }} {{ f is float }} {{ true is integer }} {{ true is boolean }} {{ n is boolean }}',
         '{{ s is string }} {{ n is string }} {{ d is mapping }} {{ numbers is mapping }} {{ numbers is sequence }} {{ s is sequence }} {{ d is sequence }} {{ n is sequence }} {{ numbers is iterable }} {{ n is iterable }} {{ s is iterable }}', '{{ 3 is odd }} {{ 3 is even }} {{ 0 is even }} {{ -3 is odd }} {{ 6 is divisibleby(3) }} {{ 6 is divisibleby 4 }}',
@@ -71,7 +102,7 @@ GROUPS = {
     ],
     'errors': [
         '{{ x.y }}', '{{ x["y"] }}', '{{ x + 1 }}', '{{ "a" + 1 }}', '{{ 1 / 0 }}', '{{ x() }}', '{{ n() }}', '{{ raise_exception("stop") }}', '{{ 1 | nofilter }}', '{{ 1 is notest }}', '{% if %}{% endif %}', '{% for x %}{% endfor %}', '{{ }}', '{{ 1 + }}', '{% endif %}', '{{ (1 }}', '{{ "a }}', '{% set %}', '{{ numbers.append(4) }}', '{{ d.update({}) }}', '{{ "a" < 1 }}',
-        '{% for a, b in numbers %}{% endfor %}', '{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}', '{{ "x" in 5 }}', '{{ [1, "a"] | sort }}', '{% set x.y = 1 %}', '{{ 1 if }}', '{% elif %}', '{{ -"a" }}',
+        '{% for a, b in numbers %}{% endfor %}', '{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}', '{{ "x" in 5 }}', '{{ [1, "a"] | sort }}', '{% set x.y = 1 %}', '{{ "{}".format() }}', '{{ "{" .format(1) }}', '{{ "}".format(1) }}', '{{ "{x}".format(1) }}', '{{ "%d" % "a" }}', '{{ "%s" % () }}', '{{ "%s" % (1, 2) }}', '{{ "%" % 1 }}', '{{ "a".partition("") }}', '{{ 1 if }}', '{% elif %}', '{{ -"a" }}',
     ],
 }
 
@@ -85,7 +116,19 @@ def environment():
 
     def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    class Generation(jinja2.ext.Extension):
+        """{% generation %}: for training transformers notes what is inside; rendered, it is just that."""
+        tags = {'generation'}
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(['name:endgeneration'], drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method('_inside'), [], [], body).set_lineno(line)
+
+        def _inside(self, caller):
+            return caller()
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                       extensions=[jinja2.ext.loopcontrols, Generation])
     env.filters['tojson'] = tojson
     env.globals['raise_exception'] = fail
     now = datetime.datetime(2025, 3, 14, 15, 9, 26)
