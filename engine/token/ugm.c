@@ -229,7 +229,7 @@ static size_t normalise(const struct ugm *u, const char *text, size_t n_bytes, c
 static int encode(struct path *p, const char *text, size_t n_bytes)
 {
     const struct ugm *u = p->ugm;
-    bool in_word = false, prefixed = false;
+    bool in_word = false, first = true;
 
     for (size_t at = 0; at < n_bytes;) {
         const char *piece;
@@ -237,18 +237,18 @@ static int encode(struct path *p, const char *text, size_t n_bytes)
 
         at += normalise(u, text + at, n_bytes - at, &piece, &n_piece);
         for (size_t i = 0; i < n_piece; i += n) {
-            bool space = piece[i] == ' ';
+            bool space = piece[i] == ' ', dropped = space && u->merge_spaces;
             int r = 0;
 
             n = character_bytes(piece + i, n_piece - i);
-            if (!space && !in_word && ((u->space_prefix && !prefixed) || u->merge_spaces)) {
+            /* Merged spaces are written before the word behind them; before the first one only as a prefix. */
+            if (first ? u->space_prefix && !dropped : !space && !in_word && u->merge_spaces)
                 r = append(p, underline, UNDERLINE_BYTES);
-                prefixed = true;
-            }
+            first = first && dropped;
             in_word = !space;
             if (r == 0 && !space)
                 r = append(p, piece + i, n);
-            else if (r == 0 && !u->merge_spaces)
+            else if (r == 0 && !dropped)
                 r = append(p, underline, UNDERLINE_BYTES);
             if (r < 0)
                 return r;

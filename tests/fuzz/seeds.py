@@ -70,6 +70,7 @@ def session():
 
 def chat():
     return [
+        b"{{ '{} {0!r} {x}{{'.format(1, x=2) }}{{ '%s %d%%' % ('a', 1) }}{{ '%r' | format(none) }}{{ 'a=b'.partition('=') }}{{ '<'|safe + '&' }}",
         b"{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }}\n{% endfor %}{% if add_generation_prompt %}x{% endif %}",
         b"{%- set ns = namespace(a=0) -%}{% for i in range(3) if i %}{% set ns.a = ns.a + loop.index %}{% endfor %}{{ ns.a }}",
         b"{% macro f(a, b=1) %}[{{ a }}{{ caller() }}]{% endmacro %}{% call f(2) %}x{% endcall %}{{ [1,2,3][::-1] | tojson(indent=2) }}",

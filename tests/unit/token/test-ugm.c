@@ -66,6 +66,11 @@ static void spaces_are_as_the_metadata_say(void **state)
     tokenizer_free(t);
     t = vocabulary_tokenizer(writer(true, false));
     expect_ids(t, "ab  a ", 0, IDS(SPACE, AB, SPACE, SPACE_A, SPACE));
+    expect_ids(t, " a", 0, IDS(SPACE, SPACE_A));
+    expect_ids(t, " ", 0, IDS(SPACE, SPACE));
+    tokenizer_free(t);
+    t = vocabulary_tokenizer(writer(false, true));
+    expect_ids(t, " ab  a ", 0, IDS(AB, SPACE_A));
     tokenizer_free(t);
     t = vocabulary_tokenizer(writer(false, false));
     expect_ids(t, "ab  a ", 0, IDS(AB, SPACE, SPACE_A, SPACE));
