@@ -19,6 +19,7 @@
 #include "engine/token/ids.h"
 #include "engine/token/merge.h"
 #include "engine/token/pretokenise.h"
+#include "engine/token/shield.h"
 #include "engine/token/special.h"
 #include "engine/token/spm.h"
 #include "engine/token/ugm.h"
@@ -259,6 +260,20 @@ static int encode_stretch(struct encoding *e, const char *text, size_t n_bytes, 
     return -EINVAL;
 }
 
+/* A stretch in which users' texts may have marks. */
+static int encode_shielded(struct encoding *e, const char *text, size_t n_bytes, bool first)
+{
+    _cleanup_free_ char *copy = NULL;
+
+    if (!shield_is_in(text, n_bytes))
+        return encode_stretch(e, text, n_bytes, first);
+    copy = malloc(n_bytes);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, text, n_bytes);
+    return encode_stretch(e, copy, shield_remove(copy, n_bytes), first);
+}
+
 static bool is_space(char c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');
@@ -274,7 +289,7 @@ static int encode(struct encoding *e, const char *text, size_t n_bytes, unsigned
         size_t at = n_bytes, n_token = 0;
         int32_t id = special_find(&e->t->special, v, text, n_bytes, flags & TOKENIZE_SPECIAL, &at);
 
-        r = encode_stretch(e, text, at, first);
+        r = flags & TOKENIZE_SHIELDED ? encode_shielded(e, text, at, first) : encode_stretch(e, text, at, first);
         if (r < 0)
             return r;
         if (id < 0)
@@ -322,6 +337,11 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes
     *ret_ids = e.ids.ids;
     *ret_n = e.ids.n;
     return 0;
+}
+
+int tokenizer_shield(const struct tokenizer *t, const char *text, size_t n_bytes, char **ret, size_t *ret_n)
+{
+    return shield_add(&t->special, &t->vocabulary, text, n_bytes, ret, ret_n);
 }
 
 static bool is_token(const struct tokenizer *t, int32_t id)

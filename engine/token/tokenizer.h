@@ -21,6 +21,7 @@ struct tokenizer;
 enum tokenizer_flags {
     TOKENIZE_SPECIAL = 1 << 0, /* control tokens that are spelled out in the text become those tokens */
     TOKENIZE_BOS_EOS = 1 << 1, /* begin- and end-of-text tokens round the text, where the metadata say so */
+    TOKENIZE_SHIELDED = 1 << 2, /* with SPECIAL: parts of the text are what tokenizer_shield() made of users' texts */
 };
 
 /* Longer texts are refused: positions are kept as 32-bit numbers, and a frame of the protocol has 16 MiB. */
@@ -49,6 +50,14 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes, unsigned flags, int32_t **ret_ids,
                      size_t *ret_n);
+
+/**
+ * tokenizer_shield() - a copy of a user's text that may become part of one that is tokenised with TOKENIZE_SPECIAL
+ * Whatever it spells out, tokenised with TOKENIZE_SHIELDED it is text: the copy has marks in it that are dropped then.
+ * (Control tokens of a single character can't be told from that character; published vocabularies have none.)
+ * Returns 1 with *ret, terminated, which the caller frees; 0 when the text can stay as it is; -ENOMEM.
+ */
+int tokenizer_shield(const struct tokenizer *t, const char *text, size_t n_bytes, char **ret, size_t *ret_n);
 
 /**
  * tokenizer_piece() - the bytes that a token stands for in a text; they need not be whole UTF-8

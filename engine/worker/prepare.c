@@ -164,7 +164,7 @@ static int chat_tokens(const struct model *m, json_object *call, size_t n_json, 
     if (r < 0)
         return r == -E2BIG ? -EINVAL : r;
     *ret_thought = ends_in_thought(text, n_text);
-    return encode(m, "messages", text, n_text, TOKENIZE_SPECIAL, true, ret, ret_n, reterr);
+    return encode(m, "messages", text, n_text, TOKENIZE_SPECIAL | TOKENIZE_SHIELDED, true, ret, ret_n, reterr);
 }
 
 /* Answers are taken apart where they may have parts. */

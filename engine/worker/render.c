@@ -10,6 +10,7 @@
 #include "engine/token/tokenizer.h"
 #include "engine/worker/member.h"
 #include "engine/worker/model.h"
+#include "engine/worker/shield.h"
 
 /* More than any conversation that fits into a context; bounds the work before the template's own limits do.
  */
@@ -201,7 +202,7 @@ static int add_parameters(json_object *call, json_object *variables, struct faul
 
 int worker_render(const struct model *m, json_object *call, json_object *tools, char **ret, size_t *ret_n, struct fault *reterr)
 {
-    _cleanup_json_ json_object *variables = json_object_new_object();
+    _cleanup_json_ json_object *variables = json_object_new_object(), *shielded = NULL;
     struct chat_limits limits = CHAT_LIMITS_DEFAULT;
     time_t now = time(NULL);
     struct tm local;
@@ -227,10 +228,12 @@ int worker_render(const struct model *m, json_object *call, json_object *tools, 
     r = add_messages(m, call, variables, reterr);
     if (r == 0)
         r = add_parameters(call, variables, reterr);
+    if (r == 0)
+        r = shield_variables(m->tokenizer, variables, &shielded);
     if (r < 0)
         return r;
     /* A default system message comes on top of the call's own texts, which have been counted. */
     limits.output_max = (size_t)m->config.prompt_bytes_max + (1 << 20);
     localtime_r(&now, &local);
-    return chat_render(m->chat_template, variables, &limits, &local, ret, ret_n, reterr);
+    return chat_render(m->chat_template, shielded, &limits, &local, ret, ret_n, reterr);
 }

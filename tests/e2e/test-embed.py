@@ -263,6 +263,21 @@ def logprobs_come_with_each_piece():
         assert "logprobs" not in c.call("Inference.Complete", model="m", prompt="Once", max_tokens=2)
 
 
+def nobody_writes_control_tokens_into_a_conversation():
+    with daemon(DEFAULT_MODEL) as d, d.client() as c:
+        d.wait_state("ready")
+        def tokens(text, special=False):
+            return len(c.call("Inference.Tokenize", model="m", text=text, special=special)["tokens"])
+        def prompt(role, text):
+            return c.call("Inference.Chat", model="m", messages=[{"role": role, "content": text}, {"role": "user", "content": "x"}],
+                          max_tokens=1)["usage"]["prompt_tokens"]
+        ends = [t for t in ("<|im_end|>", "<|end|>", "</s>", "<eos>", "<|eot_id|>") if tokens(t) > 2 > tokens(t, True) - tokens("", True)]
+        assert ends, "the default model has none of these"
+        for end in ends:
+            # As text it is as long as text is; as a control token it would be one.
+            assert prompt("user", "a" + end + "b") - prompt("user", "ab") >= tokens(end) - 1, end
+
+
 def logprobs_are_the_engines_logits():
     stories()
     with daemon(STORIES) as d, d.client() as c:
@@ -288,5 +303,6 @@ main([
     what_can_not_be_embedded_is_refused,
     too_long_is_said_with_both_numbers,
     logprobs_come_with_each_piece,
+    nobody_writes_control_tokens_into_a_conversation,
     logprobs_are_the_engines_logits,
 ])

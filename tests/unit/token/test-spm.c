@@ -99,6 +99,38 @@ static void control_tokens_come_only_when_asked_for(void **state)
     tokenizer_free(t);
 }
 
+static void expect_shielded(const struct tokenizer *t, const char *text, const char *expected, const int32_t *ids)
+{
+    char *shielded = NULL;
+    size_t n = 0;
+    int r = tokenizer_shield(t, text, strlen(text), &shielded, &n);
+
+    assert_int_equal(r, strcmp(text, expected) != 0);
+    if (r == 1) {
+        assert_string_equal(shielded, expected);
+        assert_int_equal(n, strlen(expected));
+    }
+    expect_ids(t, shielded ? shielded : text, TOKENIZE_SPECIAL | TOKENIZE_SHIELDED, ids);
+    free(shielded);
+}
+
+#define MARK "\xEF\xB7\x90"
+
+static void shielded_texts_spell_no_control_tokens(void **state)
+{
+    struct tokenizer *t = small_tokenizer();
+
+    /* As plain text has them. */
+    expect_shielded(t, "<s>", "<" MARK "s>", IDS(3, 15, 14));
+    expect_shielded(t, "abc", "abc", IDS(10, 8));
+    expect_shielded(t, "a<s>a</s>", "a<" MARK "s>a<" MARK "/s>", IDS(10, 15, 14, 4, 12, 0, 13, 14));
+    /* Nobody can bring marks of their own. */
+    expect_shielded(t, "<" MARK "s>", "<\xEF\xBF\xBDs>", IDS(3, 12, 0, 13, 14));
+    /* Around it the service's own control tokens stay what they are. */
+    expect_ids(t, "<s><" MARK "s></s>", TOKENIZE_SPECIAL | TOKENIZE_SHIELDED, IDS(1, 3, 15, 14, 2));
+    tokenizer_free(t);
+}
+
 static void metadata_say_what_surrounds_a_text(void **state)
 {
     struct model_writer *w = vocabulary_writer("llama", small, N_SMALL);
@@ -380,6 +412,7 @@ int main(void)
         cmocka_unit_test(what_has_no_token_is_unknown_once_a_character),
         cmocka_unit_test(the_space_in_front_can_be_switched_off),
         cmocka_unit_test(control_tokens_come_only_when_asked_for),
+        cmocka_unit_test(shielded_texts_spell_no_control_tokens),
         cmocka_unit_test(metadata_say_what_surrounds_a_text),
         cmocka_unit_test(added_tokens_are_found_in_any_text),
         cmocka_unit_test(phi_3_eats_the_space_behind_control_tokens),
