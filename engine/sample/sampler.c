@@ -35,7 +35,9 @@ struct sampler {
 
 struct sampler_workspace {
     uint32_t n_vocab;
-    float *logits;          /* [n_vocab]: changed logits */
+    float *logits;          /* [n_vocab]: changed logits; with a mask the allowed ones alone */
+    int32_t *ids;           /* [n_vocab]: which tokens those are */
+    uint32_t *before;       /* [n_vocab / 64 + 1]: how many of them come before a word of the mask */
     float *keys;            /* [n_vocab] */
     uint32_t *counts;       /* [n_vocab]: zero between calls */
     struct candidate *list; /* [n_vocab] */
@@ -182,11 +184,13 @@ int sampler_workspace_new(uint32_t n_vocab, struct sampler_workspace **ret)
         return -ENOMEM;
     w->n_vocab = n_vocab;
     w->logits = calloc(n_vocab, sizeof(*w->logits));
+    w->ids = calloc(n_vocab, sizeof(*w->ids));
+    w->before = calloc(n_vocab / 64 + 1, sizeof(*w->before));
     w->keys = calloc(n_vocab, sizeof(*w->keys));
     w->counts = calloc(n_vocab, sizeof(*w->counts));
     w->list = calloc(n_vocab, sizeof(*w->list));
     w->chunks = calloc(n_vocab / PROBABILITY_CHUNK + 1, sizeof(*w->chunks));
-    if (!w->logits || !w->keys || !w->counts || !w->list || !w->chunks)
+    if (!w->logits || !w->ids || !w->before || !w->keys || !w->counts || !w->list || !w->chunks)
         return -ENOMEM;
     *ret = TAKE_PTR(w);
     return 0;
@@ -197,6 +201,8 @@ struct sampler_workspace *sampler_workspace_free(struct sampler_workspace *w)
     if (!w)
         return NULL;
     free(w->logits);
+    free(w->ids);
+    free(w->before);
     free(w->keys);
     free(w->counts);
     free(w->list);
@@ -255,7 +261,21 @@ static bool has_penalties(const struct sampler *s)
     return s->n_last > 0 && (p->repeat_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0);
 }
 
-static void penalise(const struct sampler *s, struct sampler_workspace *w)
+/* Where the logit of a token is: with a mask only the allowed ones are there, one after the other. NULL:
+ * nowhere. */
+static float *logit_of(struct sampler_workspace *w, int32_t token, const uint64_t *allowed)
+{
+    uint32_t at = (uint32_t)token / 64, bit = (uint32_t)token % 64;
+
+    if (!allowed)
+        return &w->logits[token];
+    if (!(allowed[at] >> bit & 1))
+        return NULL;
+    return &w->logits[w->before[at] +
+                      (uint32_t)__builtin_popcountll(allowed[at] & ((UINT64_C(1) << bit) - 1))];
+}
+
+static void penalise(const struct sampler *s, struct sampler_workspace *w, const uint64_t *allowed)
 {
     const struct sampler_params *p = &s->params;
 
@@ -263,9 +283,9 @@ static void penalise(const struct sampler *s, struct sampler_workspace *w)
         w->counts[s->last[i]]++;
     for (uint32_t i = 0; i < s->n_last; i++) {
         uint32_t *count = &w->counts[s->last[i]];
-        float *logit = &w->logits[s->last[i]];
+        float *logit = logit_of(w, s->last[i], allowed);
 
-        if (*count == 0 || *logit == -INFINITY) {
+        if (*count == 0 || !logit || *logit == -INFINITY) {
             *count = 0;
             continue;
         }
@@ -282,45 +302,59 @@ static void copy_clean(float *to, const float *from, uint32_t n)
         to[i] = probability_clean(from[i]);
 }
 
-/* Most words of a mask are all or nothing. */
-static void copy_allowed(float *to, const float *from, uint32_t n, const uint64_t *allowed)
+/*
+ * Only the allowed logits are copied, and everything that follows looks at those alone: a mask of a few
+ * tokens makes a pick cheaper than no mask. Most words of a mask are all or nothing. Returns how many there
+ * are.
+ */
+static uint32_t gather(struct sampler_workspace *w, const float *from, uint32_t n_vocab,
+                       const uint64_t *allowed)
 {
-    for (uint32_t i = 0; i < n; i += 64) {
-        uint64_t word = allowed[i / 64];
-        uint32_t n_here = n - i < 64 ? n - i : 64;
+    uint32_t n = 0;
 
+    for (uint32_t i = 0; i < n_vocab; i += 64) {
+        uint64_t word = allowed[i / 64];
+
+        if (n_vocab - i < 64)
+            word &= (UINT64_C(1) << (n_vocab - i)) - 1;
+        w->before[i / 64] = n;
         if (word == (uint64_t)-1) {
-            copy_clean(to + i, from + i, n_here);
+            copy_clean(w->logits + n, from + i, 64);
+            for (uint32_t j = 0; j < 64; j++)
+                w->ids[n + j] = (int32_t)(i + j);
+            n += 64;
             continue;
         }
-        for (uint32_t j = 0; j < n_here; j++)
-            to[i + j] = -INFINITY;
         for (; word; word &= word - 1) {
-            uint32_t j = (uint32_t)__builtin_ctzll(word);
+            uint32_t token = i + (uint32_t)__builtin_ctzll(word);
 
-            if (j < n_here)
-                to[i + j] = probability_clean(from[i + j]);
+            w->ids[n] = (int32_t)token;
+            w->logits[n++] = probability_clean(from[token]);
         }
     }
+    return n;
 }
 
-/* Steps 1 to 3. Returns the logits to go on with: the caller's, if nothing had to be changed. */
+/* Steps 1 to 3. Returns the logits to go on with: the caller's, if nothing had to be changed. *ret_n of them.
+ */
 static const float *adjust(const struct sampler *s, struct sampler_workspace *w, const float *logits,
-                           const uint64_t *allowed)
+                           const uint64_t *allowed, uint32_t *ret_n)
 {
+    *ret_n = s->n_vocab;
     if (!allowed && s->params.n_biases == 0 && !has_penalties(s))
         return logits;
     if (allowed)
-        copy_allowed(w->logits, logits, s->n_vocab, allowed);
+        *ret_n = gather(w, logits, s->n_vocab, allowed);
     else
         copy_clean(w->logits, logits, s->n_vocab);
     for (size_t i = 0; i < s->params.n_biases; i++) {
-        float *logit = &w->logits[s->biases[i].token];
+        float *logit = logit_of(w, s->biases[i].token, allowed);
 
-        *logit = probability_clean(*logit + s->biases[i].bias);
+        if (logit)
+            *logit = probability_clean(*logit + s->biases[i].bias);
     }
     if (has_penalties(s))
-        penalise(s, w);
+        penalise(s, w, allowed);
     return w->logits;
 }
 
@@ -527,28 +561,25 @@ static int32_t mirostat(struct sampler *s, struct choice *c)
     return c->w->list[i].id;
 }
 
-int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits,
-                     const uint64_t *allowed)
+/* Steps 4 to 10: an index into the logits that are left. */
+static int32_t choose(struct sampler *s, struct sampler_workspace *w, const float *logits, uint32_t n)
 {
     const struct sampler_params *p = &s->params;
-    bool has_top_k = p->top_k > 0 && p->top_k < s->n_vocab;
-    struct choice c = {.w = w, .n_vocab = s->n_vocab, .n_limit = has_top_k ? p->top_k : s->n_vocab};
+    bool has_top_k = p->top_k > 0 && p->top_k < n;
+    struct choice c = {.w = w, .logits = logits, .n_vocab = n, .n_limit = has_top_k ? p->top_k : n};
     double total;
 
-    assert(w->n_vocab >= s->n_vocab);
-    c.logits = adjust(s, w, logits, allowed);
-    s->picked = SAMPLER_NONE;
     if (p->temperature == 0)
-        return s->picked = candidates_best(c.logits, c.n_vocab);
+        return candidates_best(c.logits, c.n_vocab);
     c.most = probability_max(c.logits, c.n_vocab);
     if (c.most == -INFINITY)
         return SAMPLER_NONE;
     if (p->mirostat == 2) {
-        c.n_limit = s->n_vocab;
-        return s->picked = mirostat(s, &c);
+        c.n_limit = n;
+        return mirostat(s, &c);
     }
     if (!has_top_k && p->typical_p >= 1 && p->top_p >= 1 && p->min_p <= 0)
-        return s->picked = draw_from_all(&c, random_of(s), p->temperature);
+        return draw_from_all(&c, random_of(s), p->temperature);
 
     if (!has_top_k && p->typical_p < 1) {
         typical_of_all(&c, p->typical_p);
@@ -562,7 +593,22 @@ int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float
     total = c.is_complete ? list_sum(&c) : probability_sum(c.logits, c.n_vocab, c.most, 1, NULL);
     cut(&c, total, p->top_p, p->min_p);
     weigh(&c, 0, p->temperature);
-    return s->picked = w->list[draw(&c, random_of(s))].id;
+    return w->list[draw(&c, random_of(s))].id;
+}
+
+int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float *logits,
+                     const uint64_t *allowed)
+{
+    int32_t picked = SAMPLER_NONE;
+    uint32_t n;
+
+    assert(w->n_vocab >= s->n_vocab);
+    logits = adjust(s, w, logits, allowed, &n);
+    if (n > 0)
+        picked = choose(s, w, logits, n);
+    if (picked >= 0 && allowed)
+        picked = w->ids[picked];
+    return s->picked = picked;
 }
 
 uint32_t sampler_logprobs(struct sampler_workspace *w, const float *logits, uint32_t n_vocab, int32_t token,

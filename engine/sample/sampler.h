@@ -88,7 +88,7 @@ int sampler_new(const struct sampler_params *params, uint32_t n_vocab, struct sa
 struct sampler *sampler_free(struct sampler *s);
 
 /**
- * sampler_workspace_new() - memory for the picks of one thread: 24 bytes per token of the vocabulary
+ * sampler_workspace_new() - memory for the picks of one thread: 28 bytes per token of the vocabulary
  * It keeps nothing between calls: all samplers of the thread share it. Returns 0, -EINVAL (no tokens), -ENOMEM.
  */
 int sampler_workspace_new(uint32_t n_vocab, struct sampler_workspace **ret);

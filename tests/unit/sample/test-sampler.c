@@ -336,6 +336,55 @@ static void obeys_the_mask(void **state)
     }
 }
 
+/* Masked tokens are as if their logits were -infinity, through biases, penalties and every way to choose. */
+static void a_mask_is_minus_infinity(void **state)
+{
+    enum { N = 1000, LAST = 30 };
+    struct sampler_bias biases[] = {{5, 3}, {70, -INFINITY}, {500, -2}, {999, 4}};
+    struct sampler_params greedy = plain(), cut = sampler_params_default(), typical = plain(), punished = cut;
+    const struct sampler_params *all[] = {&greedy, &cut, &typical, &punished};
+    _cleanup_(sampler_workspace_freep) struct sampler_workspace *w = work(N);
+    uint64_t allowed[(N + 63) / 64], random = 1;
+    float logits[N], masked[N];
+    int32_t last[LAST];
+
+    greedy.temperature = 0;
+    typical.typical_p = 0.6f;
+    punished.repeat_penalty = 1.3f;
+    punished.frequency_penalty = 0.2f;
+    punished.biases = biases;
+    punished.n_biases = 4;
+    for (int round = 0; round < 100; round++) {
+        for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            allowed[i] = round % 4 == 0   ? random
+                         : round % 4 == 1 ? random & random >> 7 & random << 9
+                         : i % 3          ? (uint64_t)-1
+                                          : 0;
+        }
+        for (int i = 0; i < N; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            logits[i] = (float)(int32_t)(random >> 40) / (float)(1 << 21);
+            masked[i] = allowed[i / 64] >> (i % 64) & 1 ? logits[i] : -INFINITY;
+        }
+        for (int i = 0; i < LAST; i++)
+            last[i] = (int32_t)((random >> 20) + (uint64_t)i * 37) % N;
+        for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+            struct sampler_params p = *all[i];
+            struct sampler *a, *b;
+
+            p.seed = (uint64_t)round;
+            a = make(&p, N);
+            b = make(&p, N);
+            sampler_prompt(a, last, LAST);
+            sampler_prompt(b, last, LAST);
+            assert_int_equal(sampler_pick(a, w, logits, allowed), sampler_pick(b, w, masked, NULL));
+            sampler_free(a);
+            sampler_free(b);
+        }
+    }
+}
+
 static void biases_are_added_and_ban(void **state)
 {
     const float logits[4] = {1, 2, 3, 4};
@@ -667,6 +716,7 @@ int main(void)
         cmocka_unit_test(equal_logits_lose_to_lower_ids),
         cmocka_unit_test(is_defined_for_bad_logits),
         cmocka_unit_test(obeys_the_mask),
+        cmocka_unit_test(a_mask_is_minus_infinity),
         cmocka_unit_test(biases_are_added_and_ban),
         cmocka_unit_test(penalties_have_exact_values),
         cmocka_unit_test(penalties_forget),
