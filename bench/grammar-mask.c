@@ -26,11 +26,12 @@ struct times {
     size_t n;
 };
 
+/* The thread's own time, so that others on the machine do not count; asking for it costs 0.3 us. */
 static double now_us(void)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 

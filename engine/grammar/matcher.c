@@ -97,34 +97,47 @@ struct matcher *matcher_free(struct matcher *m)
 
 /* ---- making masks ---- */
 
-static void allow(const struct grammar_vocabulary *v, uint64_t *mask, int32_t token)
+static void allow(const struct grammar_vocabulary *v, const struct trie_node *node, uint64_t *mask)
 {
-    for (; token >= 0; token = v->same[token])
+    int32_t token = node->token;
+
+    if (token < 0)
+        return;
+    mask_set(mask, token);
+    while (node->has_same && (token = v->same[token]) >= 0)
         mask_set(mask, token);
 }
 
-/* The tokens of a trie that begin with one byte. */
+/*
+ * The tokens of a trie that begin with one byte. This is where masks are made: the table of steps is kept at
+ * hand, and only a step that was never taken leaves the loop.
+ */
 static void walk_byte(struct matcher *m, const struct trie *t, uint8_t byte, uint32_t first, uint64_t *mask)
 {
     const uint16_t *class_of = m->grammar->nfa.class_of;
+    const uint32_t *steps = m->machine.next;
+    const size_t n_symbols = m->machine.n_symbols;
     const uint32_t end = t->first[byte + 1];
     uint32_t i = t->first[byte], *stack = m->stack;
 
     if (i == end)
         return;
-    if (t->nodes[i].token >= 0)
-        allow(m->vocabulary, mask, t->nodes[i].token);
+    allow(m->vocabulary, &t->nodes[i], mask);
     stack[1] = first;
     for (i++; i < end;) {
         const struct trie_node *node = &t->nodes[i];
-        uint32_t next = machine_step(&m->machine, stack[node->depth], class_of[node->byte]);
+        uint32_t config = stack[node->depth], symbol = class_of[node->byte],
+                 next = steps[config * n_symbols + symbol];
 
+        if (next == MACHINE_UNKNOWN) {
+            next = machine_take(&m->machine, config, symbol);
+            steps = m->machine.next;
+        }
         if (next == MACHINE_DEAD) {
             i = node->next;
             continue;
         }
-        if (node->token >= 0)
-            allow(m->vocabulary, mask, node->token);
+        allow(m->vocabulary, node, mask);
         stack[node->depth + 1] = next;
         i++;
     }

@@ -33,6 +33,7 @@ struct trie_node {
     int32_t token; /* that ends here, -1: none */
     uint16_t depth;
     uint8_t byte;
+    bool has_same; /* other tokens have the same bytes */
 };
 
 struct trie {

@@ -94,6 +94,7 @@ static int make_trie(struct grammar_vocabulary *v, const struct entry *entries, 
 
         if (i > 0 && shared == e->n) { /* the same bytes */
             v->same[entries[i - 1].token] = e->token;
+            ret->nodes[ret->n - 1].has_same = true;
             continue;
         }
         while (n_open > shared)
