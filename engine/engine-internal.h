@@ -56,6 +56,12 @@ struct engine {
     uint32_t *profile_rows; /* [graph.n_ops] the row of each operation */
 };
 
+/* Pages that one sequence keeps for a window: it may begin and end within one. */
+static inline uint64_t engine_window_pages(uint64_t window)
+{
+    return (window + KV_PAGE_TOKENS - 3) / KV_PAGE_TOKENS + 2;
+}
+
 /**
  * engine_open_graph() - the first half of engine_open(): the file is mapped, read and planned, nothing else taken
  */

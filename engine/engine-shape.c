@@ -69,13 +69,17 @@ static void find_groups(const struct graph *g, struct engine_shape *s)
             s->layers[layer++].group = g->ops[i].attention.group;
 }
 
-static void count_kv(const struct graph *g, struct engine_shape *s)
+static void count_kv(const struct graph *g, uint32_t batch_tokens, struct engine_shape *s)
 {
     s->n_groups = g->n_groups;
     for (uint32_t i = 0; i < g->n_groups; i++) {
         const struct graph_group *group = &g->groups[i];
 
         s->groups[i].window = group->window;
+        if (group->window > 0) {
+            s->groups[i].pages_per_sequence = engine_window_pages(group->window);
+            s->groups[i].pages_per_step = batch_tokens / KV_PAGE_TOKENS;
+        }
         for (uint32_t type = 0; type < TENSOR_TYPE_MAX; type++) {
             struct kv_layout layout;
 
@@ -125,7 +129,7 @@ static int fill(struct engine *e, const struct engine_config *config, struct eng
     count_tensors(e->gguf, s);
     count_experts(e->gguf, e->arch.name, s);
     find_groups(&e->graph, s);
-    count_kv(&e->graph, s);
+    count_kv(&e->graph, e->batch_tokens_max, s);
     r = count_scratch(e, config, s);
     if (r == -ENOTSUP || r == -EINVAL)
         fault_set(reterr, FAULT_INVALID_PARAMETER, "k_type, v_type", "the cache can't have these types");

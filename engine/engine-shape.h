@@ -17,6 +17,7 @@ struct engine_shape_layer {
 /* Layers whose KV pages are alike. */
 struct engine_shape_group {
     uint32_t window; /* 0: full attention */
+    uint64_t pages_per_sequence, pages_per_step; /* most that a window needs: of every open sequence, and in all */
     /* Of one page of one layer, by type; 0: the cache has no such type. */
     uint64_t k_bytes[TENSOR_TYPE_MAX], v_bytes[TENSOR_TYPE_MAX];
 };

@@ -171,8 +171,7 @@ static uint32_t group_pages(const struct engine *e, uint32_t i, uint32_t n_pages
 
     if (window == 0)
         return n_pages;
-    n = ((window + KV_PAGE_TOKENS - 3) / KV_PAGE_TOKENS + 2) * e->sequences_max +
-        e->batch_tokens_max / KV_PAGE_TOKENS;
+    n = engine_window_pages(window) * e->sequences_max + e->batch_tokens_max / KV_PAGE_TOKENS;
     return n < n_pages ? (uint32_t)n : n_pages;
 }
 

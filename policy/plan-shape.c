@@ -51,6 +51,14 @@ static bool get_item(json_object *array, size_t i, uint64_t max, uint64_t *ret)
     return true;
 }
 
+static bool get_pair(json_object *o, const char *key, uint64_t *a, uint64_t *b)
+{
+    json_object *pair;
+
+    return json_object_object_get_ex(o, key, &pair) && json_object_is_type(pair, json_type_array) &&
+           get_item(pair, 0, INT32_MAX, a) && get_item(pair, 1, INT32_MAX, b);
+}
+
 /* "kv": {"f16": [bytes of K, of V], …}, of one page of one layer. */
 static int get_types(json_object *o, struct plan_group *group)
 {
@@ -86,7 +94,10 @@ static int get_groups(json_object *o, struct plan_shape *s)
         json_object *group = json_object_array_get_idx(groups, i);
 
         if (!json_object_is_type(group, json_type_object) ||
-            !get_u32(group, "window", INT32_MAX, &s->groups[i].window) || get_types(group, &s->groups[i]) < 0)
+            !get_u32(group, "window", INT32_MAX, &s->groups[i].window) ||
+            !get_pair(group, "window_pages", &s->groups[i].pages_per_sequence,
+                      &s->groups[i].pages_per_step) ||
+            get_types(group, &s->groups[i]) < 0)
             return -EINVAL;
     }
     s->n_groups = (uint32_t)n;
@@ -113,8 +124,8 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
 
         if (!json_object_is_type(layer, json_type_array) ||
             !get_item(layer, 0, BYTES_MAX, &s->layers[i].dense_bytes) ||
-            !get_item(layer, 1, BYTES_MAX, &s->layers[i].expert_bytes) || s->n_groups == 0 ||
-            !get_item(layer, 2, s->n_groups - 1, &group))
+            !get_item(layer, 1, BYTES_MAX, &s->layers[i].expert_bytes) ||
+            !get_item(layer, 2, s->n_groups > 0 ? s->n_groups - 1 : 0, &group))
             return -EINVAL;
         s->layers[i].group = (uint32_t)group;
         *sum += s->layers[i].dense_bytes + s->layers[i].expert_bytes;
@@ -141,6 +152,8 @@ static int parse(json_object *o, struct plan_shape *s)
         !get_number(o, "scratch", BYTES_MAX, &s->scratch_bytes) ||
         !get_number(o, "thread_scratch", BYTES_MAX >> 10, &s->thread_scratch_bytes) ||
         !json_object_object_get_ex(o, "tied", &tied) || !json_object_is_type(tied, json_type_boolean))
+        return -EINVAL;
+    if (!get_pair(o, "open", &s->open[0], &s->open[1]))
         return -EINVAL;
     s->head_is_tied = json_object_get_boolean(tied);
     if (json_object_object_get_ex(o, "read_gbps", &gbps))

@@ -50,19 +50,25 @@ static const struct plan_kv_type *find_type(const struct plan_group *group, cons
     return NULL;
 }
 
-/* The same sum as the engine's: whole pages for all sequences together. */
+/* The same sum as the engine's: whole pages for all sequences together; of windows, what they span in each. */
 static int measure_kv(struct planner *p)
 {
     const struct plan_shape *s = p->shape;
-    uint64_t pages = ceil_div((uint64_t)p->context_tokens * p->wish->sequences, s->page_tokens);
+    uint64_t all = ceil_div((uint64_t)p->context_tokens * p->wish->sequences, s->page_tokens);
+    uint64_t n_open = s->open[0] * p->wish->sequences + s->open[1];
 
     for (uint32_t i = 0; i < s->n_groups; i++) {
         const struct plan_kv_type *k = find_type(&s->groups[i], p->wish->k),
                                   *v = find_type(&s->groups[i], p->wish->v);
-        uint64_t page_bytes, seen = p->context_tokens / 2;
+        uint64_t page_bytes, seen = p->context_tokens / 2, pages = all;
 
         if (!k || !v)
             return -EINVAL;
+        if (s->groups[i].window > 0) {
+            uint64_t n = s->groups[i].pages_per_sequence * n_open + s->groups[i].pages_per_step;
+
+            pages = n < all ? n : all;
+        }
         if (!checked_add(k->k_bytes, v->v_bytes, &page_bytes) ||
             !checked_mul(page_bytes, pages, &p->kv_bytes[i]))
             p->kv_bytes[i] = UINT64_MAX / PLAN_LAYERS_MAX / 2;

@@ -44,6 +44,7 @@ struct plan_kv_type {
 /* Layers with the same kind of attention. */
 struct plan_group {
     uint32_t window; /* 0: full attention */
+    uint64_t pages_per_sequence, pages_per_step; /* most that a window needs: of every open sequence, and in all */
     struct plan_kv_type types[PLAN_KV_TYPES_MAX]; /* [n_types] */
     size_t n_types;
 };
@@ -61,6 +62,7 @@ struct plan_shape {
     uint64_t rest_bytes;      /* everything else that is read for each token */
     uint64_t n_parameters;
     uint32_t n_experts, n_experts_used; /* 0: no experts */
+    uint64_t open[2]; /* for n sequences at a time, [0] * n + [1] are open */
     uint32_t context_trained_tokens, page_tokens;
     uint32_t batch_tokens;
     uint64_t scratch_bytes;        /* of a step, for the sequences that it was asked for */

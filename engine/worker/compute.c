@@ -329,7 +329,7 @@ static void measure(struct compute *c, const struct command *command, const stru
     r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
     if (r < 0)
         fail_model(c, &fault, r);
-    r = shape_to_json(&shape, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
+    r = shape_to_json(&shape, model_open_max, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
     engine_shape_done(&shape);
     text = r == 0 ? json_text(o) : NULL;
     if (!text || link_set_facts(c->link, text, strlen(text)) < 0)

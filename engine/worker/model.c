@@ -14,11 +14,13 @@
 #include "engine/token/tokenizer.h"
 #include "engine/worker/structure.h"
 
+const uint64_t model_open_max[2] = {4, 4};
+
 /* A preempted request that keeps its pages costs the engine a page table and nothing else, so there may be
  * several times as many of them as there are places; the pages themselves are bounded by kv_tokens. */
 static uint32_t parked_for(uint32_t sequences)
 {
-    return 3 * sequences + 4;
+    return ((uint32_t)model_open_max[0] - 1) * sequences + (uint32_t)model_open_max[1];
 }
 
 struct model *model_free(struct model *m)

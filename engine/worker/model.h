@@ -34,6 +34,9 @@ struct model {
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
 };
 
+/* With n sequences at a time, [0] * n + [1] are open at most: those that are preempted keep their pages. */
+extern const uint64_t model_open_max[2];
+
 /**
  * model_load() - everything from the files to a model that can compute
  * @fds:         [n_fds], borrowed

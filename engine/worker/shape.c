@@ -46,9 +46,11 @@ static json_object *numbers(const uint64_t *n, size_t count)
 static json_object *group_to_json(const struct engine_shape_group *g)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
+    const uint64_t pages[] = {g->pages_per_sequence, g->pages_per_step};
     json_object *kv = json_object_new_object();
 
-    if (!o || !add(o, "kv", kv) || !add_number(o, "window", g->window))
+    if (!o || !add(o, "kv", kv) || !add_number(o, "window", g->window) ||
+        !add(o, "window_pages", numbers(pages, 2)))
         return NULL;
     for (uint32_t type = 0; type < TENSOR_TYPE_MAX; type++) {
         const uint64_t pair[] = {g->k_bytes[type], g->v_bytes[type]};
@@ -75,7 +77,7 @@ static bool add_lists(json_object *o, const struct engine_shape *s)
     return ok;
 }
 
-int shape_to_json(const struct engine_shape *s, double read_gbps, json_object **ret)
+int shape_to_json(const struct engine_shape *s, const uint64_t open[2], double read_gbps, json_object **ret)
 {
     _cleanup_json_ json_object *all = json_object_new_object();
     json_object *o = json_object_new_object();
@@ -88,7 +90,7 @@ int shape_to_json(const struct engine_shape *s, double read_gbps, json_object **
         !add_number(o, "context_trained", s->context_trained_tokens) ||
         !add_number(o, "page_tokens", ENGINE_PAGE_TOKENS) ||
         !add_number(o, "batch_tokens", s->batch_tokens) || !add_number(o, "scratch", s->scratch_bytes) ||
-        !add_number(o, "thread_scratch", s->thread_scratch_bytes))
+        !add_number(o, "thread_scratch", s->thread_scratch_bytes) || !add(o, "open", numbers(open, 2)))
         return -ENOMEM;
     if (read_gbps > 0 && !add(o, "read_gbps", json_object_new_double(read_gbps)))
         return -ENOMEM;

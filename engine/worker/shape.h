@@ -5,7 +5,9 @@
  * The "shape" of FACTS, from which the daemon plans (policy/plan-shape.c reads it):
  *
  *   "layers":  [[dense bytes, expert bytes, group], ...] in the order of the model
- *   "groups":  [{"window": tokens or 0, "kv": {"f16": [bytes of K, bytes of V], ...}}] of one page of one layer
+ *   "groups":  [{"window": tokens or 0, "window_pages": [of an open sequence, of a step],
+ *                "kv": {"f16": [bytes of K, bytes of V], ...}}] of one page of one layer
+ *   "open":    [a, b]: for n sequences at a time, the engine holds a * n + b open (those that are preempted, too)
  *   "file", "embedding", "head", "rest", "tied", "parameters", "experts", "experts_used", "context_trained",
  *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"
  *   "read_gbps": where the memory was measured
@@ -17,7 +19,8 @@ struct engine_shape;
 
 /**
  * shape_to_json() - {"shape": ...}, to be sent as FACTS
+ * @open:      as above
  * @read_gbps: 0: not measured
  * Returns 0 or -ENOMEM; *ret is owned by the caller.
  */
-int shape_to_json(const struct engine_shape *shape, double read_gbps, json_object **ret);
+int shape_to_json(const struct engine_shape *shape, const uint64_t open[2], double read_gbps, json_object **ret);

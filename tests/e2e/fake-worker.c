@@ -106,7 +106,7 @@ static void send_failed(const struct running *r, const char *fault)
  * scratch. */
 static void send_shape(const struct channel_packet *packet)
 {
-    char text[640];
+    char text[704];
     struct stat st;
     unsigned long long size = 0;
 
@@ -115,9 +115,9 @@ static void send_shape(const struct channel_packet *packet)
         size += (unsigned long long)st.st_size;
     }
     snprintf(text, sizeof(text),
-             "{\"shape\": {\"layers\": [[%llu, 0, 0]], \"groups\": [{\"window\": 0, \"kv\": {\"f16\": [128, 128], "
+             "{\"shape\": {\"layers\": [[%llu, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": [128, 128], "
              "\"f32\": [256, 256]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"rest\": 0, \"tied\": false, "
-             "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"context_trained\": 128, "
+             "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 128, "
              "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0}}",
              size, size, size / 2);
     send_json(PACKET_FACTS, text);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "engine/worker/model.h"
 #include "engine/worker/shape.h"
 #include "policy/plan.h"
 #include "tests/model-writer/model_writer.h"
@@ -31,7 +32,7 @@ static void read_shape(const struct engine_config *config, struct plan_shape *re
     fault_init(&fault, FAULT_NONE, NULL);
     if (engine_shape(config, &shape, &fault) < 0)
         fail_msg("%s", fault_describe(&fault, text, sizeof(text)));
-    assert_int_equal(shape_to_json(&shape, 12.5, &o), 0);
+    assert_int_equal(shape_to_json(&shape, model_open_max, 12.5, &o), 0);
     engine_shape_done(&shape);
     copy = json_tokener_parse(json_text(o)); /* as over the link */
     assert_int_equal(plan_shape_parse(json_object_object_get(copy, "shape"), ret), 0);
@@ -44,12 +45,17 @@ static void planned_is_what_is_allocated(void **state)
         enum tensor_type k, v;
         bool tied;
         const char *k_name, *v_name;
+        const char *architecture;
+        uint32_t window, n_experts;
     } cases[] = {
         {256, 1, 1, 512, TENSOR_F32, TENSOR_F32, false, "f32", "f32"},
         {256, 4, 2, 512, TENSOR_F16, TENSOR_F16, false, "f16", "f16"},
         {100, 3, 3, 64, TENSOR_F16, TENSOR_F32, true, "f16", "f32"},
         {33, 8, 1, 8, TENSOR_F32, TENSOR_F16, false, "f32", "f16"},
         {0, 2, 2, 512, TENSOR_F16, TENSOR_F16, true, "f16", "f16"},
+        {2048, 4, 1, 128, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "llama", 64, 0},
+        {2048, 3, 1, 256, TENSOR_F16, TENSOR_F16, true, "f16", "f16", "gemma2", 100, 0},
+        {256, 2, 1, 64, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "llama", 0, 8},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -65,6 +71,12 @@ static void planned_is_what_is_allocated(void **state)
         model.tied = cases[i].tied;
         model.type = i % 2 ? TENSOR_Q8_0 : TENSOR_F32;
         model.n_layers = 3;
+        model.context = 2048;
+        if (cases[i].architecture)
+            model.architecture = cases[i].architecture;
+        model.window = cases[i].window;
+        model.n_experts = cases[i].n_experts;
+        model.n_experts_used = cases[i].n_experts / 4;
         model_writer_llama(w, &model);
         fd = model_writer_memfd(w);
         model_writer_free(w);
@@ -72,7 +84,7 @@ static void planned_is_what_is_allocated(void **state)
             .fds = &fd,
             .n_fds = 1,
             .context_tokens = cases[i].context,
-            .sequences_max = 3 * cases[i].sequences + 4,
+            .sequences_max = 4 * cases[i].sequences + 4,
             .kv_tokens = (uint64_t)(cases[i].context ? cases[i].context : model.context) * cases[i].sequences,
             .k_type = cases[i].k,
             .v_type = cases[i].v,
@@ -94,6 +106,8 @@ static void planned_is_what_is_allocated(void **state)
         read_shape(&config, &shape);
         assert_int_equal(shape.n_layers, 3);
         assert_int_equal(shape.head_is_tied, cases[i].tied);
+        assert_int_equal(shape.n_experts, cases[i].n_experts);
+        assert_int_equal(shape.layers[0].expert_bytes > 0, cases[i].n_experts > 0);
         assert_int_equal(plan_make(&shape, &wish, &plan), 0);
         assert_int_equal(engine_open(&config, &e, NULL), 0);
         engine_facts(e, &facts);

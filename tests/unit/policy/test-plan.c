@@ -104,6 +104,28 @@ static void pages_are_whole_and_sequences_count(void **state)
     assert_int_equal(plan_make(&f->shape, &f->wish, &r), -EINVAL);
 }
 
+static void windows_keep_what_they_span(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    /* 1024 tokens are 32 pages; a window of 64 keeps 4 in each of 4 * 1 + 4 open sequences, and 16 for a
+     * step's tokens. */
+    f->shape.groups[1] = f->shape.groups[0];
+    f->shape.groups[1].window = 64;
+    f->shape.groups[1].pages_per_sequence = 4;
+    f->shape.groups[1].pages_per_step = 16;
+    f->shape.n_groups = 2;
+    f->shape.open[0] = f->shape.open[1] = 4;
+    for (int i = 0; i < LAYERS; i += 2)
+        f->layers[i].group = 1;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.kv, 160 * M); /* 48 pages would be more than all */
+    f->wish.context_tokens = 4096;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.kv, 5 * 128 * M / 2 + 5 * 48 * M / 2);
+}
+
 static void layers_go_to_devices_with_their_kv(void **state)
 {
     struct fixture *f = *state;
@@ -264,10 +286,12 @@ static void what_does_not_fit_has_alternatives(void **state)
 static void shapes_that_lie_are_refused(void **state)
 {
     static const char whole[] =
-        "{\"layers\": [[10, 0, 0]], \"groups\": [{\"window\": 0, \"kv\": {\"f16\": [1, 1]}}], \"file\": 100, "
+        "{\"layers\": [[10, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
+        "[1, 1]}}], \"file\": 100, "
         "\"embedding\": 20,"
         " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
-        " \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": 1, "
+        " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
+        "1, "
         "\"thread_scratch\": 1}";
     static const char *const changes[][2] = {
         {"[10, 0, 0]", "[90, 0, 0]"},
@@ -316,10 +340,11 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup(t, setup)
     const struct CMUnitTest tests[] = {
-        TEST(without_devices_everything_is_in_ram),   TEST(pages_are_whole_and_sequences_count),
-        TEST(layers_go_to_devices_with_their_kv),     TEST(all_fits_on_a_large_device),
-        TEST(forced_layers_that_do_not_fit_are_said), TEST(experts_stay_behind_dense_parts),
-        TEST(what_does_not_fit_has_alternatives),     TEST(shapes_that_lie_are_refused),
+        TEST(without_devices_everything_is_in_ram), TEST(pages_are_whole_and_sequences_count),
+        TEST(windows_keep_what_they_span),          TEST(layers_go_to_devices_with_their_kv),
+        TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
+        TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
+        TEST(shapes_that_lie_are_refused),
     };
 
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
