@@ -112,6 +112,74 @@ struct block_iq4_xs {
     uint8_t qs[128];
 } BLOCK_PACKED;
 
+/*
+ * Types that name groups of values by an index into a code book (engine/kernels/grids.h); what the bits of each mean
+ * stands in engine/kernels/decode-grid.c.
+ */
+
+/* d / 8 * (2 * scale + 1) * magnitude with a sign, magnitudes 8, 25, 43 */
+struct block_iq2_xxs {
+    uint16_t d;
+    uint8_t qs[64];
+} BLOCK_PACKED;
+
+struct block_iq2_xs {
+    uint16_t d;
+    uint8_t qs[64];
+    uint8_t scales[8];
+} BLOCK_PACKED;
+
+struct block_iq2_s {
+    uint16_t d;
+    uint8_t qs[32];
+    uint8_t signs[32];
+    uint8_t qh[8];
+    uint8_t scales[8];
+} BLOCK_PACKED;
+
+/* d / 4 * (2 * scale + 1) * magnitude with a sign, magnitudes 4 to 62 */
+struct block_iq3_xxs {
+    uint16_t d;
+    uint8_t qs[64];
+    uint8_t signs[32];
+} BLOCK_PACKED;
+
+/* d * (2 * scale + 1) * magnitude with a sign, magnitudes 1 to 15 */
+struct block_iq3_s {
+    uint16_t d;
+    uint8_t qs[64];
+    uint8_t qh[8];
+    uint8_t signs[32];
+    uint8_t scales[4];
+} BLOCK_PACKED;
+
+/* d * (2 * scale + 1) * (q ± 1/8), q of -1, 0, 1 */
+struct block_iq1_s {
+    uint16_t d;
+    uint8_t qs[32];
+    uint8_t qh[16];
+} BLOCK_PACKED;
+
+/* The same; d is spread over the top nibbles of the four words of scales. */
+struct block_iq1_m {
+    uint8_t qs[32];
+    uint8_t qh[16];
+    uint8_t scales[8];
+} BLOCK_PACKED;
+
+/* d * q, q of -1, 0, 1: five digits of base three a byte, in qh four */
+struct block_tq1_0 {
+    uint8_t qs[48];
+    uint8_t qh[4];
+    uint16_t d;
+} BLOCK_PACKED;
+
+/* d * (q - 1), q of 2 bits in the order of Q2_K */
+struct block_tq2_0 {
+    uint8_t qs[64];
+    uint16_t d;
+} BLOCK_PACKED;
+
 _Static_assert(sizeof(struct block_q4_0) == 18 && offsetof(struct block_q4_0, qs) == 2, "GGUF layout");
 _Static_assert(sizeof(struct block_q4_1) == 20 && offsetof(struct block_q4_1, qs) == 4, "GGUF layout");
 _Static_assert(sizeof(struct block_q5_0) == 22 && offsetof(struct block_q5_0, qs) == 6, "GGUF layout");
@@ -125,6 +193,15 @@ _Static_assert(sizeof(struct block_q4_k) == 144 && offsetof(struct block_q4_k, q
 _Static_assert(sizeof(struct block_q5_k) == 176 && offsetof(struct block_q5_k, qs) == 48, "GGUF layout");
 _Static_assert(sizeof(struct block_q6_k) == 210 && offsetof(struct block_q6_k, d) == 208, "GGUF layout");
 _Static_assert(sizeof(struct block_iq4_xs) == 136 && offsetof(struct block_iq4_xs, qs) == 8, "GGUF layout");
+_Static_assert(sizeof(struct block_iq2_xxs) == 66 && offsetof(struct block_iq2_xxs, qs) == 2, "GGUF layout");
+_Static_assert(sizeof(struct block_iq2_xs) == 74 && offsetof(struct block_iq2_xs, scales) == 66, "GGUF layout");
+_Static_assert(sizeof(struct block_iq2_s) == 82 && offsetof(struct block_iq2_s, scales) == 74, "GGUF layout");
+_Static_assert(sizeof(struct block_iq3_xxs) == 98 && offsetof(struct block_iq3_xxs, signs) == 66, "GGUF layout");
+_Static_assert(sizeof(struct block_iq3_s) == 110 && offsetof(struct block_iq3_s, scales) == 106, "GGUF layout");
+_Static_assert(sizeof(struct block_iq1_s) == 50 && offsetof(struct block_iq1_s, qh) == 34, "GGUF layout");
+_Static_assert(sizeof(struct block_iq1_m) == 56 && offsetof(struct block_iq1_m, scales) == 48, "GGUF layout");
+_Static_assert(sizeof(struct block_tq1_0) == 54 && offsetof(struct block_tq1_0, d) == 52, "GGUF layout");
+_Static_assert(sizeof(struct block_tq2_0) == 66 && offsetof(struct block_tq2_0, d) == 64, "GGUF layout");
 
 /* The values of IQ4_NL and IQ4_XS: 16 levels, closer together around zero. */
 static const int8_t block_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

@@ -10,6 +10,7 @@
 
 #include "engine/gguf/blocks.h"
 #include "engine/gguf/half.h"
+#include "engine/kernels/decode-grid.h"
 
 /* The shape of a 32-value block: one scale of 1, and a min of 1 where the type has an offset m (dmin = -m). */
 static void set_simple(struct decoded_block *ret, uint16_t d)
@@ -238,7 +239,10 @@ static const decode_fn table[TENSOR_TYPE_MAX] = {
     [TENSOR_Q5_1] = decode_q5_1,     [TENSOR_Q8_0] = decode_q8_0,     [TENSOR_IQ4_NL] = decode_iq4_nl,
     [TENSOR_Q2_K] = decode_q2_k,     [TENSOR_Q3_K] = decode_q3_k,     [TENSOR_Q4_K] = decode_q4_k,
     [TENSOR_Q5_K] = decode_q5_k,     [TENSOR_Q6_K] = decode_q6_k,     [TENSOR_IQ4_XS] = decode_iq4_xs,
-    [TENSOR_MXFP4] = decode_mxfp4,
+    [TENSOR_MXFP4] = decode_mxfp4,   [TENSOR_TQ1_0] = decode_tq1_0,   [TENSOR_TQ2_0] = decode_tq2_0,
+    [TENSOR_IQ2_XXS] = decode_iq2_xxs, [TENSOR_IQ2_XS] = decode_iq2_xs, [TENSOR_IQ2_S] = decode_iq2_s,
+    [TENSOR_IQ3_XXS] = decode_iq3_xxs, [TENSOR_IQ3_S] = decode_iq3_s,   [TENSOR_IQ1_S] = decode_iq1_s,
+    [TENSOR_IQ1_M] = decode_iq1_m,
 };
 
 bool block_is_decodable(uint32_t type)

@@ -38,6 +38,15 @@ enum act_format linear_format(const struct kernels *kernels, enum tensor_type ty
     case TENSOR_Q5_K:
     case TENSOR_Q6_K:
     case TENSOR_IQ4_XS:
+    case TENSOR_IQ2_XXS:
+    case TENSOR_IQ2_XS:
+    case TENSOR_IQ2_S:
+    case TENSOR_IQ3_XXS:
+    case TENSOR_IQ3_S:
+    case TENSOR_IQ1_S:
+    case TENSOR_IQ1_M:
+    case TENSOR_TQ1_0:
+    case TENSOR_TQ2_0:
         return ACT_Q8_256;
     default:
         return ACT_FORMAT_MAX;

@@ -314,6 +314,15 @@ DEFINE_ROWS(q4_k, TENSOR_Q4_K, rows_quantised)
 DEFINE_ROWS(q5_k, TENSOR_Q5_K, rows_quantised)
 DEFINE_ROWS(q6_k, TENSOR_Q6_K, rows_quantised)
 DEFINE_ROWS(iq4_xs, TENSOR_IQ4_XS, rows_quantised)
+DEFINE_ROWS(iq2_xxs, TENSOR_IQ2_XXS, rows_quantised)
+DEFINE_ROWS(iq2_xs, TENSOR_IQ2_XS, rows_quantised)
+DEFINE_ROWS(iq2_s, TENSOR_IQ2_S, rows_quantised)
+DEFINE_ROWS(iq3_xxs, TENSOR_IQ3_XXS, rows_quantised)
+DEFINE_ROWS(iq3_s, TENSOR_IQ3_S, rows_quantised)
+DEFINE_ROWS(iq1_s, TENSOR_IQ1_S, rows_quantised)
+DEFINE_ROWS(iq1_m, TENSOR_IQ1_M, rows_quantised)
+DEFINE_ROWS(tq1_0, TENSOR_TQ1_0, rows_quantised)
+DEFINE_ROWS(tq2_0, TENSOR_TQ2_0, rows_quantised)
 
 #define SOURCE "linear.h, the rule of sums"
 #define PACK(name, format)                                                                                         \
@@ -358,4 +367,22 @@ const struct kernel_row linear_scalar_rows[LINEAR_SCALAR_N_ROWS] = {
     ROWS(q6_k, KERNEL_LINEAR_LANES, TENSOR_Q6_K),
     ROWS(iq4_xs, KERNEL_LINEAR_TOKENS, TENSOR_IQ4_XS),
     ROWS(iq4_xs, KERNEL_LINEAR_LANES, TENSOR_IQ4_XS),
+    ROWS(iq2_xxs, KERNEL_LINEAR_TOKENS, TENSOR_IQ2_XXS),
+    ROWS(iq2_xxs, KERNEL_LINEAR_LANES, TENSOR_IQ2_XXS),
+    ROWS(iq2_xs, KERNEL_LINEAR_TOKENS, TENSOR_IQ2_XS),
+    ROWS(iq2_xs, KERNEL_LINEAR_LANES, TENSOR_IQ2_XS),
+    ROWS(iq2_s, KERNEL_LINEAR_TOKENS, TENSOR_IQ2_S),
+    ROWS(iq2_s, KERNEL_LINEAR_LANES, TENSOR_IQ2_S),
+    ROWS(iq3_xxs, KERNEL_LINEAR_TOKENS, TENSOR_IQ3_XXS),
+    ROWS(iq3_xxs, KERNEL_LINEAR_LANES, TENSOR_IQ3_XXS),
+    ROWS(iq3_s, KERNEL_LINEAR_TOKENS, TENSOR_IQ3_S),
+    ROWS(iq3_s, KERNEL_LINEAR_LANES, TENSOR_IQ3_S),
+    ROWS(iq1_s, KERNEL_LINEAR_TOKENS, TENSOR_IQ1_S),
+    ROWS(iq1_s, KERNEL_LINEAR_LANES, TENSOR_IQ1_S),
+    ROWS(iq1_m, KERNEL_LINEAR_TOKENS, TENSOR_IQ1_M),
+    ROWS(iq1_m, KERNEL_LINEAR_LANES, TENSOR_IQ1_M),
+    ROWS(tq1_0, KERNEL_LINEAR_TOKENS, TENSOR_TQ1_0),
+    ROWS(tq1_0, KERNEL_LINEAR_LANES, TENSOR_TQ1_0),
+    ROWS(tq2_0, KERNEL_LINEAR_TOKENS, TENSOR_TQ2_0),
+    ROWS(tq2_0, KERNEL_LINEAR_LANES, TENSOR_TQ2_0),
 };

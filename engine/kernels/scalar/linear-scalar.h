@@ -3,6 +3,6 @@
 
 #include "engine/kernels/registry.h"
 
-#define LINEAR_SCALAR_N_ROWS 32
+#define LINEAR_SCALAR_N_ROWS 50
 
 extern const struct kernel_row linear_scalar_rows[LINEAR_SCALAR_N_ROWS];

@@ -168,7 +168,7 @@ int bench(const char *type_name, const char *isa_name)
     static const enum tensor_type types[] = {
         TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q8_0,   TENSOR_Q5_K, TENSOR_Q4_0, TENSOR_IQ4_XS, TENSOR_IQ4_NL, TENSOR_Q3_K,
         TENSOR_Q2_K, TENSOR_Q5_0, TENSOR_Q4_1,   TENSOR_Q5_1, TENSOR_F16,  TENSOR_BF16,   TENSOR_F32,
-        TENSOR_MXFP4,
+        TENSOR_MXFP4, TENSOR_IQ2_XXS, TENSOR_IQ2_XS, TENSOR_IQ2_S, TENSOR_IQ3_XXS, TENSOR_IQ3_S, TENSOR_IQ1_S, TENSOR_IQ1_M, TENSOR_TQ1_0, TENSOR_TQ2_0,
     };
     static const char *const limits[] = {"avx2", "avx-vnni", "avx512"};
     static const uint32_t tokens[] = {1, 2, 4, 8, 16, 128};

@@ -119,6 +119,14 @@ static const struct {
     [TENSOR_Q5_K] = {0, 2},
     [TENSOR_Q6_K] = {offsetof(struct block_q6_k, d), -1},
     [TENSOR_IQ4_XS] = {0, -1},
+    [TENSOR_IQ2_XXS] = {0, -1},
+    [TENSOR_IQ2_XS] = {0, -1},
+    [TENSOR_IQ2_S] = {0, -1},
+    [TENSOR_IQ3_XXS] = {0, -1},
+    [TENSOR_IQ3_S] = {0, -1},
+    [TENSOR_IQ1_S] = {0, -1},
+    [TENSOR_TQ1_0] = {offsetof(struct block_tq1_0, d), -1},
+    [TENSOR_TQ2_0] = {offsetof(struct block_tq2_0, d), -1},
 };
 
 /* MXFP4's scale is an exponent. */
@@ -138,6 +146,16 @@ static uint16_t draw_scale(enum case_weights kind, uint64_t *seed)
     if (kind == WEIGHTS_EXTREME)
         return extremes[random_below(seed, sizeof(extremes) / sizeof(*extremes))];
     return float_to_half(random_float(seed) * 0.01f);
+}
+
+/* IQ1_M's scale: a nibble in each of its four words. */
+static void put_iq1_m_scale(uint8_t *block, uint16_t d)
+{
+    for (uint32_t j = 0; j < 4; j++) {
+        uint8_t *high = block + offsetof(struct block_iq1_m, scales) + 2 * j + 1;
+
+        *high = (uint8_t)((*high & 15) | (d >> 4 * j & 15) << 4);
+    }
 }
 
 static void fill_floats(uint8_t *row, enum tensor_type type, uint32_t k, enum case_weights kind, uint64_t *seed)
@@ -173,6 +191,10 @@ void fill_weights(uint8_t *row, enum tensor_type type, uint32_t k, enum case_wei
 
         if (type == TENSOR_MXFP4) {
             row[at] = draw_exponent(kind, seed);
+            continue;
+        }
+        if (type == TENSOR_IQ1_M) {
+            put_iq1_m_scale(row + at, d);
             continue;
         }
         memcpy(row + at + scale_offset[type].d, &d, 2);

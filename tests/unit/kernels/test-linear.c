@@ -150,7 +150,8 @@ static void select_named(const char *name, struct kernels *ret)
 static const enum tensor_type all_types[] = {
     TENSOR_F32,  TENSOR_F16,  TENSOR_BF16, TENSOR_Q4_0, TENSOR_Q4_1, TENSOR_Q5_0, TENSOR_Q5_1,   TENSOR_Q8_0,
     TENSOR_Q2_K, TENSOR_Q3_K, TENSOR_Q4_K, TENSOR_Q5_K, TENSOR_Q6_K, TENSOR_IQ4_NL, TENSOR_IQ4_XS,
-    TENSOR_MXFP4,
+    TENSOR_MXFP4, TENSOR_IQ2_XXS, TENSOR_IQ2_XS, TENSOR_IQ2_S, TENSOR_IQ3_XXS, TENSOR_IQ3_S, TENSOR_IQ1_S, TENSOR_IQ1_M,
+    TENSOR_TQ1_0, TENSOR_TQ2_0,
 };
 
 #define N_TYPES (sizeof(all_types) / sizeof(*all_types))
@@ -208,7 +209,7 @@ static void large_shapes_agree(void **state)
         {TENSOR_Q4_K, 256 * 35, 16, 5},   {TENSOR_Q4_K, 256 * 17, 290, 9},  {TENSOR_Q6_K, 256 * 18, 33, 150},
         {TENSOR_Q8_0, 32 * 137, 40, 140}, {TENSOR_Q3_K, 256 * 33, 20, 131}, {TENSOR_F16, 2048 + 7, 21, 133},
         {TENSOR_Q4_1, 32 * 300, 36, 30},  {TENSOR_Q5_K, 256 * 19, 36, 3},
-        {TENSOR_MXFP4, 32 * 91, 50, 150},
+        {TENSOR_MXFP4, 32 * 91, 50, 150}, {TENSOR_IQ2_S, 256 * 18, 20, 131}, {TENSOR_IQ3_XXS, 256 * 17, 35, 20},
     };
     uint64_t seed = 4;
     struct kernels scalar, best;
