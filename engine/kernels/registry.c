@@ -18,11 +18,13 @@ const struct kernel_rows *kernel_registry(uint32_t *ret_n)
         {pack_avx2_rows, PACK_AVX2_N_ROWS},
         {linear_float_avx2_rows, LINEAR_FLOAT_AVX2_N_ROWS},
         {linear_avx2_rows, LINEAR_YMM_N_ROWS},
+        {linear_grid_avx2_rows, LINEAR_GRID_AVX2_N_ROWS},
         {linear_avxvnni_rows, LINEAR_YMM_N_ROWS},
         {pack_avx512_rows, PACK_AVX512_N_ROWS},
         {linear_float_avx512_rows, LINEAR_FLOAT_AVX512_N_ROWS},
         {linear_tokens32_avx512_rows, LINEAR_TOKENS32_AVX512_N_ROWS},
         {linear_tokens256_avx512_rows, LINEAR_TOKENS256_AVX512_N_ROWS},
+        {linear_grid_avx512_rows, LINEAR_GRID_AVX512_N_ROWS},
         {linear_lanes_avx512_rows, LINEAR_LANES_AVX512_N_ROWS},
 #endif
     };

@@ -37,7 +37,7 @@ static const struct recipe recipes[TENSOR_TYPE_MAX] = {
     [TENSOR_IQ3_S]   = {  0,  0,  130.0f,   0.0f},
     [TENSOR_IQ1_S]   = {  0,  0,    6.5f,   0.0f},
     [TENSOR_TQ1_0]   = { 52,  0,    0.8f,   0.0f},
-    [TENSOR_TQ2_0]   = { 64,  0,    1.1f,   0.0f},
+    [TENSOR_TQ2_0]   = { 64,  0,    0.7f,   0.0f},
     /* clang-format on */
 };
 
@@ -122,6 +122,13 @@ static void put_iq1_m_scale(uint8_t *block, uint16_t scale)
     }
 }
 
+/* TQ2_0's quantisers make no 3, which would be 2 beside -1, 0 and 1: it becomes 1. */
+static void take_threes(uint8_t *block, size_t n_bytes)
+{
+    for (size_t i = 0; i < n_bytes; i++)
+        block[i] = (uint8_t)(block[i] & ~((block[i] & block[i] >> 1 & 0x55) << 1));
+}
+
 /* MXFP4's scale is a power of two; its values 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives have a deviation of 2.9. */
 static uint8_t mxfp4_exponent(float std)
 {
@@ -146,6 +153,8 @@ void random_blocks_fill(struct random_blocks *r, uint8_t *to, size_t n_bytes)
         fill_bits(r, block, r->block_bytes);
         /* Scales differ by up to a quarter between blocks, so that a kernel that mixes them up shows. */
         scale = 0.875f + 0.25f * (float)(random_next(&r->state) >> 40) / 16777216.0f;
+        if (r->type == TENSOR_TQ2_0)
+            take_threes(block, recipe->scale_at);
         if (r->type == TENSOR_IQ1_M)
             put_iq1_m_scale(block, half_from_float(scale * r->std / 6.5f));
         else if (r->type == TENSOR_MXFP4)

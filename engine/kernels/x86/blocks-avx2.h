@@ -14,7 +14,7 @@
 /* Weights that use all eight bits. */
 TEMPLATE bool type_is_wide(const enum tensor_type type)
 {
-    return type == TENSOR_Q8_0 || type == TENSOR_IQ4_NL || type == TENSOR_IQ4_XS;
+    return type == TENSOR_Q8_0 || type == TENSOR_IQ4_NL || type == TENSOR_IQ4_XS || type == TENSOR_IQ2_XS;
 }
 
 TEMPLATE __m256i load_256(const void *p)

@@ -15,10 +15,12 @@
 #define LINEAR_FLOAT_AVX512_N_ROWS     3
 #define LINEAR_TOKENS256_AVX512_N_ROWS 6
 #define LINEAR_TOKENS32_AVX512_N_ROWS  7
-#define LINEAR_LANES_AVX512_N_ROWS     13
+#define LINEAR_LANES_AVX512_N_ROWS     22
+#define LINEAR_GRID_AVX512_N_ROWS      9
 
 extern const struct kernel_row linear_tokens256_avx512_rows[LINEAR_TOKENS256_AVX512_N_ROWS];
 extern const struct kernel_row pack_avx512_rows[PACK_AVX512_N_ROWS];
 extern const struct kernel_row linear_float_avx512_rows[LINEAR_FLOAT_AVX512_N_ROWS];
 extern const struct kernel_row linear_tokens32_avx512_rows[LINEAR_TOKENS32_AVX512_N_ROWS];
+extern const struct kernel_row linear_grid_avx512_rows[LINEAR_GRID_AVX512_N_ROWS];
 extern const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS];

@@ -16,6 +16,7 @@
 #include "engine/kernels/linear-act.h"
 #include "engine/kernels/linear-scratch.h"
 #include "engine/kernels/x86/blocks-avx512.h"
+#include "engine/kernels/x86/blocks-grid.h"
 
 #define PANEL_VALUES 4096 /* of k, where there are many tokens */
 #define SMALL_BATCH  16   /* tokens up to which a single panel and the small tile are used */
@@ -69,6 +70,21 @@ TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct t
         _mm256_store_si256((void *)row->min, type == TENSOR_Q2_K ? _mm256_cvtepi8_epi16(q2_k_mins(p))
                                                                  : _mm256_slli_epi16(_mm256_cvtepi8_epi16(u), type_offset_log2(type)));
     }
+}
+
+/* A block of blocks-grid.h's types; they are multiplied as bytes with 128 added and sixteen scales. */
+static void unpack_grid(const struct grid_format *grid, const uint8_t *p, struct tile_row *row)
+{
+    struct grid_block block;
+    __m128i scales;
+
+    grid->unpack(p, &block);
+    for (int i = 0; i < 4; i++)
+        _mm512_store_si512(row->q + 64 * i, _mm512_xor_si512(_mm512_load_si512(block.q + 64 * i), _mm512_set1_epi8((char)0x80)));
+    scales = _mm_load_si128((const void *)block.scale);
+    _mm512_store_si512(row->scale, _mm512_cvtepi8_epi32(scales));
+    _mm256_store_si256((void *)row->min, _mm256_slli_epi16(_mm256_cvtepi8_epi16(scales), 7));
+    row->d = block.d;
 }
 
 /* Up to eight blocks; the bytes of those that are missing stay as they were, and nobody looks at them. */
@@ -325,10 +341,10 @@ TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chu
 }
 
 /* Blocks [b0, b1) of the tile's rows. */
-TEMPLATE void tile_panel(const enum tensor_type type, const struct linear_args *args, const struct chunk *chunk, uint32_t row,
+TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *grid, const struct linear_args *args, const struct chunk *chunk, uint32_t row,
                          uint32_t n_rows, uint32_t b0, uint32_t b1, bool stream, struct tile_row *tile, float *sums)
 {
-    const size_t block_bytes = type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
+    const size_t block_bytes = grid ? grid->block_bytes : type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
     const uint8_t *w = args->w + row * args->row_bytes, *next = w + n_rows * args->row_bytes;
     const uint32_t n_blocks32 = args->k / 32;
 
@@ -339,7 +355,9 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct linear_args *
             const uint8_t *p = w + r * args->row_bytes + b * block_bytes;
             const char *ahead = (const char *)(stream ? next : p + n_rows * args->row_bytes);
 
-            if (type_is_256(type))
+            if (grid)
+                unpack_grid(grid, p, &tile[r]);
+            else if (type_is_256(type))
                 unpack_256(type, p, &tile[r]);
             else
                 unpack_32(type, p, n32, &tile[r]);
@@ -423,7 +441,8 @@ static void store_sums(const struct linear_args *args, const struct chunk *chunk
     }
 }
 
-TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type)
+/* @grid: NULL, or the format of the weights, which then are multiplied like @type's. */
+TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type, const struct grid_format *grid)
 {
     const enum act_format format = type_is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
     const bool stream = args->m <= SMALL_BATCH;
@@ -447,7 +466,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
             memset(sums, 0, (size_t)((n_rows + 15) & ~15u) * chunk.sums_stride * sizeof(float));
             for (uint32_t b = 0; b < n_blocks; b += panel) {
                 for (uint32_t r = 0; r < n_rows; r += tile_max)
-                    tile_panel(type, args, &chunk, row0 + r, n_rows - r < tile_max ? n_rows - r : tile_max, b,
+                    tile_panel(type, grid, args, &chunk, row0 + r, n_rows - r < tile_max ? n_rows - r : tile_max, b,
                                b + panel < n_blocks ? b + panel : n_blocks, stream, tile, sums + r * chunk.sums_stride);
             }
             store_sums(args, &chunk, sums, row0, n_rows, t0, n_tokens);
@@ -473,11 +492,23 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
 #define DEFINE_ROWS(name, type)                                                                                    \
     static void name(const struct linear_args *args)                                                               \
     {                                                                                                              \
-        rows_lanes(args, type);                                                                                    \
+        rows_lanes(args, type, NULL);                                                                                    \
     }
 TYPES(DEFINE_ROWS)
+
+static void grid_rows(const struct linear_args *args, const struct grid_format *grid)
+{
+    rows_lanes(args, TENSOR_IQ2_XS, grid);
+}
+
+#define DEFINE_GRID_ROWS(name, type)                                                                               \
+    static void name(const struct linear_args *args)                                                               \
+    {                                                                                                              \
+        grid_rows(args, &format_##name);                                                                           \
+    }
+GRID_TYPES(DEFINE_GRID_ROWS)
 
 #define ROW(name, type)                                                                                            \
     {KERNEL_LINEAR_LANES, type, LINEAR_AVX512_ISA, {.rows = name}, #name "-lanes-avx512", 0.0f, "linear.h; unpacked tiles, K panels"},
 
-const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS] = {TYPES(ROW)};
+const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS] = {TYPES(ROW) GRID_TYPES(ROW)};

@@ -22,6 +22,7 @@
 #include "engine/kernels/linear-scratch.h"
 #include "engine/kernels/x86/blocks-avx2.h"
 #include "engine/kernels/x86/dot-ymm.h"
+#include "engine/kernels/x86/grid-format.h"
 
 #define LANES_PANEL_VALUES 2048 /* of k, where there are many tokens: 128 of them are 256 KB */
 #define LANES_SMALL_BATCH  16
@@ -74,6 +75,8 @@ TEMPLATE int word_steps(const enum tensor_type type)
     case TENSOR_MXFP4: /* 28 * 254 */
     case TENSOR_Q6_K: /* -32 .. 31, times 254 */
         return 4;
+    case TENSOR_IQ2_XS: /* and all types of blocks-grid.h: 62 * 254 */
+        return 2;
     default: /* 127 * 254, or 128 * 254 */
         return 1;
     }
@@ -131,6 +134,21 @@ TEMPLATE void ymm_unpack_256(const enum tensor_type type, const uint8_t *p, stru
         store_scales(row->scale, scales);
         _mm_storeu_si128((void *)row->min, mins);
     }
+}
+
+/* A block of blocks-grid.h's types; they are multiplied as signed bytes with sixteen scales. */
+static inline void ymm_unpack_grid(const struct grid_format *grid, const uint8_t *p, struct ymm_row *row)
+{
+    struct grid_block block;
+    __m256i words;
+
+    grid->unpack(p, &block);
+    for (int j = 0; j < 8; j++)
+        store_weights(TENSOR_IQ2_XS, row, j, load_256(block.q + 32 * j));
+    words = _mm256_cvtepi8_epi16(_mm_load_si128((const void *)block.scale));
+    store_scales(row->scale, _mm256_castsi256_si128(words));
+    store_scales(row->scale + 8, _mm256_extracti128_si256(words, 1));
+    row->d = block.d;
 }
 
 TEMPLATE void ymm_unpack_32(const enum tensor_type type, const uint8_t *p, uint32_t n_blocks, struct ymm_row *row)
@@ -454,10 +472,10 @@ TEMPLATE void ymm_tile(const enum tensor_type type, const struct ymm_chunk *chun
                   sums + chunk->n_wide * 16, chunk->stride);
 }
 
-TEMPLATE void ymm_panel(const enum tensor_type type, const struct linear_args *args, const struct ymm_chunk *chunk, uint32_t row,
+TEMPLATE void ymm_panel(const enum tensor_type type, const struct grid_format *grid, const struct linear_args *args, const struct ymm_chunk *chunk, uint32_t row,
                         uint32_t n_rows, uint32_t b0, uint32_t b1, struct ymm_row *tile, float *sums)
 {
-    const size_t block_bytes = type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
+    const size_t block_bytes = grid ? grid->block_bytes : type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
     const uint8_t *w = args->w + row * args->row_bytes;
 
     for (uint32_t b = b0; b < b1; b++) {
@@ -466,7 +484,9 @@ TEMPLATE void ymm_panel(const enum tensor_type type, const struct linear_args *a
         for (uint32_t r = 0; r < n_rows; r++) {
             const uint8_t *p = w + r * args->row_bytes + b * block_bytes;
 
-            if (type_is_256(type))
+            if (grid)
+                ymm_unpack_grid(grid, p, &tile[r]);
+            else if (type_is_256(type))
                 ymm_unpack_256(type, p, &tile[r]);
             else
                 ymm_unpack_32(type, p, n32, &tile[r]);
@@ -492,7 +512,8 @@ static void ymm_store(const struct linear_args *args, const struct ymm_chunk *ch
     }
 }
 
-TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type)
+/* @grid: NULL, or the format of the weights, which then are multiplied like @type's. */
+TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type, const struct grid_format *grid)
 {
     const enum act_format format = type_is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
     const uint32_t n_blocks = (args->k + 255) / 256;
@@ -516,7 +537,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
             memset(sums, 0, (size_t)((n_rows + LANES_ROWS - 1) & ~(LANES_ROWS - 1u)) * chunk.stride * sizeof(float));
             for (uint32_t b = 0; b < n_blocks; b += panel) {
                 for (uint32_t r = 0; r < n_rows; r += LANES_TILE_ROWS)
-                    ymm_panel(type, args, &chunk, row0 + r, n_rows - r < LANES_TILE_ROWS ? n_rows - r : LANES_TILE_ROWS, b,
+                    ymm_panel(type, grid, args, &chunk, row0 + r, n_rows - r < LANES_TILE_ROWS ? n_rows - r : LANES_TILE_ROWS, b,
                               b + panel < n_blocks ? b + panel : n_blocks, tile, sums + r * chunk.stride);
             }
             ymm_store(args, &chunk, sums, row0, n_rows, t0, n_tokens);

@@ -48,7 +48,7 @@
     }                                                                                                              \
     static void name##_lanes(const struct linear_args *args)                                                       \
     {                                                                                                              \
-        rows_lanes(args, type);                                                                                    \
+        rows_lanes(args, type, NULL);                                                                                    \
     }
 
 YMM_TYPES(YMM_DEFINE)

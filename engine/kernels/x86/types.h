@@ -19,7 +19,7 @@
 TEMPLATE bool type_is_256(const enum tensor_type type)
 {
     return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q4_K || type == TENSOR_Q5_K || type == TENSOR_Q6_K ||
-           type == TENSOR_IQ4_XS;
+           type == TENSOR_IQ4_XS || type == TENSOR_IQ2_XS;
 }
 
 TEMPLATE bool type_has_mins(const enum tensor_type type)
@@ -43,6 +43,7 @@ TEMPLATE int type_offset_log2(const enum tensor_type type)
     case TENSOR_Q8_0:
     case TENSOR_IQ4_NL:
     case TENSOR_IQ4_XS:
+    case TENSOR_IQ2_XS: /* stands for all types of blocks-grid.h */
         return 7;
     default:
         return -1;
@@ -51,7 +52,7 @@ TEMPLATE int type_offset_log2(const enum tensor_type type)
 
 TEMPLATE uint32_t type_sub_values(const enum tensor_type type)
 {
-    return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q6_K ? 16 : 32;
+    return type == TENSOR_Q2_K || type == TENSOR_Q3_K || type == TENSOR_Q6_K || type == TENSOR_IQ2_XS ? 16 : 32;
 }
 
 TEMPLATE size_t type_block_bytes(const enum tensor_type type)
