@@ -43,7 +43,7 @@ struct engine_config {
     uint32_t context_tokens;   /* longest sequence; 0: the model's own context length. Never more than that */
     uint32_t sequences_max;    /* open at the same time, >= 1 */
     uint64_t kv_tokens;        /* room for keys and values over all sequences; 0: context * sequences */
-    enum tensor_type k_type;   /* TENSOR_F32 or TENSOR_F16 */
+    enum tensor_type k_type;   /* of the KV cache: see kv_layout_init() */
     enum tensor_type v_type;
     uint32_t batch_tokens_max; /* of one step; 0: 512 */
     uint32_t outputs_max;      /* tokens of one step that may want logits, n_vocab floats each; 0: sequences_max */

@@ -48,6 +48,7 @@ size_t attention_scratch_bytes(const struct kv_layout *layout)
 
     floats += 2 * attention_state_floats(ATTENTION_ROWS_MAX, layout->v_stride);
     floats += (size_t)ATTENTION_ROWS_MAX * layout->k_dim;
+    floats += (size_t)KV_PAGE_TOKENS * ((layout->k_dim + 31) / 32 * 32 + layout->v_stride);
     return (floats * sizeof(float) + 63) / 64 * 64;
 }
 

@@ -240,3 +240,11 @@ LANES_INLINE lanes lanes_double_odd(lanes a)
 {
     return (lanes){_mm256_movehdup_ps(a.lo), _mm256_movehdup_ps(a.hi)};
 }
+
+#include "engine/kernels/vector/bytes-sse.h"
+
+/* Signed bytes as floats. */
+LANES_INLINE lanes lanes_from_bytes(bytes a)
+{
+    return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)))};
+}

@@ -187,3 +187,11 @@ LANES_INLINE lanes lanes_double_odd(lanes a)
 {
     return _mm512_movehdup_ps(a);
 }
+
+#include "engine/kernels/vector/bytes-sse.h"
+
+/* Signed bytes as floats. */
+LANES_INLINE lanes lanes_from_bytes(bytes a)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
+}

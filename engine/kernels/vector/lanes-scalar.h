@@ -271,3 +271,5 @@ LANES_INLINE lanes lanes_double_odd(lanes a)
     LANES_EACH r.at[i] = a.at[i | 1u];
     return r;
 }
+
+#include "engine/kernels/vector/bytes-scalar.h"

@@ -2,7 +2,7 @@
 /*
  * Attention against a float64 softmax over all positions, and its promises: the same bits for every
  * instruction set, for every number of queries in a call, by segments or in one go, and whatever lies in
- * slots that a query does not see. With --bench it measures instead.
+ * slots that a query does not see. With --bench it measures instead, and a plain path beside.
  */
 #include "engine/kernels/attention.h"
 
@@ -19,6 +19,8 @@
 
 #include "base/cleanup.h"
 #include "engine/gguf/half.h"
+#include "engine/gguf/types.h"
+#include "engine/kernels/dequantise.h"
 #include "engine/kernels/kernels.h"
 
 struct shape {
@@ -35,7 +37,7 @@ struct problem {
     struct shape shape;
     struct kv_layout layout;
     uint32_t n_heads, n_tokens, n_pages;
-    float *k, *v; /* [n_tokens][n_kv_heads][dim], as stored: rounded to half where the cache is */
+    float *k, *v; /* [n_tokens][n_kv_heads][dim], as stored: rounded or quantised where the cache is */
     float *q;     /* [n_queries][n_heads][k_dim] */
     float *sinks; /* [n_heads] */
     float *out;   /* [n_queries][n_heads][v_dim] */
@@ -73,9 +75,70 @@ static void *allocate(size_t n_bytes)
     return p;
 }
 
-static float stored(float x, enum tensor_type type)
+static bool is_quantised(enum tensor_type type)
 {
-    return type == TENSOR_F16 ? half_to_float(float_to_half(x)) : x;
+    return type != TENSOR_F32 && type != TENSOR_F16;
+}
+
+/* How far a quantised value may lie from what was written, where all values are within ±@most: half a step, and a bit. */
+static float error_max(enum tensor_type type, float most)
+{
+    switch ((uint32_t)type) {
+    case TENSOR_Q8_0:
+        return most / 127 * 0.52f;
+    case TENSOR_Q4_0: /* 8 steps on the side of the extreme value, 7 on the other: that end is cut */
+        return most / 8 * 1.02f;
+    case TENSOR_Q5_0:
+        return most / 16 * 1.02f;
+    case TENSOR_Q4_1:
+        return 2 * most / 15 * 0.52f;
+    case TENSOR_Q5_1:
+        return 2 * most / 31 * 0.53f;
+    default: /* IQ4_NL: steps of up to 24 in 127; the far end is cut at 113, and the scale is the best one for most values */
+        return most * 0.3f;
+    }
+}
+
+/* The block of a file that the 32 values from @at on of one token's K are, put together from its planes (kv/layout.h). */
+static void k_block(const uint8_t *planes, enum tensor_type type, uint32_t slot, uint8_t *block)
+{
+    const uint32_t half_bytes = type == TENSOR_Q4_1 || type == TENSOR_Q5_1 ? 4 : 2;
+    const uint32_t n_bytes = tensor_traits(type)->block_bytes - half_bytes;
+
+    for (uint32_t i = 0; i < half_bytes; i++)
+        block[i] = planes[i / 2 * 64 + 2 * slot + i % 2];
+    for (uint32_t i = 0; i < n_bytes; i++)
+        block[half_bytes + i] = planes[half_bytes * 32 + i * 32 + slot];
+}
+
+/* Replaces the @dim values at @x by what the cache has of them, and checks that this is close. */
+static void stored(const struct problem *p, bool is_k, uint32_t token, uint32_t head, float *x)
+{
+    const enum tensor_type type = is_k ? p->shape.k_type : p->shape.v_type;
+    const uint32_t dim = is_k ? p->shape.k_dim : p->shape.v_dim, slot = token % KV_PAGE_TOKENS;
+    const uint8_t *page = p->pages[token / KV_PAGE_TOKENS];
+
+    for (uint32_t i = 0; i < dim && type == TENSOR_F16; i++)
+        x[i] = half_to_float(float_to_half(x[i]));
+    for (uint32_t i = 0; i < dim && is_quantised(type); i += 32) {
+        const uint32_t bytes = tensor_traits(type)->block_bytes;
+        float values[32], most = 0;
+        uint8_t block[64];
+
+        if (is_k)
+            k_block(page + kv_layout_k_offset(&p->layout, head) + (size_t)i * bytes, type, slot, block);
+        else
+            memcpy(block, page + kv_layout_v_offset(&p->layout, head) + (slot * p->layout.v_stride + i) / 32 * bytes, bytes);
+        dequantise_row(type, block, 32, values);
+        for (uint32_t j = 0; j < 32 && i + j < dim; j++)
+            most = fmaxf(most, fabsf(x[i + j]));
+        for (uint32_t j = 0; j < 32 && i + j < dim; j++) {
+            if (!(fabsf(values[j] - x[i + j]) <= error_max(type, most)))
+                fail_msg("%s: %g was stored as %g, the largest is %g", tensor_traits(type)->name, (double)x[i + j],
+                         (double)values[j], (double)most);
+            x[i + j] = values[j];
+        }
+    }
 }
 
 static void problem_init(struct problem *p, const struct shape *shape, uint64_t seed, const struct kernels *k)
@@ -108,10 +171,10 @@ static void problem_init(struct problem *p, const struct shape *shape, uint64_t 
         for (uint32_t i = 0; i < shape->n_kv_heads * shape->v_dim; i++)
             value[i] = random_float(&seed);
         kv_write(k, &p->layout, p->pages[t / KV_PAGE_TOKENS], t % KV_PAGE_TOKENS, key, value);
-        for (uint32_t i = 0; i < shape->n_kv_heads * shape->k_dim; i++)
-            key[i] = stored(key[i], shape->k_type);
-        for (uint32_t i = 0; i < shape->n_kv_heads * shape->v_dim; i++)
-            value[i] = stored(value[i], shape->v_type);
+        for (uint32_t head = 0; head < shape->n_kv_heads; head++) {
+            stored(p, /* is_k= */ true, t, head, key + (size_t)head * shape->k_dim);
+            stored(p, /* is_k= */ false, t, head, value + (size_t)head * shape->v_dim);
+        }
     }
     for (uint32_t i = 0; i < shape->n_queries * p->n_heads * shape->k_dim; i++)
         p->q[i] = 2 * random_float(&seed);
@@ -233,6 +296,7 @@ static uint32_t isa_masks(uint32_t masks[3])
 
 #define F32 TENSOR_F32, TENSOR_F32
 #define F16 TENSOR_F16, TENSOR_F16
+#define BOTH(type) TENSOR_##type, TENSOR_##type
 
 static const struct shape shapes[] = {
     /* types, KV heads, group, k_dim, v_dim, position0, queries, window, softcap, sinks */
@@ -255,6 +319,16 @@ static const struct shape shapes[] = {
     {F32, 1, 71, 16, 16, 40, 3, 0, 0, false},  /* a group larger than a batch of rows */
     {F16, 1, 7, 112, 72, 90, 11, 0, 0, false}, /* V with padding */
     {F32, 1, 6, 40, 100, 90, 11, 40, 0, true},
+    {BOTH(Q8_0), 2, 4, 64, 64, 0, 33, 0, 0, false},
+    {BOTH(Q8_0), 1, 8, 128, 128, 700, 40, 0, 0, true},
+    {BOTH(Q4_0), 2, 4, 64, 64, 0, 70, 8, 5, false}, /* capped, in a window smaller than a page */
+    {BOTH(Q4_1), 2, 3, 80, 80, 510, 5, 0, 30, true}, /* a head of two and a half blocks */
+    {BOTH(Q5_0), 1, 7, 112, 72, 90, 11, 0, 0, true},
+    {BOTH(Q5_1), 1, 2, 40, 24, 100, 70, 33, 20, true},
+    {BOTH(IQ4_NL), 2, 2, 64, 64, 1030, 20, 512, 30, true},
+    {TENSOR_Q8_0, TENSOR_F16, 2, 2, 64, 64, 60, 7, 0, 0, false},
+    {TENSOR_F16, TENSOR_Q4_0, 2, 4, 48, 80, 60, 12, 0, 50, true},
+    {TENSOR_Q5_1, TENSOR_IQ4_NL, 1, 1, 33, 1, 60, 3, 0, 0, false},
 };
 #define N_SHAPES (sizeof(shapes) / sizeof(*shapes))
 
@@ -348,9 +422,9 @@ static void has_the_same_bits_by_segments(void **state)
  * Pages start out as NaN everywhere; later positions and those before the window are made NaN and infinite
  * here.
  */
-static void sees_nothing_that_it_must_not(void **state)
+static void sees_nothing_of(enum tensor_type k_type, enum tensor_type v_type)
 {
-    static const struct shape shape = {F32, 2, 4, 64, 64, 90, 50, 20, 0, false};
+    const struct shape shape = {k_type, v_type, 2, 4, 64, 64, 90, 50, 20, 0, false};
     uint32_t masks[3], n_masks = isa_masks(masks);
 
     for (uint32_t m = 0; m < n_masks; m++) {
@@ -387,6 +461,56 @@ static void sees_nothing_that_it_must_not(void **state)
         assert_memory_equal(out + (size_t)10 * p.n_heads * 64, p.out + (size_t)10 * p.n_heads * 64,
                             p.n_heads * 64 * sizeof(float));
         problem_done(&p);
+    }
+}
+
+static void sees_nothing_that_it_must_not(void **state)
+{
+    sees_nothing_of(F32);
+    sees_nothing_of(BOTH(Q8_0));
+    sees_nothing_of(TENSOR_Q5_1, TENSOR_IQ4_NL);
+}
+
+/* Writing is the same on every machine, and what no half float holds is NaN, not a number that looks real. */
+static void quantises_alike_and_says_what_it_cannot_hold(void **state)
+{
+    static const enum tensor_type types[] = {TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_1, TENSOR_Q5_0, TENSOR_Q5_1, TENSOR_IQ4_NL};
+    uint32_t masks[3], n_masks = isa_masks(masks);
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+        _cleanup_free_ uint8_t *first = NULL, *page = NULL;
+        struct kv_layout l;
+        float key[64], value[64];
+        uint64_t seed = i;
+
+        assert_int_equal(kv_layout_init(&l, types[i], types[i], 1, 64, 64), 0);
+        first = allocate(l.page_bytes);
+        page = allocate(l.page_bytes);
+        for (uint32_t m = 0; m < n_masks; m++) {
+            struct kernels k;
+
+            kernels_select(masks[m], &k);
+            seed = i;
+            for (uint32_t slot = 0; slot < KV_PAGE_TOKENS; slot++) {
+                for (uint32_t d = 0; d < 64; d++) {
+                    key[d] = slot == 3 ? 0.0f : random_float(&seed) * (slot == 4 ? 1e-9f : slot == 5 ? 1e4f : 1.0f);
+                    value[d] = slot == 6 ? 70000.0f : random_float(&seed);
+                }
+                kv_write(&k, &l, m == 0 ? first : page, slot, key, value);
+            }
+            if (m > 0)
+                assert_memory_equal(page, first, l.page_bytes);
+        }
+        for (uint32_t d = 0; d < 2; d++) { /* of slot 3, which is all zeros, and of slot 6 */
+            uint8_t block[64];
+            float values[32];
+
+            k_block(first + d * 32 * tensor_traits(types[i])->block_bytes, types[i], 3, block);
+            dequantise_row(types[i], block, 32, values);
+            assert_true(values[0] == 0 && values[31] == 0);
+            dequantise_row(types[i], first + kv_layout_v_offset(&l, 0) + (6 * 2 + d) * tensor_traits(types[i])->block_bytes, 32, values);
+            assert_true(isnan(values[0]) && isnan(values[31]));
+        }
     }
 }
 
@@ -467,6 +591,12 @@ static void layout_has_known_sizes(void **state)
     assert_int_equal(kv_layout_init(&l, TENSOR_F32, TENSOR_F16, 1, 8, 8), 0);
     assert_int_equal(l.v_stride, 16);
     assert_int_equal(l.page_bytes, 32 * 8 * 4 + 32 * 16 * 2);
+    assert_int_equal(kv_layout_init(&l, TENSOR_Q8_0, TENSOR_Q4_1, 2, 128, 72), 0);
+    assert_int_equal(l.v_stride, 96);
+    assert_int_equal(l.k_bytes, 32 * 4 * 34);
+    assert_int_equal(l.v_bytes, 32 * 3 * 20);
+    assert_int_equal(l.page_bytes, 2 * 32 * (4 * 34 + 3 * 20));
+    assert_int_equal(kv_layout_init(&l, TENSOR_Q4_K, TENSOR_F16, 8, 128, 128), -ENOTSUP);
     assert_int_equal(kv_layout_init(&l, TENSOR_I32, TENSOR_F16, 8, 128, 128), -ENOTSUP);
     assert_int_equal(kv_layout_init(&l, TENSOR_F16, TENSOR_F16, 0, 128, 128), -EINVAL);
     assert_int_equal(kv_layout_init(&l, TENSOR_F16, TENSOR_F16, 8, 0, 128), -EINVAL);
@@ -474,39 +604,85 @@ static void layout_has_known_sizes(void **state)
     assert_int_equal(kv_layout_init(&l, TENSOR_F16, TENSOR_F16, UINT32_MAX, 128, 128), -EINVAL);
 }
 
+/* --- measuring --- */
+
+static double seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Times attention over @n_tokens keys for the last @n queries: 4 heads of 128 values on one KV head, one thread. */
+static void bench_flash(const struct kernels *k, enum tensor_type type, uint32_t n_tokens, uint32_t n)
+{
+    struct shape shape = {type, type, 1, 4, 128, 128, n_tokens - n, n, 0, 0, false};
+    double best = INFINITY, flops = 4.0 * 128 * 4 * n * (n_tokens - (n - 1) / 2.0);
+    struct problem p;
+
+    problem_init(&p, &shape, 1, k);
+    for (int round = 0; round < 3; round++) {
+        double begin = seconds();
+
+        solve(&p, k, n, p.out);
+        best = fmin(best, seconds() - begin);
+    }
+    printf("%-8s %-6s %5u keys, %3u queries: %9.3f ms, %6.1f GFLOP/s, cache read once %5.1f GB/s, scratch %zu KiB\n",
+           kernels_isa_name(k->isa), tensor_traits(type)->name, n_tokens, n, best * 1e3, flops / best * 1e-9,
+           (double)p.n_pages * (double)p.layout.page_bytes / best * 1e-9, attention_scratch_bytes(&p.layout) >> 10);
+    problem_done(&p);
+}
+
 /*
- * Times attention over 4096 keys: 32 heads of 128 values on 8 KV heads, one thread; the best of several
- * rounds.
+ * The plain path for comparison: all scores written out, softmax of whole rows, then the values; with the project's own
+ * matrix kernels on float keys and values that lie in one piece, those transposed.
  */
+static void bench_plain(const struct kernels *k, uint32_t n_tokens, uint32_t n)
+{
+    const uint32_t dim = 128, m = 4 * n;
+    const size_t n_scores = (size_t)m * n_tokens;
+    _cleanup_free_ float *keys = allocate(sizeof(float) * n_tokens * dim), *values = allocate(sizeof(float) * n_tokens * dim);
+    _cleanup_free_ float *q = allocate(sizeof(float) * m * dim), *scores = allocate(sizeof(float) * n_scores);
+    _cleanup_free_ void *act = allocate(linear_pack_bytes(k, ACT_F32, n_tokens, m)), *scratch = allocate(linear_scratch_bytes(k, n_tokens, m));
+    _cleanup_free_ float *out = allocate(sizeof(float) * m * dim);
+    uint64_t seed = 1;
+    double begin;
+
+    for (size_t i = 0; i < (size_t)n_tokens * dim; i++) {
+        keys[i] = random_float(&seed);
+        values[i] = random_float(&seed);
+    }
+    for (size_t i = 0; i < (size_t)m * dim; i++)
+        q[i] = random_float(&seed) * 0.1f;
+    begin = seconds();
+    linear_pack(k, ACT_F32, q, dim, dim, m, 0, m, act);
+    linear_rows(k, TENSOR_F32, keys, dim * sizeof(float), dim, 0, n_tokens, act, m, scores, n_tokens, scratch);
+    for (uint32_t row = 0; row < m; row++) {
+        uint32_t seen = n_tokens - n + row / 4 + 1;
+        float *x = scores + (size_t)row * n_tokens;
+
+        k->vector.softmax(x, x, seen);
+        memset(x + seen, 0, (n_tokens - seen) * sizeof(float));
+    }
+    linear_pack(k, ACT_F32, scores, n_tokens, n_tokens, m, 0, m, act);
+    linear_rows(k, TENSOR_F32, values, n_tokens * sizeof(float), n_tokens, 0, dim, act, m, out, dim, scratch);
+    printf("%-8s plain  %5u keys, %3u queries: %9.3f ms, scores %zu KiB\n", kernels_isa_name(k->isa), n_tokens, n,
+           (seconds() - begin) * 1e3, n_scores * sizeof(float) >> 10);
+}
+
 static void bench(void)
 {
-    static const uint32_t n_queries[] = {1, 8, 128};
-    uint32_t masks[3], n_masks = isa_masks(masks);
+    static const uint32_t contexts[] = {512, 8192, 32768}, n_queries[] = {1, 8, 512};
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_Q8_0, TENSOR_Q4_0};
+    struct kernels k;
 
-    for (uint32_t m = 1; m < n_masks; m++) {
-        for (size_t i = 0; i < 2 * sizeof(n_queries) / sizeof(*n_queries); i++) {
-            uint32_t n = n_queries[i / 2];
-            enum tensor_type type = i % 2 ? TENSOR_F16 : TENSOR_F32;
-            struct shape shape = {type, type, 8, 4, 128, 128, 4096 - n, n, 0, 0, false};
-            double best = INFINITY, flops = 4.0 * 128 * 32 * n * (4096 - (n - 1) / 2.0);
-            struct kernels k;
-            struct problem p;
-
-            kernels_select(masks[m], &k);
-            problem_init(&p, &shape, 1, &k);
-            for (int round = 0; round < 10; round++) {
-                struct timespec begin, end;
-
-                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
-                solve(&p, &k, n, p.out);
-                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
-                best = fmin(best, (double)(end.tv_sec - begin.tv_sec) +
-                                      1e-9 * (double)(end.tv_nsec - begin.tv_nsec));
-            }
-            printf("%-8s %s %3u queries: %8.3f ms, %6.1f GFLOP/s, cache read once: %5.1f GB/s\n",
-                   kernels_isa_name(masks[m]), type == TENSOR_F16 ? "f16" : "f32", n, best * 1e3,
-                   flops / best * 1e-9, (double)p.n_pages * (double)p.layout.page_bytes / best * 1e-9);
-            problem_done(&p);
+    kernels_select(kernels_isa_detect(), &k);
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t j = 0; j < 3; j++) {
+            for (size_t l = 0; l < sizeof(types) / sizeof(*types); l++)
+                bench_flash(&k, types[l], contexts[i], n_queries[j]);
+            bench_plain(&k, contexts[i], n_queries[j]);
         }
     }
 }
@@ -519,6 +695,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(has_the_same_bits_on_every_isa_and_in_every_batch),
         cmocka_unit_test(has_the_same_bits_by_segments),
         cmocka_unit_test(sees_nothing_that_it_must_not),
+        cmocka_unit_test(quantises_alike_and_says_what_it_cannot_hold),
         cmocka_unit_test(writes_its_own_head_only),
         cmocka_unit_test(survives_large_scores),
         cmocka_unit_test(sinks_at_their_ends),
