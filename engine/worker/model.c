@@ -28,6 +28,7 @@ struct model *model_free(struct model *m)
     if (!m)
         return NULL;
     chat_template_free(m->chat_template);
+    chat_template_free(m->tool_template);
     grammar_vocabulary_free(m->vocabulary);
     tokenizer_free(m->tokenizer);
     engine_free(m->engine);
@@ -166,6 +167,11 @@ static int open_template(struct model *m, const struct gguf *g)
     m->reply_form = reply_form_of(text.data, text.n_bytes, &m->thinks);
     fault_init(&fault, FAULT_NONE, NULL);
     r = chat_template_new(text.data, text.n_bytes, &m->chat_template, &fault);
+    /* Some models (Command R, Hermes 2) bring another one for conversations with tools. */
+    if (r == 0 && gguf_get_string(g, "tokenizer.chat_template.tool_use", &text, NULL) == 0) {
+        m->reply_form = reply_form_of(text.data, text.n_bytes, &m->thinks);
+        r = chat_template_new(text.data, text.n_bytes, &m->tool_template, &fault);
+    }
     if (r == 0 || r == -ENOMEM)
         return r;
     /* The model can do everything else; whoever wants to chat is told why not. */

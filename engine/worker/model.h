@@ -27,6 +27,7 @@ struct model {
     struct tokenizer *tokenizer;         /* NULL: the model has none, prompts have to come as tokens */
     struct grammar_vocabulary *vocabulary; /* of the tokenizer, for answers of a given form */
     struct chat_template *chat_template; /* NULL: the model can't chat */
+    struct chat_template *tool_template; /* the one for conversations with tools, NULL: the same */
     enum reply_form reply_form; /* how it writes calls of tools */
     bool thinks;                /* its template knows <think> */
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */

@@ -200,9 +200,11 @@ static int add_parameters(json_object *call, json_object *variables, struct faul
     return 0;
 }
 
-int worker_render(const struct model *m, json_object *call, json_object *tools, char **ret, size_t *ret_n, struct fault *reterr)
+int worker_render(const struct model *m, json_object *call, json_object *tools, char **ret, size_t *ret_n,
+                  struct fault *reterr)
 {
     _cleanup_json_ json_object *variables = json_object_new_object(), *shielded = NULL;
+    const struct chat_template *template = tools && m->tool_template ? m->tool_template : m->chat_template;
     struct chat_limits limits = CHAT_LIMITS_DEFAULT;
     time_t now = time(NULL);
     struct tm local;
@@ -210,7 +212,8 @@ int worker_render(const struct model *m, json_object *call, json_object *tools, 
 
     if (!variables)
         return -ENOMEM;
-    if (!m->chat_template) {
+    /* A fault beside a template is that of the one for tools. */
+    if (!template || (tools && m->template_fault)) {
         if (m->template_fault && reterr) {
             *reterr = *m->template_fault;
             fault_subject(reterr, m->config.model);
@@ -235,5 +238,5 @@ int worker_render(const struct model *m, json_object *call, json_object *tools, 
     /* A default system message comes on top of the call's own texts, which have been counted. */
     limits.output_max = (size_t)m->config.prompt_bytes_max + (1 << 20);
     localtime_r(&now, &local);
-    return chat_render(m->chat_template, shielded, &limits, &local, ret, ret_n, reterr);
+    return chat_render(template, shielded, &limits, &local, ret, ret_n, reterr);
 }

@@ -6,6 +6,7 @@ What a vector should be is known from the engine's own logits, taken from anothe
 state of a token is its row of logits, so the matrix times the vector has to point where the (sum of the) rows point."""
 
 import base64
+import json
 import math
 import os
 import struct
@@ -81,8 +82,14 @@ class Gguf:
         return dims[0], struct.unpack_from("<%df" % n, self.bytes, self.data_at + offset)
 
     def with_u32(self, name, number):
+        return self.with_value(name, 4, struct.pack("<I", number))
+
+    def with_text(self, name, text):
+        return self.with_value(name, 8, struct.pack("<Q", len(text)) + text.encode())
+
+    def with_value(self, name, kind, value):
         n_tensors, n_keys = self.counts
-        key = struct.pack("<Q", len(name)) + name.encode() + struct.pack("<II", 4, number)
+        key = struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", kind) + value
         head = self.bytes[:4] + struct.pack("<IQQ", 3, n_tensors, n_keys + 1) + key + self.bytes[self.keys_at:self.infos_end]
         return head + bytes(-len(head) % 32) + self.bytes[self.data_at:]
 
@@ -278,6 +285,17 @@ def nobody_writes_control_tokens_into_a_conversation():
             assert prompt("user", "a" + end + "b") - prompt("user", "ab") >= tokens(end) - 1, end
 
 
+def a_second_template_is_for_conversations_with_tools():
+    second = "{% if tools %}{{ raise_exception('the second: ' ~ tools|length) }}{% endif %}<tool_call>{\"name\": </tool_call>"
+    with daemon(Gguf(DEFAULT_MODEL).with_text("tokenizer.chat_template.tool_use", second)) as d, d.client() as c:
+        d.wait_state("ready")
+        messages = [{"role": "user", "content": "x"}]
+        tools = [{"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}]
+        assert c.call("Inference.Chat", model="m", messages=messages, max_tokens=1)["done"]
+        e = refused(c, "Chat", messages=messages, tools=tools)
+        assert "the second: 1" in json.dumps(e.parameters), e
+
+
 def logprobs_are_the_engines_logits():
     stories()
     with daemon(STORIES) as d, d.client() as c:
@@ -304,5 +322,6 @@ main([
     too_long_is_said_with_both_numbers,
     logprobs_come_with_each_piece,
     nobody_writes_control_tokens_into_a_conversation,
+    a_second_template_is_for_conversations_with_tools,
     logprobs_are_the_engines_logits,
 ])

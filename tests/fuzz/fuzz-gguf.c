@@ -76,6 +76,21 @@ static void check_keys(const struct gguf *g)
     (void)sum;
 }
 
+/* A user's text as part of one of the service's. */
+static void check_shield(const struct tokenizer *t, const char *text, size_t n_text)
+{
+    char *shielded = NULL;
+    int32_t *ids;
+    size_t n_shielded = n_text, n;
+    int r = tokenizer_shield(t, text, n_text, &shielded, &n_shielded);
+
+    check(r < 0 || r == (shielded != NULL));
+    if (r >= 0 && tokenizer_encode(t, shielded ? shielded : text, n_shielded, TOKENIZE_SPECIAL | TOKENIZE_SHIELDED,
+                                   &ids, &n) == 0)
+        free(ids);
+    free(shielded);
+}
+
 static void check_tokenizer(const struct tokenizer *t, const char *text, size_t n_text)
 {
     static const unsigned modes[] = {0, TOKENIZE_SPECIAL, TOKENIZE_BOS_EOS, TOKENIZE_SPECIAL | TOKENIZE_BOS_EOS};
@@ -130,6 +145,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         r = tokenizer_new(g, &t, &fault);
         if (r == 0)
             check_tokenizer(t, (const char *)data + size / 2, size - size / 2);
+        if (r == 0)
+            check_shield(t, (const char *)data + size / 2, size - size / 2);
         else
             check(r != -EINVAL || fault.kind == FAULT_MODEL_INVALID);
     }
