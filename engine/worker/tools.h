@@ -15,8 +15,8 @@ enum tool_choice { TOOLS_NONE, TOOLS_AUTO, TOOLS_REQUIRED };
 
 struct tools {
     enum tool_choice choice; /* NONE: none are given, or none may be called */
-    json_object *list;       /* [{type, function: {name, description, parameters}}], for the template; owned */
-    size_t only;             /* index of the one that has to be called, SIZE_MAX: any */
+    json_object *list; /* [{type, function: {name, description, parameters}}], for the template; owned */
+    size_t only;       /* index of the one that has to be called, SIZE_MAX: any */
 };
 
 /**

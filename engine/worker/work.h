@@ -41,9 +41,9 @@ struct work {
     struct sampler *sampler;
     struct stops *stops;
     struct detokenizer detokenizer;
-    struct matcher *matcher; /* NULL: the answer may be any text */
-    bool matcher_waits;      /* only what is text has its form, not thoughts and headers before it */
-    struct reply *reply;     /* NULL: the answer is text and nothing else */
+    struct matcher *matcher;     /* NULL: the answer may be any text */
+    bool matcher_waits;          /* only what is text has its form, not thoughts and headers before it */
+    struct reply *reply;         /* NULL: the answer is text and nothing else */
     struct embedding *embedding; /* NULL: text is wanted. Else none of the four before */
 
     /* Of the compute thread: */
@@ -70,7 +70,8 @@ enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH, WORK_NEXT_TEXT /* of
  * work_sample() - choose the next token from logits, and write what text it makes as a piece
  * @logits: [n_vocab], of the last known token
  * @e:      a piece is added, even if it has no text yet
- * Returns enum work_result; -EINVAL with a fault (no token is allowed, or the grammar became too ambiguous); -ENOMEM.
+ * Returns enum work_result; -EINVAL with a fault (no token is allowed, or the grammar became too ambiguous);
+ * -ENOMEM.
  */
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
                 const float *logits, struct emit *e, struct fault *reterr);
