@@ -183,6 +183,13 @@ int arch_rope_read(struct arch_build *b, struct arch_rope *rope)
         if (s.scaling == SCALING_YARN)
             slow = fmin(1.0, fmax(0.0, (i - low) / fmax(0.001, high - low)));
         frequency[i] = f / s.factor * slow + f * (1.0 - slow);
+        if (!(frequency[i] <= ARCH_ROPE_FREQUENCY_MAX)) {
+            fault_model_invalid(b->fault, FAULT_NO_OFFSET,
+                                "rope's pair %" PRIu32 " turns by %g radians a position (base %g, factor %g%s%s), "
+                                "expected at most %g", i, frequency[i], (double)rope->base, (double)s.factor,
+                                factors ? ", " : "", factors ? name : "", ARCH_ROPE_FREQUENCY_MAX);
+            return -EINVAL;
+        }
     }
     rope->frequency = frequency;
     return 0;

@@ -334,20 +334,41 @@ static void a_vocabulary_of_another_size_is_named(void **state)
     assert_says(&f, "tokenizer.ggml.tokens has 400", "token_embd.weight has 399");
 }
 
-static void factors_of_rope_are_positive(void **state)
+static void factors_of_rope_give_angles(void **state)
 {
-    static const float bad[] = {0, -1, NAN, INFINITY};
+    static const struct {
+        float factor;
+        const char *first, *second;
+    } cases[] = {
+        {0, "rope_freqs.weight is 0", "positive"},       {-1, "rope_freqs.weight is -1", "positive"},
+        {NAN, "rope_freqs.weight is", "positive"},       {INFINITY, "rope_freqs.weight is inf", "positive"},
+        {1e-30f, "pair 5 turns by", "expected at most"}, {1e-45f, "rope_freqs.weight", "expected at most"},
+    };
 
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct model_shape shape = shape_small();
         _cleanup_file_ struct file f = {};
 
         shape.rope_scaling = "llama3";
         f = file_new(&shape);
-        /* The last tensor of the file: 8 floats, padded to the alignment. */
-        memcpy(f.bytes + f.n - 8 * sizeof(float) + 5 * sizeof(float), &bad[i], sizeof(float));
-        assert_says(&f, "rope_freqs.weight", "positive");
+        /* The last tensor of the file: 8 floats. */
+        memcpy(f.bytes + f.n - 8 * sizeof(float) + 5 * sizeof(float), &cases[i].factor, sizeof(float));
+        assert_says(&f, cases[i].first, cases[i].second);
     }
+}
+
+static void a_tiny_scaling_factor_is_refused(void **state)
+{
+    static const struct bad_key keys[] = {
+        {"llama.rope.scaling.factor", 1, "turns by", "expected at most"},
+        {"llama.rope.scaling.factor", 0x0DA24260u, "turns by", "expected at most"}, /* 1e-30 */
+    };
+    struct model_shape shape = shape_small();
+
+    shape.rope_scaling = "linear";
+    check_keys(&shape, keys, 2);
+    shape.rope_scaling = "yarn";
+    check_keys(&shape, keys, 2);
 }
 
 /* Weights may hold anything: a model of NaN and infinities computes nonsense, and ends. */
@@ -379,7 +400,8 @@ int main(void)
         cmocka_unit_test(keys_of_another_type_are_named),
         cmocka_unit_test(an_unknown_architecture_is_named),
         cmocka_unit_test(a_vocabulary_of_another_size_is_named),
-        cmocka_unit_test(factors_of_rope_are_positive),
+        cmocka_unit_test(factors_of_rope_give_angles),
+        cmocka_unit_test(a_tiny_scaling_factor_is_refused),
         cmocka_unit_test(weights_of_any_value_compute),
     };
 
