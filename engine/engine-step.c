@@ -16,6 +16,14 @@ static int bad_batch(struct fault *reterr, const char *what, const char *expecte
     return -EINVAL;
 }
 
+/* An encoder's tokens see each other: a text is a run of the batch, and can't be continued. */
+static bool is_whole_text(const struct engine *e, const struct engine_batch *b, uint32_t i)
+{
+    const struct engine_sequence *s = &e->sequences[b->sequences[i]];
+
+    return s->length == 0 && (s->pending == 0 || b->sequences[i - 1] == b->sequences[i]);
+}
+
 /* Checks the batch, counts each sequence's tokens (pending) and lists the sequences and the rows that want logits. */
 static int batch_check(struct engine *e, const struct engine_batch *b, uint32_t *ret_n_active, uint32_t *ret_n_outputs,
                        struct fault *reterr)
@@ -44,7 +52,11 @@ static int batch_check(struct engine *e, const struct engine_batch *b, uint32_t 
             }
             return -EINVAL;
         }
+        if (e->graph.is_encoder && !is_whole_text(e, b, i))
+            return bad_batch(reterr, "sequences", "a whole text, from its first token to its last, side by side");
         if (b->wants_logits[i]) {
+            if (e->graph.logits == GRAPH_NONE)
+                return bad_batch(reterr, "wants_logits", "none: this model has no output but embeddings");
             if (n_outputs == e->outputs_max)
                 return bad_batch(reterr, "wants_logits", "at most outputs_max tokens");
             e->outputs[n_outputs++] = i;

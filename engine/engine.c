@@ -113,6 +113,11 @@ static int open_graph(struct engine *e, const struct engine_config *c, struct fa
         e->context_tokens = c->context_tokens;
     e->sequences_max = c->sequences_max;
     e->batch_tokens_max = c->batch_tokens_max ? c->batch_tokens_max : BATCH_TOKENS_DEFAULT;
+    /* An encoder's text is one step. */
+    if (e->graph.is_encoder && e->context_tokens > BATCH_TOKENS_MAX)
+        e->context_tokens = BATCH_TOKENS_MAX;
+    if (e->graph.is_encoder && e->batch_tokens_max < e->context_tokens)
+        e->batch_tokens_max = e->context_tokens;
     e->outputs_max = c->outputs_max ? c->outputs_max : c->sequences_max;
     if (e->outputs_max > e->batch_tokens_max)
         e->outputs_max = e->batch_tokens_max;
@@ -301,6 +306,7 @@ static int open_facts(struct engine *e)
     f->n_layers = e->arch.n_layers;
     f->n_vocab = e->arch.n_vocab;
     f->n_embedding = e->arch.n_embedding;
+    f->is_encoder = e->graph.is_encoder;
     f->context_trained_tokens = e->arch.context_tokens;
     f->context_tokens = e->context_tokens;
     f->sequences_max = e->sequences_max;

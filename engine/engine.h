@@ -61,6 +61,7 @@ struct engine_facts {
     const char *isa;          /* the kernels in use: "scalar", "avx2", "avx512_vnni", … */
     uint64_t n_parameters;
     uint32_t n_layers, n_vocab, n_embedding;
+    bool is_encoder; /* tokens see those behind them too; there are embeddings and no logits */
     uint32_t context_trained_tokens; /* the model's own */
     uint32_t context_tokens;         /* of this engine */
     uint32_t sequences_max, batch_tokens_max, outputs_max, n_threads;
@@ -173,6 +174,7 @@ struct engine_batch {
     const uint32_t *positions;
     const uint8_t *wants_logits; /* non-zero: a row of logits for this token; at most facts.outputs_max of them */
     bool wants_embeddings;       /* the model's last hidden state of every token: engine_embeddings() */
+    /* For an encoder (facts.is_encoder) a text is one step: all its tokens, side by side, into an empty sequence. */
 };
 
 /**

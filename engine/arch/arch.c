@@ -13,9 +13,20 @@
 #include "engine/arch/blocks.h"
 
 static const struct arch archs[] = {
-    {"gemma", gemma_build},       {"gemma2", gemma2_build}, {"gemma3", gemma3_build},     {"gpt-oss", gpt_oss_build},
-    {"granite", granite_build},   {"llama", llama_build},   {"phi3", phi3_build},         {"qwen2", qwen2_build},
-    {"qwen2moe", qwen2moe_build}, {"qwen3", qwen3_build},   {"qwen3moe", qwen3moe_build}, {"smollm3", smollm3_build},
+    {"bert", bert_build},
+    {"gemma", gemma_build},
+    {"gemma2", gemma2_build},
+    {"gemma3", gemma3_build},
+    {"gpt-oss", gpt_oss_build},
+    {"granite", granite_build},
+    {"llama", llama_build},
+    {"nomic-bert", nomic_bert_build},
+    {"phi3", phi3_build},
+    {"qwen2", qwen2_build},
+    {"qwen2moe", qwen2moe_build},
+    {"qwen3", qwen3_build},
+    {"qwen3moe", qwen3moe_build},
+    {"smollm3", smollm3_build},
 };
 
 #define N_ARCHS (sizeof(archs) / sizeof(archs[0]))

@@ -68,6 +68,19 @@ int arch_norm_init(struct arch_build *b, uint32_t layer, const char *name, uint3
     return graph_value_f32(b->graph, rows, b->config->n_embedding, &ret->norm.out);
 }
 
+int arch_layer_norm_init(struct arch_build *b, uint32_t layer, const char *name, uint32_t in, struct graph_op *ret)
+{
+    char full[NAME_BYTES];
+    int r;
+
+    r = arch_norm_init(b, layer, name, in, GRAPH_ROWS_TOKENS, ret);
+    if (r < 0)
+        return r;
+    ret->norm.kind = GRAPH_NORM_LAYER;
+    snprintf(full, sizeof(full), "%s.bias", name);
+    return arch_vector(b, layer, full, ARCH_REQUIRED, b->config->n_embedding, &ret->norm.bias);
+}
+
 int arch_norm_add(struct arch_build *b, struct graph_op *op, const struct arch_packs *packs)
 {
     op->norm.n_packs = packs->n;
@@ -171,7 +184,7 @@ static int qkv_fused_init(struct arch_build *b, uint32_t layer, const uint32_t n
     return 0;
 }
 
-static int qkv_init(struct arch_build *b, uint32_t layer, struct graph_linear *parts)
+int arch_qkv_init(struct arch_build *b, uint32_t layer, struct graph_linear *parts)
 {
     static const char *const names[3] = {"attn_q", "attn_k", "attn_v"};
     const struct arch_config *c = b->config;
@@ -217,12 +230,12 @@ static int rope_write(struct arch_build *b, const struct arch_decoder *d, uint32
     return graph_add(b->graph, &op);
 }
 
-static int attend(struct arch_build *b, const struct arch_decoder *d, uint32_t layer, const struct arch_attention *a,
-                  uint32_t q, uint32_t *ret)
+int arch_attend(struct arch_build *b, const struct arch_decoder *d, uint32_t layer, const struct arch_attention *a,
+                const struct graph_linear *qkv, uint32_t *ret)
 {
     const struct arch_config *c = b->config;
     struct graph_op op = {.type = GRAPH_ATTENTION,
-                          .attention = {.q = q,
+                          .attention = {.q = qkv[0].out,
                                         .n_heads = c->n_heads,
                                         .n_kv_heads = c->n_kv_heads,
                                         .k_dim = c->k_dim,
@@ -234,6 +247,9 @@ static int attend(struct arch_build *b, const struct arch_decoder *d, uint32_t l
                                         .window = b->graph->groups[a->group].window}};
     int r;
 
+    r = rope_write(b, d, layer, a, qkv);
+    if (r < 0)
+        return r;
     if (d->sinks) {
         r = arch_vector(b, layer, "attn_sinks.weight", ARCH_REQUIRED, c->n_heads, &op.attention.sinks);
         if (r < 0)
@@ -259,7 +275,7 @@ int arch_attention_block(struct arch_build *b, const struct arch_decoder *d, uin
     r = arch_norm_init(b, layer, "attn_norm", x, GRAPH_ROWS_TOKENS, &norm);
     if (r < 0)
         return r;
-    r = qkv_init(b, layer, part);
+    r = arch_qkv_init(b, layer, part);
     if (r < 0)
         return r;
     r = arch_linear_init(b, layer, "attn_output", c->n_heads * c->v_dim, c->n_embedding, &out);
@@ -276,10 +292,7 @@ int arch_attention_block(struct arch_build *b, const struct arch_decoder *d, uin
     r = graph_add(b->graph, &op);
     if (r < 0)
         return r;
-    r = rope_write(b, d, layer, a, part);
-    if (r < 0)
-        return r;
-    r = attend(b, d, layer, a, part[0].out, &attended);
+    r = arch_attend(b, d, layer, a, part, &attended);
     if (r < 0)
         return r;
     return arch_project(b, d, layer, attended, &out, d->post_norms ? "post_attention_norm.weight" : NULL, x);

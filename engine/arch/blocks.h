@@ -54,14 +54,12 @@ int arch_key_u32(struct arch_build *b, const char *key, enum arch_need need, uin
 int arch_key_f32(struct arch_build *b, const char *key, enum arch_need need, float min, float max, float *ret);
 
 /**
- * arch_key_u32_same() - an integer that may be stored as an array with one element a layer, all of them equal
+ * arch_key_u32_same() - an integer that may be stored as an array with one element a layer, all equal
  */
 int arch_key_u32_same(struct arch_build *b, const char *key, enum arch_need need, uint32_t min, uint32_t max,
                       uint32_t *ret);
 
-/**
- * arch_key_bool() - a truth
- */
+/** arch_key_bool() - a truth */
 int arch_key_bool(struct arch_build *b, const char *key, enum arch_need need, bool *ret);
 
 /**
@@ -72,8 +70,9 @@ const char *arch_text(const struct gguf_string *s, char *buffer, size_t size);
 
 /**
  * arch_config_read() - everything in b->config, from the keys that all families share
+ * @epsilon_key: of the norms' epsilon, which depends on their kind
  */
-int arch_config_read(struct arch_build *b);
+int arch_config_read(struct arch_build *b, const char *epsilon_key);
 
 /* ---- tensors.c */
 
@@ -210,13 +209,16 @@ int arch_norm_init(struct arch_build *b, uint32_t layer, const char *name, uint3
                    struct graph_op *ret);
 
 /**
+ * arch_layer_norm_init() - an operation that takes mean and deviation from @in, then @name.weight and @name.bias
+ */
+int arch_layer_norm_init(struct arch_build *b, uint32_t layer, const char *name, uint32_t in, struct graph_op *ret);
+
+/**
  * arch_norm_add() - append the operation, which makes @packs too
  */
 int arch_norm_add(struct arch_build *b, struct graph_op *op, const struct arch_packs *packs);
 
-/**
- * arch_linear_op() - an operation of @n_parts products, to be filled in
- */
+/** arch_linear_op() - an operation of @n_parts products, to be filled in */
 struct graph_op arch_linear_op(uint32_t n_parts);
 
 /**
@@ -244,6 +246,20 @@ struct arch_attention {
 };
 
 /**
+ * arch_qkv_init() - the products that make q, k and v, from one matrix or three
+ * @parts: [3]; their in values are the caller's to set
+ */
+int arch_qkv_init(struct arch_build *b, uint32_t layer, struct graph_linear *parts);
+
+/**
+ * arch_attend() - append what comes between q, k, v and the output matrix
+ * @qkv: [3] as of arch_qkv_init()
+ * @ret: the value of all heads, [tokens, n_heads * v_dim]
+ */
+int arch_attend(struct arch_build *b, const struct arch_decoder *d, uint32_t layer, const struct arch_attention *a,
+                const struct graph_linear *qkv, uint32_t *ret);
+
+/**
  * arch_attention_block() - norm, q/k/v (one matrix or three, with biases where the file has them), norms and
  * rotation of heads, attention, output, added to @x
  */
@@ -266,12 +282,14 @@ int arch_experts_block(struct arch_build *b, const struct arch_decoder *d, uint3
 int arch_output(struct arch_build *b, const struct arch_decoder *d, uint32_t x, const struct graph_tensor *tied);
 
 /* ---- the families */
+int bert_build(struct arch_build *b);
 int gemma_build(struct arch_build *b);
 int gemma2_build(struct arch_build *b);
 int gemma3_build(struct arch_build *b);
 int gpt_oss_build(struct arch_build *b);
 int granite_build(struct arch_build *b);
 int llama_build(struct arch_build *b);
+int nomic_bert_build(struct arch_build *b);
 int phi3_build(struct arch_build *b);
 int qwen2_build(struct arch_build *b);
 int qwen2moe_build(struct arch_build *b);

@@ -16,7 +16,7 @@ int arch_decoder_init(struct arch_build *b, struct arch_decoder *d)
 {
     int r;
 
-    r = arch_config_read(b);
+    r = arch_config_read(b, "attention.layer_norm_rms_epsilon");
     if (r < 0)
         return r;
     *d = (struct arch_decoder){

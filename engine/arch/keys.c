@@ -217,7 +217,7 @@ static int heads_read(struct arch_build *b)
     return 0;
 }
 
-int arch_config_read(struct arch_build *b)
+int arch_config_read(struct arch_build *b, const char *epsilon_key)
 {
     struct arch_config *c = b->config;
     int r;
@@ -234,7 +234,7 @@ int arch_config_read(struct arch_build *b)
     r = arch_key_u32_same(b, "feed_forward_length", ARCH_REQUIRED, 1, ARCH_FF_MAX, &c->n_ff);
     if (r < 0)
         return r;
-    r = arch_key_f32(b, "attention.layer_norm_rms_epsilon", ARCH_REQUIRED, 0.0f, 1.0f, &c->epsilon);
+    r = arch_key_f32(b, epsilon_key, ARCH_REQUIRED, 0.0f, 1.0f, &c->epsilon);
     if (r < 0)
         return r;
     r = vocabulary_read(b);

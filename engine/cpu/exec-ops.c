@@ -12,6 +12,17 @@
 #include "engine/kernels/dequantise.h"
 #include "engine/kernels/rope.h"
 
+/* Row @row of @w, if the model has such a matrix, is added to @x. */
+static void embed_add(struct exec_thread *t, const struct graph_tensor *w, uint32_t row, float *x)
+{
+    float *y = (float *)(void *)t->scratch;
+
+    if (!w->data)
+        return;
+    dequantise_row(w->type, (const uint8_t *)w->data + row * w->row_bytes, w->n_cols, y);
+    t->x->kernels->vector.add(x, y, w->n_cols);
+}
+
 static void op_embed(struct exec_thread *t, const struct graph_op *op)
 {
     const struct graph_tensor *w = &op->embed.weight;
@@ -19,14 +30,17 @@ static void op_embed(struct exec_thread *t, const struct graph_op *op)
     float *out = value(t, op->embed.out);
     uint32_t from, to;
 
-    while (draw(t, 1, batch->n_tokens, &from, &to))
+    while (draw(t, 1, batch->n_tokens, &from, &to)) {
         for (uint32_t i = from; i < to; i++) {
-            dequantise_row(w->type, (const uint8_t *)w->data + (uint32_t)batch->tokens[i] * w->row_bytes, w->n_cols,
-                           out + (size_t)i * w->n_cols);
+            float *x = out + (size_t)i * w->n_cols;
+
+            dequantise_row(w->type, (const uint8_t *)w->data + (uint32_t)batch->tokens[i] * w->row_bytes, w->n_cols, x);
             if (op->embed.scale != 1.0f)
-                t->x->kernels->vector.scale(out + (size_t)i * w->n_cols, out + (size_t)i * w->n_cols, op->embed.scale,
-                                            w->n_cols);
+                t->x->kernels->vector.scale(x, x, op->embed.scale, w->n_cols);
+            embed_add(t, &op->embed.kind, 0, x);
+            embed_add(t, &op->embed.position, batch->positions[i], x);
         }
+    }
 }
 
 static void op_rope_table(struct exec_thread *t, const struct graph_op *op)
@@ -169,10 +183,10 @@ static void op_linear(struct exec_thread *t, const struct graph_op *op)
 
 static void op_glu(struct exec_thread *t, const struct graph_op *op)
 {
-    const struct graph_linear *gate = &op->glu.gate, *up = &op->glu.up;
+    const struct graph_linear *gate = &op->glu.gate, *up = op->glu.up.weight.data ? &op->glu.up : NULL;
     uint32_t n_tokens = value_rows(t, op->glu.out), n_rows = gate->weight.n_rows;
     uint32_t n_units = row_units(&gate->weight), from, to;
-    const float *g = value(t, gate->out), *u = value(t, up->out);
+    const float *g = value(t, gate->out), *u = up ? value(t, up->out) : NULL;
     float *out = value(t, op->glu.out);
 
     while (draw(t, piece_size(t, n_units), n_units, &from, &to)) {
@@ -180,11 +194,12 @@ static void op_glu(struct exec_thread *t, const struct graph_op *op)
 
         unit_rows(&gate->weight, from, to, &row0, &row1);
         linear_piece(t, gate, n_tokens, row0, row1);
-        linear_piece(t, up, n_tokens, row0, row1);
+        if (up)
+            linear_piece(t, up, n_tokens, row0, row1);
         for (uint32_t i = 0; i < n_tokens; i++) {
             size_t at = (size_t)i * n_rows + row0;
 
-            activate(t->x->kernels, &op->glu.activation, out + at, g + at, u + at, row1 - row0);
+            activate(t->x->kernels, &op->glu.activation, out + at, g + at, u ? u + at : NULL, row1 - row0);
         }
     }
 }
@@ -254,7 +269,8 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
             uint32_t position0 = run->position0 + block->first;
 
             if (block_of_pages != i / n_kv_heads) {
-                uint32_t n_pages = (position0 + block->n_queries - 1) / KV_PAGE_TOKENS + 1;
+                uint32_t last = x->graph->is_encoder ? run->n_tokens - 1 : position0 + block->n_queries - 1;
+                uint32_t n_pages = last / KV_PAGE_TOKENS + 1;
                 uint32_t window = op->attention.window;
                 uint32_t first = window > 0 && position0 >= window ? position0 - window + 1 : 0;
 
@@ -275,6 +291,7 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
                                       .scale = op->attention.scale,
                                       .softcap = op->attention.softcap,
                                       .window = op->attention.window,
+                                      .n_keys = x->graph->is_encoder ? run->n_tokens : 0,
                                       .sinks = op->attention.sinks,
                                       .out = (float *)value(t, op->attention.out) + row * n_out,
                                       .out_stride = n_out,

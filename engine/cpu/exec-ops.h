@@ -130,10 +130,14 @@ static inline void unit_rows(const struct graph_tensor *w, uint32_t from, uint32
     *ret_to = to * LINEAR_ROW_STEP < w->n_rows ? to * LINEAR_ROW_STEP : w->n_rows;
 }
 
-/* out = activation(gate, up), [n] each; out may be either. */
+/* out = activation(gate, up), [n] each; out may be either. Without up: activation(gate). */
 static inline void activate(const struct kernels *k, const struct graph_activation *a, float *out, const float *gate,
                             const float *up, uint32_t n)
 {
+    if (!up) {
+        k->vector.map[a->kind == GRAPH_GELU ? VECTOR_GELU : VECTOR_SILU](out, gate, n);
+        return;
+    }
     switch (a->kind) {
     case GRAPH_SILU:
         k->vector.silu_mul(out, gate, up, n);

@@ -48,6 +48,9 @@ static uint64_t linear_scratch_max(const struct exec_config *x)
         const struct graph_linear *linears[GRAPH_LINEAR_MAX];
         uint32_t n = graph_op_linears(&x->graph->ops[i], linears);
 
+        /* A row of an embedding's other matrices. */
+        if (x->graph->ops[i].type == GRAPH_EMBED && x->graph->ops[i].embed.weight.n_cols * sizeof(float) > n_bytes)
+            n_bytes = x->graph->ops[i].embed.weight.n_cols * sizeof(float);
         for (uint32_t k = 0; k < n; k++) {
             uint64_t need = linear_scratch_bytes(x->kernels, linears[k]->weight.n_cols, m);
 

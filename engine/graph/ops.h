@@ -45,6 +45,8 @@ struct graph_op {
     union {
         struct {
             struct graph_tensor weight; /* [n_vocab, n_embedding] */
+            struct graph_tensor position; /* [n_positions, n_embedding], its row is added; data is NULL: none */
+            struct graph_tensor kind;     /* likewise its row 0: the kind of all tokens of an encoder's text */
             float scale;
             uint32_t out;
         } embed;
@@ -82,7 +84,8 @@ struct graph_op {
             uint32_t residual_gate; /* f32 [rows, 1] or GRAPH_NONE */
         } linear;
         struct {
-            struct graph_linear gate, up; /* their out values are work space */
+            /* Their out values are work space. Without up (no data): out = activation(gate · in). */
+            struct graph_linear gate, up;
             struct graph_activation activation;
             uint32_t out;
         } glu;
@@ -154,6 +157,7 @@ struct graph {
     uint32_t n_experts, n_experts_used; /* of every layer that has any; 0: none has */
     double *constants[GRAPH_CONSTANTS_MAX]; /* frequencies: what does not lie in the file; ops point into them */
     uint32_t n_constants;
+    bool is_encoder;     /* every token sees all tokens of its text, which is one run of one step; no logits */
     uint32_t logits;     /* the value that is the step's result, [outputs, n_vocab] */
     uint32_t embeddings; /* the last norm's result of every token, [tokens, n_embedding], in steps that want it */
     uint64_t scratch_bytes; /* filled in by graph_plan() */

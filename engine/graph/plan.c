@@ -116,7 +116,7 @@ uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *
     case GRAPH_GLU:
         ret[0] = &op->glu.gate;
         ret[1] = &op->glu.up;
-        return 2;
+        return op->glu.up.weight.data ? 2 : 1;
     case GRAPH_EXPERTS_GLU:
         ret[0] = &op->experts_glu.gate;
         ret[1] = &op->experts_glu.up;
@@ -175,9 +175,11 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         break;
     case GRAPH_GLU:
         reads[r++] = op->glu.gate.in;
-        reads[r++] = op->glu.up.in;
         writes[w++] = op->glu.gate.out;
-        writes[w++] = op->glu.up.out;
+        if (op->glu.up.weight.data) {
+            reads[r++] = op->glu.up.in;
+            writes[w++] = op->glu.up.out;
+        }
         writes[w++] = op->glu.out;
         break;
     case GRAPH_ROPE_WRITE:

@@ -40,6 +40,7 @@ struct attention_args {
     float scale;         /* scores are q . k * scale */
     float softcap;       /* > 0: scores become softcap * tanh(score / softcap); 0: none */
     uint32_t window;     /* > 0: a query at p sees positions p - window + 1 ... p; 0: all up to p */
+    uint32_t n_keys;     /* > 0: every query sees the first n_keys positions, later ones than its own too */
     const float *sinks;  /* [n_heads] or NULL: a logit per head that is in the softmax and has no value */
     float *out;          /* [n_queries, out_stride]: per query [n_heads, v_dim]; only this KV head's part */
     size_t out_stride;   /* in floats */

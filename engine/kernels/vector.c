@@ -54,7 +54,9 @@ size_t attention_scratch_bytes(const struct kv_layout *layout)
 
 uint32_t attention_segments(const struct attention_args *args)
 {
-    return (args->position0 + args->n_queries - 1) / ATTENTION_SEGMENT_TOKENS + 1;
+    uint32_t last = args->n_keys ? args->n_keys - 1 : args->position0 + args->n_queries - 1;
+
+    return last / ATTENTION_SEGMENT_TOKENS + 1;
 }
 
 size_t attention_part_bytes(const struct kv_layout *layout, uint32_t n_heads, uint32_t n_queries)

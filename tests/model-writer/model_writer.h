@@ -153,6 +153,12 @@ struct model_shape model_shape_default(void);
 void model_writer_vocabulary(struct model_writer *w, const char *kind, uint32_t n);
 
 /**
+ * model_writer_encoder() - all keys and tensors of a random encoder: "bert" or "nomic-bert"
+ * Of the shape count n_layers, dim, ff, n_heads, n_vocab, context, type, tokenizer and seed.
+ */
+void model_writer_encoder(struct model_writer *w, const struct model_shape *shape);
+
+/**
  * model_writer_llama() - all keys and tensors of a random model
  */
 void model_writer_llama(struct model_writer *w, const struct model_shape *shape);

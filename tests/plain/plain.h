@@ -30,6 +30,13 @@ void plain_logits(const struct gguf *g, const struct plain_options *options, con
                   double *ret_logits);
 
 /**
+ * plain_embeddings() - run @tokens through an encoder
+ * @ret: [n_tokens, dim], row-major: the last norm's result
+ */
+void plain_embeddings(const struct gguf *g, const struct plain_options *options, const int32_t *tokens,
+                      uint32_t n_tokens, double *ret);
+
+/**
  * plain_n_vocab() - tokens of the model's vocabulary
  */
 uint32_t plain_n_vocab(const struct gguf *g);

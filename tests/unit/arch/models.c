@@ -44,7 +44,10 @@ static int open_shape(const struct model_shape *shape, struct engine_config conf
     uint8_t *bytes;
     size_t n;
 
-    model_writer_llama(w, shape);
+    if (strstr(shape->architecture, "bert"))
+        model_writer_encoder(w, shape);
+    else
+        model_writer_llama(w, shape);
     bytes = model_writer_bytes(w, &n);
     model_writer_free(w);
     if (key)

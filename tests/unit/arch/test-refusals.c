@@ -44,8 +44,8 @@ static const struct refusal refusals[] = {
     {"phi3", 0, 0, "phi3.feed_forward_length", 97,
      "the tensor blk.0.ffn_up.weight has the shape 64 x 192 x 1 x 1, expected 64 x 194 x 1"},
     {"mamba", 0, 0, NULL, 0,
-     "the architecture is \"mamba\", which is not supported; known: gemma, gemma2, gemma3, gpt-oss, granite, llama, "
-     "phi3, qwen2, qwen2moe, qwen3, qwen3moe, smollm3"},
+     "the architecture is \"mamba\", which is not supported; known: bert, gemma, gemma2, gemma3, gpt-oss, granite, llama, "
+     "nomic-bert, phi3, qwen2, qwen2moe, qwen3, qwen3moe, smollm3"},
 };
 
 static void numbers_that_make_no_sense_are_named(void **state)
