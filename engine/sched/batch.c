@@ -532,6 +532,19 @@ static uint32_t find_pages(struct batch *b, uint32_t i, uint32_t n_pages)
     }
 }
 
+/* How many of its tokens the request may have in this step, where @prompt_left are left for prompts. */
+static uint32_t slice_of(const struct batch *b, const struct batch_request *r, uint32_t prompt_left)
+{
+    uint32_t n = r->n_tokens - r->n_fed;
+
+    if (b->config.whole_prompts) {
+        bool first = b->plan.n_tokens == 0; /* it takes as long as it takes */
+
+        return (n == 1 || n <= prompt_left || first) && n <= b->config.step_tokens_max - b->plan.n_tokens ? n : 0;
+    }
+    return n == 1 || n <= prompt_left ? n : prompt_left;
+}
+
 static void cut_slices(struct batch *b)
 {
     uint32_t n_decoding = 0, prompt_left;
@@ -543,17 +556,15 @@ static void cut_slices(struct batch *b)
 
     for (uint32_t i = 0; i < b->n_actives; i++) {
         struct batch_request *r = b->actives[i];
-        uint32_t n_to_go = r->n_tokens - r->n_fed, n = n_to_go, n_pages;
+        uint32_t n_to_go = r->n_tokens - r->n_fed, n = slice_of(b, r, prompt_left), n_pages;
         bool decoding = n_to_go == 1;
 
-        if (!decoding && n > prompt_left)
-            n = prompt_left;
         if (n == 0)
             continue;
         n_pages = pages_for(b, r->n_fed + n) - r->n_pages;
         n_pages = find_pages(b, i, n_pages);
         if ((uint64_t)(r->n_pages + n_pages) * b->config.page_tokens < (uint64_t)r->n_fed + n)
-            n = (r->n_pages + n_pages) * b->config.page_tokens - r->n_fed;
+            n = b->config.whole_prompts ? 0 : (r->n_pages + n_pages) * b->config.page_tokens - r->n_fed;
         if (n == 0) {
             /* The first in order takes from all others; if that is not enough, nothing ever will be. */
             if (i == 0)
@@ -562,7 +573,7 @@ static void cut_slices(struct batch *b)
         }
         set_pages(b, r, r->n_pages + n_pages);
         if (!decoding)
-            prompt_left -= n;
+            prompt_left -= n < prompt_left ? n : prompt_left;
         b->slices[b->plan.n_slices++] =
             (struct batch_slice){.request = r, .n_tokens = n, .wants_logits = n == n_to_go};
         b->plan.n_tokens += n;

@@ -31,6 +31,7 @@ struct batch_config {
     uint32_t step_tokens_max;   /* of one step, >= sequences_max */
     uint32_t page_tokens;       /* tokens per KV page */
     uint32_t pages_total;       /* at least one request's worth of the longest context */
+    bool whole_prompts;         /* a prompt is never cut: encoders; none is longer than step_tokens_max */
     uint64_t step_ns_max;       /* a slice of prompts is cut so that a step takes about this … */
     uint64_t step_alone_ns_max; /* … or this when nobody else is there to wait for it */
     uint64_t

@@ -275,6 +275,7 @@ static int make_batch(struct compute *c)
         .step_tokens_max = m->facts.batch_tokens_max,
         .page_tokens = m->facts.page_tokens,
         .pages_total = m->facts.pages_total,
+        .whole_prompts = m->facts.is_encoder,
         .step_ns_max = STEP_NS_MAX,
         .step_alone_ns_max = STEP_ALONE_NS_MAX,
         .quantum_ns = QUANTUM_NS,

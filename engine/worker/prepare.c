@@ -446,6 +446,8 @@ int prepare(const struct model *m, const struct job *job, struct work **ret_work
     switch ((enum submit_kind)job->submit.kind) {
     case SUBMIT_COMPLETE:
     case SUBMIT_CHAT:
+        if (m->facts.is_encoder)
+            return invalid(reterr, "model", "it makes embeddings only, no text");
         r = make_work(m, job, call, &work, reterr);
         break;
     case SUBMIT_TOKENIZE:

@@ -492,6 +492,27 @@ static void test_pages_run_out(void **state)
     sim_done(&s);
 }
 
+static void test_whole_prompts(void **state)
+{
+    struct batch_config config = config_default;
+    struct sim s;
+    uint64_t random = 9;
+
+    config.whole_prompts = true;
+    config.pages_total = 30;
+    sim_init(&s, &config);
+    for (int i = 0; i < 300; i++)
+        sim_submit(&s, random_next(&random) % 7, 0, 1 + random_next(&random) % 512, 1);
+    while (s.jobs) {
+        /* What is no end of a prompt would count as a piece of one. */
+        assert_true(sim_step(&s));
+        assert_int_equal(s.n_prompt, 0);
+        check_pages(&s);
+    }
+    assert_int_equal(s.n_output, 300);
+    sim_done(&s);
+}
+
 static void test_longer_than_all_pages(void **state)
 {
     struct batch_config config = config_default;
@@ -668,6 +689,7 @@ int main(void)
         cmocka_unit_test(test_tenant_pages),
         cmocka_unit_test(test_step_failed),
         cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_whole_prompts),
         cmocka_unit_test(test_positions),
         cmocka_unit_test(test_thousands_of_tenants),
         cmocka_unit_test(test_refused_configurations),
