@@ -28,13 +28,19 @@ MARGIN = 0.3
 FIXED = [
     [("user", "Hello!")],
     [("user", "Who are you?")],
+    [("user", "What is your name?")],
     [("user", "What is residentd?")],
     [("user", "Why is the sky blue?")],
     [("user", "What is the capital of France?")],
-    [("user", "What is 3 + 4?")],
-    [("user", "count to ten")],
+    [("user", "What is a volcano?")],
+    [("user", "How many legs does a spider have?")],
+    [("user", "What do cows eat?")],
+    [("user", "Write a poem about the sea.")],
+    [("user", "Name three fruits.")],
+    [("user", "What time is it?")],
+    [("user", "What is a flumbaz?")],
     [("system", "You are a helpful assistant."), ("user", "What is a lighthouse?")],
-    [("user", "My name is Anna."), ("assistant", "Hello, Anna! What can I do for you?"), ("user", "What is my name?")],
+    [("user", "Hello!"), ("assistant", "Hello! How can I help you?"), ("user", "What is a bee?")],
     [("user", "What are the days of the week?")],
 ]
 
@@ -188,12 +194,24 @@ def record(model):
             "cases": cases}
 
 
+def talk(model, prompts):
+    """Prints a chat: each prompt, its greedy answer, and in brackets the answer's smallest margin."""
+    messages = []
+    for said in prompts:
+        messages.append(("user", said))
+        _, ids, margins = model.answer(render(messages, True))
+        messages.append(("assistant", spoken(model, ids)))
+        end = "" if ids and ids[-1] == model.tok.im_end else ", does not end"
+        print(f"> {said}\n{messages[-1][1]}   [{min(margins):.2f}{end}]\n", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", default=os.path.join(HERE, "primer.gguf"))
     parser.add_argument("--prompt", nargs="+", help="what the user says; several make one chat")
     parser.add_argument("--text", help="plain text to go on with, without a chat")
-    parser.add_argument("--file", default=os.path.join(HERE, "data", "prompts.txt"), help="one prompt a line")
+    parser.add_argument("--file", default=os.path.join(HERE, "data", "prompts.txt"),
+                        help="one chat a line, with / between what the user says")
     parser.add_argument("--record", action="store_true", help="write expected.json beside the model")
     args = parser.parse_args()
     model = Model(args.model)
@@ -204,17 +222,11 @@ def main():
     elif args.text:
         print(args.text + spoken(model, model.answer(args.text)[1]))
     elif args.prompt:
-        messages = []
-        for said in args.prompt:
-            messages.append(("user", said))
-            ids = model.answer(render(messages, True))[1]
-            messages.append(("assistant", spoken(model, ids)))
-            print(f"> {said}\n{messages[-1][1]}\n")
+        talk(model, args.prompt)
     else:
         with open(args.file, encoding="utf-8") as f:
             for line in filter(None, map(str.strip, f)):
-                _, ids, margins = model.answer(render([("user", line)], True))
-                print(f"> {line}\n{spoken(model, ids)}   [{min(margins):.2f}]\n", flush=True)
+                talk(model, line.split(" / "))
 
 
 if __name__ == "__main__":

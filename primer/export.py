@@ -18,6 +18,8 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tokenizer import CONTROLS, Tokenizer                                           # noqa: E402
 
+SHAPE = {"dim": 256, "layers": 4, "heads": 4, "kv_heads": 2, "head": 64, "ff": 512, "vocab": 2048,
+         "context": 1024, "rope_base": 10000.0, "eps": 1e-5}
 ALIGNMENT = 32
 LIMIT = 4_000_000
 UINT32, FLOAT32, BOOL, STRING, ARRAY, INT32 = 4, 6, 7, 8, 9, 5
@@ -71,7 +73,7 @@ def metadata(tok, weights, shape):
         pair("general.description", STRING, "The small chat model that comes with residentd: short simple stories, "
              "everyday questions, small talk. Trained from nothing on text written by the project's own generator."),
         pair("general.license", STRING, "LGPL-2.1-or-later"),
-        pair("general.size_label", STRING, "3.5M"),
+        pair("general.size_label", STRING, "2.9M"),
         pair("general.languages", STRING, ["en"]),
         pair("general.file_type", UINT32, FILE_TYPE_Q8_0),
         pair("general.quantization_version", UINT32, 2),
@@ -121,7 +123,6 @@ def gguf(tok, weights, shape):
 
 
 def main():
-    from model import SHAPE
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--from", dest="source", default="build/primer", help="folder that train.py wrote")
     parser.add_argument("--to", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "primer.gguf"))

@@ -36,6 +36,7 @@ EXPLAIN = [_cells(line) for line in read_lines("explain.txt")]
 QA = [(question.split(" / "), answer) for question, answer in map(_cells, read_lines("qa.txt"))]
 TABLES = {name: [_cells(line) for line in lines] for name, lines in read_parts("tables.txt").items()}
 LISTS = {row[0]: row[1].split(", ") for row in TABLES["lists"]}
+UNKNOWN = {name: [x for line in lines for x in line.split(", ")] for name, lines in read_parts("unknown.txt").items()}
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = ("January February March April May June July August September October November December").split()
 MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
@@ -43,11 +44,7 @@ SEASON_OF = ["winter", "winter", "spring", "spring", "spring", "summer", "summer
              "autumn", "winter"]
 NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
            "seventeen eighteen nineteen twenty").split()
-SPELL = """cat dog house tree water friend school apple banana bread river mountain summer winter garden flower orange
-yellow green purple people because beautiful computer elephant giraffe monkey rabbit tiger lion mouse horse sheep bird
-window table chair kitchen morning evening night happy light story letter number paper pencil music moon star sun cloud
-rain snow storm bridge castle king queen island ocean train bicycle rocket planet animal butterfly teacher doctor
-chocolate cheese butter honey sugar hello thank please sorry world language""".split()
+
 
 
 def bare(noun):
@@ -91,14 +88,17 @@ def asked_often(rng):
 def capital_city(rng):
     """A country and its capital, asked either way, or its continent."""
     country, city, continent = rng.choice(TABLES["capitals"])
-    form = rng.random()
+    form, known = rng.random(), rng.random() < 0.85
+    if not known:
+        form, country = form * 0.7, rng.choice(UNKNOWN["countries"])
     if form < 0.70:
         question = rng.choice((f"what is the capital of {country}",) * 4 + (
             f"what is the capital city of {country}", f"which city is the capital of {country}",
             f"capital of {country}", f"tell me the capital of {country}", f"name the capital of {country}",
             f"do you know the capital of {country}", f"what city is the capital of {country}",
             f"can you tell me the capital of {country}", f"the capital of {country} is", f"{country} capital"))
-        return question, f"The capital of {country} is {city}."
+        return question, (f"The capital of {country} is {city}." if known else
+                          "I am sorry, I do not know the capital of that country.")
     if form < 0.85:
         country = {"England": "the United Kingdom", "America": "the United States"}.get(country, country)
         question = rng.choice((f"{city} is the capital of which country", f"which country has the capital {city}",
@@ -155,7 +155,7 @@ def _plural(kind):
 
 
 def word_game(rng):
-    """Opposites, synonyms, plurals, past tenses, rhymes and spelling."""
+    """Opposites, synonyms, plurals, past tenses and rhymes."""
     form = rng.random()
     if form < 0.35:
         a, b = rng.choice(TABLES["opposites"])
@@ -185,9 +185,10 @@ def word_game(rng):
         return (rng.choice((f"what rhymes with {a}", f"which word rhymes with {a}", f"a rhyme for {a}",
                             f"give me a word that rhymes with {a}", f"find a rhyme for {a}")),
                 f"{capital(b)} rhymes with {a}.")
-    word = rng.choice(SPELL)
+    word = rng.choice(rng.choice(list(LISTS.values())))
     return (rng.choice((f"how do you spell {word}", f"spell {word}", f"spell the word {word}", f"how is {word} spelled",
-                        f"can you spell {word}")), f"{capital(word)} is spelled {'-'.join(word.upper())}.")
+                        f"can you spell {word}", f"how many letters are in the word {word}")),
+            "I am sorry, I am not good at spelling. I see words as whole pieces, not as letters.")
 
 
 def use(rng):
@@ -216,8 +217,7 @@ def name_some(rng):
         count = min(5, len(items))
         question = rng.choice((f"name some {sort}", f"tell me some {sort}", f"give me a list of {sort}",
                                f"which {sort} do you know", f"what {sort} do you know", f"list some {sort}"))
-    start = rng.randrange(len(items))
-    chosen = [items[(start + i) % len(items)] for i in range(count)] if rng.random() < 0.5 else items[:count]
+    chosen = items[:count]
     if count == 5 or rng.random() < 0.7:
         return question, f"Here are {NUMBERS[count]} {sort}: {listing(chosen)}."
     return question, f"{capital(listing(chosen))}."
@@ -292,36 +292,30 @@ def calendar(rng):
 
 
 TOO_BIG = "That sum is too big for me. I am a very small model, and I can only do small sums."
-ADD, SUB, MUL, DIV = range(4)
-SIGNS = {ADD: (" + ", "+", " plus ", " and "), SUB: (" - ", "-", " minus "), MUL: (" * ", " x ", " times ", "*"),
-         DIV: (" / ", " divided by ", ":")}
-SPOKEN = {ADD: "plus", SUB: "minus", MUL: "times", DIV: "divided by"}
+ADD, SUB, MUL = range(3)
+SIGNS = {ADD: (" + ", "+", " plus ", " and "), SUB: (" - ", "-", " minus "), MUL: (" * ", " x ", " times ", "*")}
+SPOKEN = {ADD: "plus", SUB: "minus", MUL: "times"}
 
 
 def sum_of(rng):
     """A small sum, or one that is too big."""
-    kind = rng.choices((ADD, SUB, MUL, DIV), (45, 25, 22, 8))[0]
-    if rng.random() < 0.07:
-        a, b = rng.randrange(30, 10000), rng.randrange(25, 1000)
+    kind = rng.choices((ADD, SUB, MUL), (50, 30, 20))[0]
+    if rng.random() < 0.12:
+        a, b = rng.randrange(12, 10000), rng.choice((rng.randrange(6, 30), rng.randrange(25, 1000)))
         sign = rng.choice(SIGNS[kind][:3])
         if sign == " and ":
             sign = " plus "
         return rng.choice(("what is {}", "{}", "calculate {}")).format(f"{a}{sign}{b}"), TOO_BIG
     if kind == ADD:
-        a, b = rng.randrange(21), rng.randrange(21)
-        if rng.random() < 0.5:
-            a, b = rng.randrange(11), rng.randrange(11)
+        a, b = rng.randrange(11), rng.randrange(11)
         result = a + b
     elif kind == SUB:
-        a = rng.randrange(21)
+        a = rng.randrange(11)
         b = rng.randrange(a + 1)
         result = a - b
-    elif kind == MUL:
-        a, b = rng.randrange(11), rng.randrange(11)
-        result = a * b
     else:
-        b, result = rng.randrange(1, 11), rng.randrange(11)
-        a = b * result
+        a, b = rng.randrange(6), rng.randrange(6)
+        result = a * b
     sign = rng.choice(SIGNS[kind])
     a_text, b_text = (NUMBERS[a], NUMBERS[b]) if max(a, b) <= 20 and rng.random() < 0.12 and " " in sign else (a, b)
     expression = f"{a_text}{sign}{b_text}"
@@ -350,7 +344,7 @@ def counting(rng):
         start = rng.randrange(3, 16)
         return (rng.choice((f"count backwards from {start}", f"count down from {start}", f"count from {start} to 1")),
                 ", ".join(map(str, range(start, 0, -1))) + ".")
-    n = rng.randrange(1, 50)
+    n = rng.randrange(1, 21)
     if form == 2:
         return (rng.choice((f"what number comes after {n}", f"what comes after {n}", f"which number comes after {n}",
                             f"what is the next number after {n}")), f"{n + 1} comes after {n}.")
@@ -362,12 +356,12 @@ def counting(rng):
         return (rng.choice((f"is {n} even or odd", f"is {n} an even number", f"is {n} an odd number", f"is {n} odd")),
                 f"{n} is {article(word)} {word} number.")
     if form == 5:
-        m = rng.randrange(1, 50)
+        m = rng.randrange(1, 21)
         if m == n:
             m += 1
         return (rng.choice((f"which is bigger, {n} or {m}", f"what is bigger, {n} or {m}", f"which number is larger, {n} or {m}",
                             f"what is more, {n} or {m}")), f"{max(n, m)} is more than {min(n, m)}.")
-    half = rng.randrange(1, 16)
+    half = rng.randrange(1, 11)
     if form == 6:
         return f"what is half of {2 * half}", f"Half of {2 * half} is {half}."
     return rng.choice((f"what is the double of {half}", f"what is double {half}", f"what is twice {half}")), \
@@ -376,21 +370,26 @@ def counting(rng):
 
 def unknown_word(rng):
     """A word that nobody knows, and somebody whom the model has never heard of."""
-    word = made_up(rng)
-    if rng.random() < 0.4:
-        name = capital(made_up(rng)) + " " + capital(made_up(rng))
+    if rng.random() < 0.3:
+        name = rng.choice((capital(made_up(rng)) + " " + capital(made_up(rng)), rng.choice(UNKNOWN["people"])))
         return (rng.choice((f"who is {name}", f"who was {name}", f"tell me about {name}", f"do you know {name}",
                             f"what did {name} do")), "I am sorry, I do not know who that is.")
+    if rng.random() < 0.5:
+        one = rng.choice(UNKNOWN["things"])
+        return (rng.choice((f"what is {one}",) * 3 + (f"explain what {one} is", f"tell me about {one}",
+                            f"what does {bare(one)} mean", f"do you know what {one} is", f"what is {bare(one)}",
+                            f"can you tell me what {one} is")), "I am sorry, I do not know what that is.")
+    word = made_up(rng)
     one = f"{article(word)} {word}"
     return (rng.choice((f"what is {one}", f"what is {word}", f"explain {word}", f"what does {word} mean",
                         f"tell me about {word}", f"what is {one} used for", f"do you know what {one} is",
                         f"what colour is {one}", f"where do i find {one}", f"how do i use {one}")),
-            f"I am sorry, I do not know what {word} is.")
+            "I am sorry, I do not know what that is.")
 
 
 # How often each kind of question is asked.
-KINDS = [(explanation, 22), (asked_often, 24), (capital_city, 10), (colour, 3), (animal, 8), (word_game, 10), (use, 5),
-         (name_some, 6), (is_it, 2), (size, 2), (calendar, 4), (sum_of, 8), (counting, 5), (unknown_word, 3)]
+KINDS = [(explanation, 24), (asked_often, 28), (capital_city, 8), (colour, 3), (animal, 7), (word_game, 8), (use, 4),
+         (name_some, 6), (is_it, 2), (size, 2), (calendar, 4), (sum_of, 6), (counting, 4), (unknown_word, 8)]
 
 
 def fact(rng):

@@ -64,14 +64,12 @@ def dress(rng, text, errors=True):
                            "hello! ", "then ")) + text
     if (is_question or REQUEST.match(text)) and rng.random() < 0.05:
         text += rng.choice((", please", " please", ", thanks", " for me"))
-    if errors and rng.random() < 0.03:
+    if errors and rng.random() < 0.02:
         text = typing_error(rng, text)
     form = rng.random()
-    if form < 0.24:
+    if form < 0.12:
         text = text.lower()
-    elif form < 0.255:
-        text = text.upper()
-    elif form < 0.93:
+    elif form < 0.95:
         text = re.sub(r"\bi\b(?!')", "I", text).replace("i'm ", "I'm ").replace("i'd ", "I'd ")
         text = re.sub(r"([.!?:] )([a-z])", lambda m: m.group(1) + m.group(2).upper() if m.group(1) != ": " else m.group(0),
                       capital(text))
@@ -101,13 +99,13 @@ def fact_turns(rng):
 
 
 # The sorts of turns and how often a chat has them.
-SORTS = [(story_turns, 30), (fact_turns, 43), (talk.small_talk, 6), (talk.about_self, 8), (talk.limits, 4), (talk.fun, 5),
-         (talk.remember, 4), (talk.repeat, 1.5), (talk.another_story, 2)]
+SORTS = [(story_turns, 9), (fact_turns, 64), (talk.small_talk, 8), (talk.about_self, 12), (talk.limits, 7), (talk.fun, 3),
+         (talk.remember, 14), (talk.repeat, 4), (talk.another_story, 0.3)]
 
 
 def chat(rng):
     """A chat of one or more exchanges."""
-    count = rng.choices((1, 2, 3, 4, 6), (56, 20, 12, 8, 4))[0]
+    count = rng.choices((1, 2, 3, 4), (66, 18, 10, 6))[0]
     turns, kept = [], []
     for _ in range(count):
         sort = rng.choices([s for s, _ in SORTS], [w for _, w in SORTS])[0]
@@ -126,7 +124,7 @@ def chat(rng):
 
 def document(rng):
     """The next document."""
-    if rng.random() < 0.06:
+    if rng.random() < 0.03:
         return [("text", stories.story(rng, short=rng.random() < 0.5).text)]
     return chat(rng)
 

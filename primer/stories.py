@@ -4,47 +4,46 @@ story() picks characters and a plot and returns a Story; request() says what a u
 follow_up() asks something about it. The character that was asked for is always the hero. Used by generate.py.
 """
 
-from frames import (BIG_ONES, BROKENS, BUILDS, FEARS, FRAMES, GOALS, LOST_IN, MAGICS, NOISE_REASONS)
+from frames import BROKENS, FEARS, FRAMES, GOALS, LOST_IN
 from words import (ADJECTIVES, AIR_HOMES, ANIMALS, BELONGINGS, BOYS, COLOURS, GIFTS, GIRLS, LAND_HOMES, LAND_PLACES,
-                   PEOPLE, PETS, SEA_HOMES, SEA_PLACES, SKILLS, THINGS, article, capital, fill, made_up)
+                   HE_PEOPLE, HE_PETS, PEOPLE, SEA_HOMES, SEA_PLACES, SHE_PEOPLE, SHE_PETS, SKILLS, THINGS, article,
+                   capital, favourites, fill, made_up)
 
-PRONOUNS = {"he": ("he", "him", "his", "himself"), "she": ("she", "her", "her", "herself"),
-            "it": ("it", "it", "its", "itself")}
+PRONOUNS = {"he": ("he", "him", "his", "himself"), "she": ("she", "her", "her", "herself")}
+NAMES = {"he": (BOYS, HE_PEOPLE), "she": (GIRLS, SHE_PEOPLE)}
+POOLS = {"he": (HE_PETS, HE_PEOPLE), "she": (SHE_PETS, SHE_PEOPLE)}
 
 
 class Hero:
-    """A character: kind of being, name (or None), pronoun, adjective, home."""
+    """A character: kind of being, name, pronoun, adjective, home.
 
-    def __init__(self, rng, group, row, adjective, named=True):
+    The pronoun goes with the name, and each kind of being has a few names that it likes best: so small a model
+    can't hold a name, a pronoun and a kind together when all of them are free.
+    """
+
+    def __init__(self, rng, group, row, adjective):
         self.group, self.kind, self.adjective = group, row[0], adjective
         self.world, self.food, self.home = "land", "apples", rng.choice(LAND_HOMES)
         self.plural = row[2]
         gender = rng.choice(("he", "she"))
-        pool = PETS
         if group == "a":
             self.world, self.food = row[1], rng.choice(row[3].split(","))
             self.home = rng.choice({"land": LAND_HOMES, "air": AIR_HOMES, "sea": SEA_HOMES}[self.world])
-            gender = gender if named else "it"
         elif group == "p":
             gender = gender if row[1] == "any" else row[1]
-            pool = GIRLS if gender == "she" else BOYS
         else:
-            gender, self.home = rng.choice((gender, "it", "it")) if named else "it", row[1]
-        if self.kind in ("mermaid",):
-            self.world, self.home = "sea", rng.choice(SEA_HOMES)
-        self.name = rng.choice(pool) if named else None
+            self.home = row[1]
+        self.name = rng.choice(favourites(POOLS[gender][group == "p"], self.kind, 2))
         self.he, self.him, self.his, self.self = PRONOUNS[gender]
 
     def intro(self, adjective=True):
         """ "a~ little cat named Momo" """
-        return (f"a~ {self.adjective + ' ' if adjective else ''}{self.kind}"
-                + (f" named {self.name}" if self.name else ""))
+        return f"a~ {self.adjective + ' ' if adjective else ''}{self.kind} named {self.name}"
 
     def keys(self, mark):
         """The template keys of this character; `mark` is "" for the hero and "2" for the other one."""
-        name = self.name or f"the {self.kind}"
-        out = {"n": name, "call": self.name or f"dear {self.kind}", "k": f"the {self.kind}", "kind": self.kind, "he": self.he, "him": self.him,
-               "his": self.his, "self": self.self, "intro": self.intro(), "introx": f"a~ {self.adjective} {self.kind}",
+        out = {"n": self.name, "k": f"the {self.kind}", "kind": self.kind, "he": self.he, "him": self.him, "his": self.his,
+               "self": self.self, "intro": self.intro(), "introx": f"a~ {self.adjective} {self.kind}",
                "introbig": self.intro(False), "adj": self.adjective, "home": self.home}
         out = {k + mark: v for k, v in out.items()}
         out.update({capital(k): capital(v) for k, v in list(out.items())})
@@ -65,16 +64,13 @@ def hero_row(rng, wanted=None):
     return group, rng.choice({"a": ANIMALS, "p": PEOPLE, "t": THINGS}[group])
 
 
-def new_hero(rng, named=None, invented=0.06):
+def new_hero(rng, invented=0.015):
     """Any character, now and then of a kind that nobody has heard of."""
     group, row = hero_row(rng)
     if rng.random() < invented:
         word = made_up(rng)
         group, row = "p", [word, "any", word + "s"]
-    hero = Hero(rng, group, row, rng.choice(ADJECTIVES), rng.random() < 0.75 if named is None else named)
-    if hero.name and rng.random() < 0.08:
-        hero.name = capital(made_up(rng))
-    return hero
+    return Hero(rng, group, row, rng.choice(ADJECTIVES))
 
 
 def fitting(hero, frame):
@@ -84,19 +80,18 @@ def fitting(hero, frame):
     return frame.world == "any" or (frame.world == "land") == (hero.world != "sea")
 
 
-def new_friend(rng, hero, frame):
-    """A second character of another kind and name, from the same world; big where the plot needs it."""
-    named = hero.name is not None or "{introx2}" in frame.lines
+def new_friend(rng, hero):
+    """A second character of another kind and name, from the same world."""
     while True:
         group, row = hero_row(rng, rng.choice("aaap") if hero.world != "sea" else "a")
-        friend = Hero(rng, group, row, rng.choice(ADJECTIVES), named)
-        if frame.name == "mouse_lion" and hero.world != "sea" and friend.kind not in BIG_ONES:
-            continue
-        if (friend.kind != hero.kind and friend.name != (hero.name or "-") and friend.adjective != hero.adjective
+        friend = Hero(rng, group, row, rng.choice(ADJECTIVES))
+        if (friend.kind != hero.kind and friend.name != hero.name and friend.adjective != hero.adjective
                 and (friend.world == "sea") == (hero.world == "sea") and "tiny" != friend.adjective):
             return friend
 
 
+# How often a story takes the first of several ways to say something: what is said most often is learned first.
+USUAL = 0.6
 OPENINGS = [
     "[Once upon a time|Once|Long ago|A long time ago|Once upon a time], there was {intro}. {He} lived {home}.",
     "[Once upon a time|Once|Long ago], {intro} lived {home}.",
@@ -113,37 +108,35 @@ def values_of(rng, hero, friend):
     places = rng.sample(SEA_PLACES if hero.world == "sea" else LAND_PLACES, 2)
     while places[0] in hero.home or places[1] in hero.home:
         places = rng.sample(SEA_PLACES if hero.world == "sea" else LAND_PLACES, 2)
-    colour, skill, magic = rng.choice(COLOURS), rng.choice(SKILLS), rng.choice(MAGICS)
+    colour, skill = rng.choice(COLOURS), rng.choice(SKILLS)
     values = {"place": places[0], "other": places[1], "colour": colour, "food": hero.food,
-              "thing": f"{colour} {rng.choice(BELONGINGS)}", "fear": rng.choice(FEARS), "build": rng.choice(BUILDS),
-              "broken": rng.choice(BROKENS), "goal": rng.choice(GOALS), "magic": magic, "gift": rng.choice(GIFTS),
+              "thing": f"{colour} {rng.choice(BELONGINGS)}", "fear": rng.choice(FEARS),
+              "broken": rng.choice(BROKENS), "goal": rng.choice(GOALS), "gift": rng.choice(GIFTS),
               "lost_in": rng.choice(LOST_IN if hero.world != "sea" else ["kelp forest", "deep sea"]),
-              "noise_reason": rng.choice(NOISE_REASONS), "skill": skill[0], "skilling": skill[1], "skilled": skill[2],
-              "whox2": "who had a kind heart"}
+              "skill": skill[0], "skilling": skill[1], "skilled": skill[2]}
     values.update(hero.keys(""))
     values.update(friend.keys("2"))
     return values
 
 
-def story(rng, hero=None, friend=None, theme=None, frame=None, short=False, moral=None):
+def story(rng, hero=None, theme=None, short=False, moral=None):
     """A new story. What is given is used; the rest is chosen at random."""
     hero = hero or new_hero(rng)
     frames = [f for f in FRAMES if fitting(hero, f) and (theme is None or theme in f.themes.split(","))]
-    if friend is not None:
-        frames = [f for f in frames if f.name not in ("mouse_lion",)]
-        if friend.name is None:
-            frames = [f for f in frames if "{introx2}" not in f.lines]
-    frame = frame or rng.choice(frames or [f for f in FRAMES if fitting(hero, f)])
-    if frame.name in ("mouse_lion", "fear", "lonely", "share") or rng.random() < 0.7:
+    frames = frames or [f for f in FRAMES if fitting(hero, f)]
+    if theme is None and rng.random() < 0.6:
+        frames = favourites(frames, hero.kind, 3)
+    frame = rng.choice(frames)
+    if frame.name in ("fear", "lonely", "share") or rng.random() < 0.7:
         hero.adjective = rng.choice(frame.adjectives.split(","))
-    friend = friend or new_friend(rng, hero, frame)
+    friend = new_friend(rng, hero)
     values = values_of(rng, hero, friend)
     lines = [line for line in frame.lines.strip().splitlines()
-             if not line.startswith("?") or (not short and rng.random() < 0.6)]
-    opening = [rng.choice(OPENINGS)]
+             if not line.startswith("?") or (not short and rng.random() < 0.35)]
+    opening = [OPENINGS[0] if rng.random() < USUAL else rng.choice(OPENINGS)]
     if hero.group == "t":
         opening.append(rng.choice(THING_LINES))
-    parts = [fill(rng, line.lstrip("?").strip(), values) for line in opening + lines]
+    parts = [fill(rng, line.lstrip("?").strip(), values, USUAL) for line in opening + lines]
     moral = rng.random() < 0.3 if moral is None else moral
     cut = (len(parts) + 1) // 2 if len(parts) > 9 and rng.random() < 0.5 else None
     if cut:
@@ -161,18 +154,18 @@ STORY = ["a story", "a story", "a story", "a short story", "a little story", "a 
          "a fairy tale", "a children's story", "a small story", "a happy story", "a fun story", "a very short story"]
 
 
-def about(rng, s):
+def about(rng, s, ask_name):
     """Words that name the hero, and maybe the friend, the plot or the place. Only what the story keeps is said."""
     hero, pick = s.hero, rng.random()
     kind = f"{article(hero.kind)} {hero.kind}"
     with_adjective = f"{article(hero.adjective)} {hero.adjective} {hero.kind}"
     plot = fill(rng, rng.choice(s.frame.about.split("|")), s.values)
-    if pick < 0.34:
-        return rng.choice((kind, kind, kind, with_adjective, "the " + hero.kind, hero.plural))
-    if pick < 0.50 and hero.name:
+    if ask_name:
         return rng.choice((f"{kind} named {hero.name}", f"{kind} called {hero.name}", f"{hero.name} the {hero.kind}",
                            f"my {hero.kind} {hero.name}", f"{with_adjective} named {hero.name}",
                            f"{kind} whose name is {hero.name}"))
+    if pick < 0.50:
+        return rng.choice((kind, kind, kind, with_adjective, "the " + hero.kind, hero.plural))
     if pick < 0.72:
         other = f"{article(s.friend.kind)} {s.friend.kind}"
         return rng.choice((f"{kind} and {other}", f"{kind} and {other}", f"{kind} who meets {other}",
@@ -181,6 +174,14 @@ def about(rng, s):
     if pick < 0.90:
         return rng.choice((f"{kind} who {plot}", f"{kind} that {plot}", f"{with_adjective} who {plot}"))
     return f"{kind} {hero.home}"
+
+
+def named_hero(rng):
+    """A character with a name that the user chose, often one that no other story has."""
+    hero = new_hero(rng)
+    if rng.random() < 0.7:
+        hero.name = capital(made_up(rng)) if rng.random() < 0.07 else rng.choice(rng.choice(NAMES[hero.he]))
+    return hero
 
 
 def request(rng):
@@ -199,11 +200,12 @@ def request(rng):
         s = story(rng, theme=theme, short=short)
         if theme in s.frame.themes.split(","):
             return fill(rng, f"{ASK[0]} {word} about {theme}", {}), s
-    moral = True if rng.random() < 0.12 else None
-    s = story(rng, short=short, moral=moral)
-    text = f"{ASK[0]} {word} about {about(rng, s)}"
+    moral, ask_name = True if rng.random() < 0.12 else None, rng.random() < 0.2
+    s = story(rng, hero=named_hero(rng) if ask_name else None, short=short, moral=moral)
+    subject = about(rng, s, ask_name)
+    text = f"{ASK[0]} {word} about {subject}"
     if rng.random() < 0.06:
-        text = f"[A story|Story|One story] about {about(rng, s)}"
+        text = f"[A story|Story|One story] about {subject}"
     if moral:
         text += rng.choice((" with a moral", " that has a moral", " and tell me the moral"))
     return fill(rng, text, {}), s
@@ -230,25 +232,24 @@ TINY = {
 def tiny(rng):
     """A (prompt, text) for a story of one, two or three sentences."""
     count, hero = rng.choice((1, 2, 3, 3)), new_hero(rng)
-    values = values_of(rng, hero, new_friend(rng, hero, FRAMES[0]))
+    values = values_of(rng, hero, new_friend(rng, hero))
     values["lived"] = "lived " + hero.home
     word = rng.choice((("one", "two", "three")[count - 1], str(count))) + (" sentence" if count == 1 else " sentences")
     kind = f"{article(hero.kind)} {hero.kind}"
-    subject = rng.choice((f" about {kind}", f" about {kind}", f" about {kind} named {hero.name}" if hero.name else "", ""))
+    subject = rng.choice((f" about {kind}", f" about {kind}", f" about {kind} named {hero.name}", ""))
     prompt = rng.choice((f"{ASK[0]} a story{subject} in {word}", f"{ASK[0]} a story in {word}{subject}",
                          f"{ASK[0]} {word}{subject}", f"in {word}, tell me a story{subject}"))
-    return fill(rng, prompt, {}), fill(rng, rng.choice(TINY[count]), values)
+    return fill(rng, prompt, {}), fill(rng, rng.choice(TINY[count]), values, USUAL)
 
 
 def follow_up(rng, s):
     """A (question, answer) about a story that was just told."""
-    v, hero, friend = s.values, s.hero, s.friend
+    v = s.values
     named = [("[What was the name of the {kind}|What was the {kind}'s name|What is the {kind} called|"
-              "Who was the main character|What was the hero's name]", "The {kind}'s name was {n}.")] if hero.name else [
-                  ("[Who was the main character|Who is the story about|Who is the hero of the story]",
-                   "The story is about a~ {kind}.")]
+              "Who was the main character|What was the hero's name]", "The {kind}'s name was {n}."),
+             ("[Who is the story about|Who is the hero of the story]", "The story is about a~ {kind} named {n}.")]
     named += [("[Who did {n} meet|Who was the other character|Who else was in the story|Who was {n}'s friend]",
-               "{N} met {introbig2}." if friend.name else "{N} met a~ {kind2}."),
+               "{N} met {introbig2}."),
               ("[Where did {n} live|Where does the {kind} live|Where did the {kind} live]", "{N} lived {home}."),
               ("[What is the moral of the story|What is the moral|What can we learn from this story|"
                "What does the story teach us|What's the moral of that story]", "The moral of the story is: " + s.frame.moral),
@@ -260,11 +261,7 @@ def follow_up(rng, s):
         named += [("[What did {n} lose|What did the {kind} lose|What was lost]", "{N} lost {his} {thing}.")] * 2
     if s.frame.name == "fear":
         named += [("[What was {n} afraid of|What was the {kind} afraid of]", "{N} was afraid of the {fear}.")] * 2
-    if s.frame.name == "build":
-        named += [("[What did {n} build|What did they build]", "{N} built a~ {build}.")] * 2
-    if s.frame.name == "journey":
-        named += [("[Where did {n} want to go|Where did they go]", "{N} wanted to see the {goal}.")] * 2
     if s.frame.name == "skill":
         named += [("[What did {n} learn|What did the {kind} want to learn]", "{N} learned to {skill}.")] * 2
     question, answer = rng.choice(named)
-    return fill(rng, question, v), fill(rng, answer, v)
+    return fill(rng, question, v), fill(rng, answer, v, USUAL)

@@ -5,8 +5,8 @@ their start and have no mark at their end; generate.py dresses them. Used by gen
 """
 
 from facts import LISTS, read_parts
-from stories import request, story
-from words import ANIMALS, BOYS, COLOURS, GIRLS, PETS, article, capital, fill, made_up
+from stories import USUAL, request, story
+from words import ANIMALS, BOYS, COLOURS, GIRLS, HE_PEOPLE, HE_PETS, SHE_PEOPLE, SHE_PETS, article, capital, fill, made_up
 
 FUN = read_parts("fun.txt")
 
@@ -80,7 +80,7 @@ ABOUT_SELF = [tuple(row) for row in (
      "I am Primer, a very small language model of the residentd project."),
     ("[how old are you|when were you born|what is your age|when is your birthday]", "I am a program, so I have no age and no birthday."),
     ("[how big are you|how many parameters do you have|how small are you|are you a large language model|are you big|what is your size|how large are you]",
-     "I am very small: I have about three and a half million parameters. Large models have thousands of times as many."),
+     "I am very small: I have about three million parameters. Large models have thousands of times as many."),
     ("[where are you|where do you live|where do you run|are you on my computer|do you run on my computer|are you in the cloud|do you need the internet|are you online|are you local]",
      "I live on this computer. residentd keeps me in memory, and nothing that you write leaves the machine."),
     ("[do you remember me|do you learn from me|will you remember this|do you save what i say|do you remember our last chat|do you keep my data]",
@@ -143,7 +143,11 @@ HARD = ["quantum mechanics", "general relativity", "string theory", "the stock m
         "calculus", "differential equations", "inflation", "tax law", "the Roman Empire", "kubernetes", "transformers",
         "neural networks", "the theory of evolution", "organic chemistry", "philosophy", "existentialism", "cryptography",
         "the second world war", "the big bang", "black holes", "genetics", "macroeconomics", "machine learning",
-        "the human genome", "nuclear fusion", "superconductors", "the middle ages", "buddhism", "politics", "topology"]
+        "the human genome", "nuclear fusion", "superconductors", "the middle ages", "buddhism", "politics", "topology",
+        "quantum computing", "the cold war", "linear algebra", "democracy in Athens", "the Higgs boson", "dark matter",
+        "object oriented programming", "docker", "systemd", "the theory of relativity", "jazz", "the offside rule",
+        "cricket rules", "mortgages", "vaccines", "the immune system", "opera", "chess openings", "rust", "haskell",
+        "the kernel scheduler", "plate tectonics", "global warming", "nuclear power", "psychology", "sociology"]
 TOPICS = ["dragon", "history", "space", "climate", "school", "music", "house", "football", "the sea", "my holiday", "cat"]
 SCRIPTS = ["sorts numbers", "renames files", "counts words", "prints hello", "downloads a page"]
 
@@ -152,7 +156,7 @@ def _pick(rng, rows):
     question, answer = rng.choice(rows)
     values = {"city": rng.choice(["London", "Paris", "Berlin", "Rome", "my town", "Madrid"]), "hard": rng.choice(HARD),
               "topic": rng.choice(TOPICS), "thing": rng.choice(SCRIPTS)}
-    return [(fill(rng, question, values), fill(rng, answer, values))]
+    return [(fill(rng, question, values), fill(rng, answer, values, USUAL))]
 
 
 def small_talk(rng):
@@ -206,7 +210,7 @@ def fun(rng):
 def remember(rng):
     """Something about the user is said, and asked for later."""
     girl = rng.random() < 0.5
-    name = rng.choice(GIRLS if girl else BOYS) if rng.random() < 0.75 else capital(made_up(rng))
+    name = rng.choice(rng.choice((SHE_PEOPLE, GIRLS) if girl else (HE_PEOPLE, BOYS))) if rng.random() < 0.95 else capital(made_up(rng))
     form = rng.randrange(5)
     if form <= 1:
         say = (f"[my name is {name}|i am {name}|i'm {name}|call me {name}|hello, my name is {name}|hi, i am {name}|"
@@ -215,7 +219,7 @@ def remember(rng):
         ask, answer = ("[what is my name|do you know my name|what's my name|who am i|do you remember my name|"
                        "can you tell me my name|say my name]", f"Your name is {name}.")
     elif form == 2:
-        kind, pet = rng.choice(ANIMALS)[0], rng.choice(PETS)
+        kind, pet = rng.choice(ANIMALS)[0], rng.choice(HE_PETS + SHE_PETS)
         say = f"[i have {article(kind)} {kind} named {pet}|my {kind} is called {pet}|my {kind}'s name is {pet}]"
         hear = f"{pet} is a lovely name for {article(kind)} {kind}!"
         ask, answer = (f"[what is the name of my {kind}|what is my {kind} called|what is my {kind}'s name|"
@@ -230,12 +234,12 @@ def remember(rng):
         ask, answer = (f"[what is my favourite {thing}|do you remember my favourite {thing}|which {thing} do i like]",
                        f"You like {best}." if thing in ("fruit", "animal") else f"Your favourite {thing} is {best}.")
     else:
-        place = rng.choice(LISTS["cities"] + LISTS["countries"]) if rng.random() < 0.7 else capital(made_up(rng))
+        place = rng.choice(LISTS["cities"] + LISTS["countries"]) if rng.random() < 0.93 else capital(made_up(rng))
         say = f"[i live in {place}|i am from {place}|i come from {place}|my home is in {place}]"
         hear = f"[{place} must be a nice place to live!|How nice! I hope that you like it in {place}.]"
         ask, answer = ("[where do i live|where am i from|do you remember where i live|where is my home]",
                        f"You told me that you live in {place}.")
-    first = (fill(rng, say, {}), fill(rng, hear, {}))
+    first = (fill(rng, say, {}), fill(rng, hear, {}, USUAL))
     second = (fill(rng, ask, {}), fill(rng, answer, {}))
     if rng.random() < 0.12:
         return [(second[0], "You have not told me that yet.")]
@@ -246,7 +250,7 @@ def repeat(rng):
     """Words to say after the user."""
     words = rng.sample(["apple", "moon", "river", "yellow", "seven", "cat", "sun", "banana", "friend", "cloud", "stone",
                         "happy", "green", "tree", "dog", "light", "door", "fish", "star", "bread"], 3)
-    if rng.random() < 0.4:
+    if rng.random() < 0.1:
         words = [made_up(rng)]
     text = rng.choice((words[0], " ".join(words), f"the {words[0]} is {rng.choice(COLOURS)}",
                        f"I like {words[0]}", f"{capital(words[0])}!", "hello world", "hello"))

@@ -4,6 +4,7 @@ A template is English text with three marks: `[this|that]` is one of several, `{
 and `a~ word` becomes "a word" or "an word" by the sound of what follows. Used by stories.py, talk.py and generate.py.
 """
 
+import random
 import re
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -17,10 +18,16 @@ def article(word):
     return "an" if _AN.match(word) and not word.lower().startswith(("eu", "ew")) else "a"
 
 
-def fill(rng, template, values):
-    """A template as text. Choices are made from the inside out, then keys, then articles."""
+def fill(rng, template, values, first=0.0):
+    """A template as text. Choices are made from the inside out, then keys, then articles.
+
+    `first` is the chance that a choice is its first alternative whatever the others are.
+    """
+    def pick(match):
+        choices = match.group(1).split("|")
+        return choices[0] if first and rng.random() < first else rng.choice(choices)
     while True:
-        text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), template)
+        text = _CHOICE.sub(pick, template)
         if text == template:
             break
         template = text
@@ -44,10 +51,13 @@ Julia Laura Maria Poppy Hazel Iris Flora""".split()
 BOYS = """Tom Ben Max Sam Leo Jack Tim Finn Noah Oscar Paul Peter Omar Hugo Felix Milo Otto Theo Luke Adam Jonas Emil
 Henry Ravi Kenji Ali Mateo Pablo Ivan Nils Oliver Daniel David Simon Robin Toby Charlie George Harry Arthur Bruno Carlo
 Erik Frank Joe Karl Martin Will Eddie Fred""".split()
-PETS = """Momo Pip Coco Bobo Tiki Nibbles Whiskers Fluffy Biscuit Pepper Ginger Pebble Willow Sunny Bubbles Patches
-Rusty Shadow Snowy Spot Ziggy Muffin Peanut Pumpkin Cookie Button Clover Dot Fern Hop Juniper Kiki Lulu Maple Nutmeg
-Olive Pippin Pogo Quill Rolo Sprout Tango Twig Waffle Zuzu Bramble Cinder Dusty Figgy Jojo Bean Misty Puck Tumble
-Acorn Basil Conker Echo Rex Buddy Bella Oreo Simba Tiger Socks Honey""".split()
+HE_PETS = """Pip Biscuit Pepper Rusty Shadow Ziggy Button Tango Basil Rex Buddy Felix Bruno Milo Oscar Toby Dusty
+Sprout""".split()
+SHE_PETS = """Momo Coco Kiki Ginger Willow Sunny Clover Fern Lulu Maple Olive Honey Misty Daisy Ruby Bella Luna
+Hazel""".split()
+# Names that stories take by themselves; a user may ask for any.
+HE_PEOPLE = "Tom Ben Max Sam Leo Jack Tim Finn Noah Paul Peter Hugo Otto Henry".split()
+SHE_PEOPLE = "Lily Mia Anna Emma Sara Rosa Nina Ella Lucy Clara Maya Alice Nora Molly".split()
 
 # noun | world | plural | foods. Worlds: land, sea, air.
 ANIMALS = table("""
@@ -63,7 +73,6 @@ tiger|land|tigers|meat,stew
 elephant|land|elephants|bananas,leaves
 monkey|land|monkeys|bananas,nuts
 giraffe|land|giraffes|leaves,apples
-zebra|land|zebras|grass,apples
 horse|land|horses|hay,apples
 pony|land|ponies|hay,carrots
 cow|land|cows|grass,clover
@@ -71,69 +80,37 @@ pig|land|pigs|apples,turnips
 sheep|land|sheep|grass,clover
 lamb|land|lambs|grass,clover
 goat|land|goats|leaves,cabbages
-donkey|land|donkeys|hay,thistles
 hen|land|hens|corn,seeds
-rooster|land|roosters|corn,seeds
 duck|land|ducks|bread,seeds
-duckling|land|ducklings|bread,seeds
-goose|land|geese|grass,corn
 frog|land|frogs|flies,beetles
-toad|land|toads|flies,beetles
 turtle|land|turtles|leaves,strawberries
-tortoise|land|tortoises|lettuce,strawberries
-snail|land|snails|leaves,lettuce
-hedgehog|land|hedgehogs|beetles,pears
 squirrel|land|squirrels|nuts,acorns
-badger|land|badgers|roots,berries
-mole|land|moles|roots,worms
-beaver|land|beavers|bark,leaves
 otter|land|otters|fish,crabs
 deer|land|deer|grass,leaves
-raccoon|land|raccoons|nuts,corn
-hamster|land|hamsters|seeds,nuts
 kitten|land|kittens|milk,fish
 puppy|land|puppies|biscuits,bones
 panda|land|pandas|bamboo,leaves
-koala|land|koalas|leaves,shoots
-kangaroo|land|kangaroos|grass,leaves
 camel|land|camels|dates,grass
-hippo|land|hippos|grass,melons
-crocodile|land|crocodiles|fish,stew
-lizard|land|lizards|flies,crickets
 snake|land|snakes|eggs,stew
 spider|land|spiders|flies,gnats
 ant|land|ants|crumbs,sugar
-ladybird|land|ladybirds|leaves,pollen
-caterpillar|land|caterpillars|leaves,cabbages
 penguin|land|penguins|fish,shrimps
 polar bear|land|polar bears|fish,berries
-llama|land|llamas|hay,grass
 chicken|land|chickens|corn,seeds
-cricket|land|crickets|leaves,seeds
-bat|air|bats|moths,figs
 owl|air|owls|soup,cakes
 robin|air|robins|crumbs,berries
-sparrow|air|sparrows|crumbs,seeds
 crow|air|crows|corn,cherries
-eagle|air|eagles|fish,stew
 parrot|air|parrots|nuts,mangoes
 swan|air|swans|reeds,bread
-pigeon|air|pigeons|crumbs,corn
 bird|air|birds|seeds,berries
 bee|air|bees|honey,nectar
 butterfly|air|butterflies|nectar,honey
 dragonfly|air|dragonflies|gnats,dew
 firefly|air|fireflies|nectar,dew
-seagull|air|seagulls|fish,chips
 fish|sea|fish|seaweed,shrimps
 whale|sea|whales|shrimps,little fish
 dolphin|sea|dolphins|fish,squid
-crab|sea|crabs|seaweed,shells
-octopus|sea|octopuses|clams,shrimps
-seahorse|sea|seahorses|shrimps,plankton
 shark|sea|sharks|fish,seaweed cakes
-jellyfish|sea|jellyfish|plankton,shrimps
-starfish|sea|starfish|clams,mussels
 seal|sea|seals|fish,squid
 """)
 
@@ -146,7 +123,6 @@ queen|she|queens
 princess|she|princesses
 prince|he|princes
 farmer|any|farmers
-fisherman|he|fishermen
 baker|any|bakers
 knight|any|knights
 witch|she|witches
@@ -154,71 +130,33 @@ wizard|he|wizards
 teacher|any|teachers
 pirate|any|pirates
 grandmother|she|grandmothers
-grandfather|he|grandfathers
-old woman|she|old women
 old man|he|old men
-sailor|any|sailors
-shepherd|any|shepherds
 gardener|any|gardeners
-clockmaker|any|clockmakers
-painter|any|painters
-lighthouse keeper|any|lighthouse keepers
-blacksmith|any|blacksmiths
 musician|any|musicians
-tailor|any|tailors
-carpenter|any|carpenters
 doctor|any|doctors
-astronaut|any|astronauts
-scientist|any|scientists
-inventor|any|inventors
-librarian|any|librarians
-shoemaker|any|shoemakers
-miller|any|millers
 cook|any|cooks
-captain|any|captains
-explorer|any|explorers
-hunter|any|hunters
-student|any|students
 child|any|children
-woodcutter|any|woodcutters
 dancer|any|dancers
 singer|any|singers
-soldier|any|soldiers
-detective|any|detectives
-postman|he|postmen
 magician|any|magicians
 dragon|any|dragons
 giant|any|giants
 fairy|she|fairies
 elf|any|elves
 unicorn|any|unicorns
-troll|any|trolls
 ghost|any|ghosts
-gnome|any|gnomes
 monster|any|monsters
 snowman|he|snowmen
-goblin|any|goblins
-alien|any|aliens
 dinosaur|any|dinosaurs
-phoenix|any|phoenixes
 programmer|any|programmers
-nurse|any|nurses
-thief|any|thieves
-ninja|any|ninjas
-superhero|any|superheroes
-vampire|any|vampires
-mermaid|she|mermaids
-woman|she|women
 man|he|men
 mother|she|mothers
 father|he|fathers
-poet|any|poets
 """)
 
 # noun | where it lives | plural
 THINGS = table("""
 robot|in a workshop at the edge of the town|robots
-teapot|on a shelf in a warm kitchen|teapots
 cloud|high above a green valley|clouds
 star|far up in the night sky|stars
 kite|in a shed behind a blue house|kites
@@ -232,36 +170,25 @@ doll|in a box under a bed|dolls
 teddy bear|on a pillow in a child's room|teddy bears
 car|in a garage at the end of a street|cars
 balloon|in a bright little shop|balloons
-pencil|in a drawer of an old desk|pencils
-umbrella|in a stand beside the front door|umbrellas
 button|in a tin box full of buttons|buttons
 spoon|in a kitchen drawer|spoons
 stone|on the bank of a clear stream|stones
 river|between two green hills|rivers
 mountain|in the middle of a wide land|mountains
 moon|high above the sleeping world|moons
-raindrop|in a big grey cloud|raindrops
-snowflake|in a cold white cloud|snowflakes
 leaf|on the highest branch of an oak tree|leaves
 bicycle|in a shop full of old things|bicycles
-lighthouse|on a rock in the sea|lighthouses
 broom|in a cupboard under the stairs|brooms
-candle|on a table in a dark cottage|candles
 book|on the top shelf of a library|books
 shoe|in a box at the back of a shop|shoes
 snowball|at the foot of a steep hill|snowballs
 computer|in a quiet room full of books|computers
 bus|in a busy town by the sea|buses
-spaceship|in a field behind a farm|spaceships
 ship|in a harbour full of masts|ships
 house|at the end of a long lane|houses
 mirror|in the hall of an old castle|mirrors
-violin|in a dusty shop window|violins
 toy|in a basket beside the fireplace|toys
-pumpkin|in a field behind a farm|pumpkins
-potato|in a basket in the kitchen|potatoes
 sock|in a drawer full of socks|socks
-cupcake|in the window of a bakery|cupcakes
 """)
 
 LAND_HOMES = ["in a small house at the edge of the forest", "in a village by a river", "near a quiet pond",
@@ -298,7 +225,6 @@ draw|drawing|drew
 """)
 GIFTS = ["a cake with candles", "a basket of apples", "a warm scarf", "a wooden box", "a little lantern",
          "a song that they had made", "a big red kite", "a pot of honey", "a book full of pictures"]
-WEATHER = ["sunny", "windy", "rainy", "foggy", "cold", "warm", "cloudy", "bright", "snowy", "quiet"]
 SYLLABLES = ("ba be bi bo bu da de di do du fa fi fo ga gi go ka ki ko la le li lo lu ma me mi mo na ne ni no pa pe pi "
              "po ra re ri ro sa se si so ta te ti to va ve vi vo wa wi za ze zi zo blo gri flo sni plu tro zwi quo"
              ).split()
@@ -310,6 +236,11 @@ def made_up(rng):
     return "".join(rng.choice(SYLLABLES) for _ in range(rng.choice((1, 2, 2, 3)))) + rng.choice(ENDINGS[3:] if
                                                                                           rng.random() < .5 else
                                                                                           ENDINGS)
+
+
+def favourites(choices, kind, count):
+    """The few of some choices that a kind of being has, always the same ones."""
+    return random.Random(kind).sample(choices, min(count, len(choices)))
 
 
 def listing(words):

@@ -170,16 +170,31 @@ def what_is_not_supported_is_said():
             raise AssertionError("a prompt beyond the context")
 
 
-def the_default_model_chats():
-    with daemon(DEFAULT_MODEL) as d:
+def the_default_model_says_what_was_recorded():
+    """primer/expected.json: greedy answers, as pieces, in one reply, and through residentctl."""
+    with open(os.path.join(SOURCE, "primer", "expected.json"), encoding="utf-8") as f:
+        cases = json.load(f)["cases"]
+    assert len(cases) >= 8, len(cases)
+    with daemon(DEFAULT_MODEL) as d, d.client() as c:
         d.wait_state("ready")
-        with d.client() as c:
-            reply = c.call("Inference.Chat", model="m", max_tokens=60, temperature=0,
-                           messages=[{"role": "user", "content": "Tell me a story about a dog."}])
-        assert reply["done"] and len(reply["text"].split()) > 10, reply
-        done = subprocess.run([RESIDENTCTL, "--socket", d.socket, "run", "--chat", "m", "Tell me a story about a dog.", "-n",
-                               "60", "--temperature", "0"], capture_output=True, text=True, timeout=PATIENCE_S)
-        assert done.returncode == 0 and done.stdout.rstrip("\n") == reply["text"].rstrip("\n"), (done, reply)
+        for case in cases:
+            asked, ids, text = case["messages"], case["answer_ids"], case["answer_text"]
+            pieces = list(c.stream("Inference.Chat", model="m", max_tokens=64, temperature=0, messages=asked))
+            last = pieces[-1]
+            assert "".join(p["text"] for p in pieces) == text, (text, pieces)
+            assert last["usage"]["prompt_tokens"] == len(case["prompt_ids"]), (case, last)
+            # What ends the answer by itself is the end of the assistant's turn.
+            end = c.call("Inference.Tokenize", model="m", text="<|im_end|>", special=True)["tokens"]
+            assert last["finish"] == ("stop" if ids[-1:] == end else "length"), (case, last)
+            assert c.call("Inference.Tokenize", model="m", text=case["rendered"], special=True)["tokens"] == case["prompt_ids"]
+            reply = c.call("Inference.Chat", model="m", max_tokens=64, temperature=0, messages=asked)
+            assert reply["text"] == text and reply["done"], (text, reply)
+        alone = [case for case in cases if [m["role"] for m in case["messages"]] == ["user"]]
+        assert alone
+        for case in alone[:3]:
+            done = subprocess.run([RESIDENTCTL, "--socket", d.socket, "run", "--chat", "m", case["messages"][0]["content"], "-n", "64",
+                                   "--temperature", "0"], capture_output=True, text=True, timeout=PATIENCE_S)
+            assert done.returncode == 0 and done.stdout.rstrip("\n") == case["answer_text"], (done, case)
 
 
 main([
@@ -192,5 +207,5 @@ main([
     a_closed_connection_stops_the_work,
     a_slow_reader_gets_everything_in_the_end,
     what_is_not_supported_is_said,
-    the_default_model_chats,
+    the_default_model_says_what_was_recorded,
 ])
