@@ -337,7 +337,8 @@ static void raw_vocabularies_merge_characters(void **state)
         {"<bos>", TOKEN_CONTROL, 0}, {"a", 0, 0}, {"b", 0, 0}, {U, 0, 0}, {U "a", 0, 0}, {"ab", 0, 0}, {"\n", 0, 0},
         {"\n\n", 0, 0}, {U U, 0, 0}, {"<0xC3>", TOKEN_BYTE, 0}, {"<0xA9>", TOKEN_BYTE, 0}, {"a" U, 0, 0},
     };
-    static const char *const merges[] = {U " a", "a b", U " " U, "a " U};
+    static const char two_spaces[] = U " " U;
+    const char *const merges[] = {U " a", "a b", two_spaces, "a " U};
     struct model_writer *w = vocabulary_writer("gemma4", tokens, 12);
     struct tokenizer *t;
 
