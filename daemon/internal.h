@@ -24,7 +24,7 @@
 #include "policy/policy.h"
 
 #define REQUEST_BUCKETS 1024
-#define MODEL_CAPABILITIES_MAX 4
+#define MODEL_CAPABILITIES_MAX 6
 
 struct manager {
     sd_event *event;

@@ -11,7 +11,8 @@
 
 #include "daemon/internal.h"
 
-static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat", "embed", "tokenize"};
+static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat",      "embed",
+                                                                 "tools",    "reasoning", "tokenize"};
 
 static uint64_t get_number(json_object *facts, const char *key)
 {

@@ -297,6 +297,20 @@ static int start_helper(struct compute *c)
     return -r;
 }
 
+static unsigned abilities_of(const struct model *m)
+{
+    unsigned abilities = m->tokenizer && m->pooling != EMBED_RANK ? FACTS_EMBED : 0;
+
+    if (!m->chat_template)
+        return abilities;
+    abilities |= FACTS_CHAT;
+    if (m->reply_form != REPLY_PLAIN)
+        abilities |= FACTS_TOOLS;
+    if (m->thinks || m->reply_form == REPLY_HARMONY)
+        abilities |= FACTS_REASONING;
+    return abilities;
+}
+
 static int tell_loaded(struct compute *c)
 {
     const struct packet_progress progress = {.bytes_done = c->model->facts.bytes_weights,
@@ -307,7 +321,7 @@ static int tell_loaded(struct compute *c)
     const char *text;
 
     if (facts_to_json(&m->facts, m->config.sequences, m->tokenizer ? tokenizer_kind(m->tokenizer) : NULL,
-                      m->chat_template != NULL, m->tokenizer && m->pooling != EMBED_RANK, &o) < 0)
+                      abilities_of(m), &o) < 0)
         return -ENOMEM;
     text = json_text(o);
     if (!text || link_set_facts(c->link, text, strlen(text)) < 0)

@@ -53,8 +53,8 @@ static int add_bytes(json_object *to, const struct engine_facts *f)
     return 0;
 }
 
-int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *tokenizer, bool can_chat,
-                  bool can_embed, json_object **ret)
+int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *tokenizer,
+                  unsigned abilities, json_object **ret)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
     json_object *capabilities;
@@ -75,8 +75,11 @@ int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *
     capabilities = json_object_new_array();
     if (add(o, "capabilities", capabilities) < 0)
         return -ENOMEM;
-    if (add_item(capabilities, "complete") < 0 || (can_chat && add_item(capabilities, "chat") < 0) ||
-        (can_embed && add_item(capabilities, "embed") < 0) ||
+    if (add_item(capabilities, "complete") < 0 ||
+        (abilities & FACTS_CHAT && add_item(capabilities, "chat") < 0) ||
+        (abilities & FACTS_EMBED && add_item(capabilities, "embed") < 0) ||
+        (abilities & FACTS_TOOLS && add_item(capabilities, "tools") < 0) ||
+        (abilities & FACTS_REASONING && add_item(capabilities, "reasoning") < 0) ||
         (tokenizer && add_item(capabilities, "tokenize") < 0))
         return -ENOMEM;
     *ret = TAKE_PTR(o);

@@ -8,7 +8,8 @@
  *   "parameters", "layers", "vocabulary", "embedding", "context_trained": of the model
  *   "context_tokens", "sequences", "batch_tokens", "threads", "page_tokens", "pages": of this worker
  *   "bytes": {"weights", "locked", "kv", "kv_page", "scratch", "per_token"}
- *   "capabilities": ["complete", "chat", "embed", "tokenize"]: what SUBMIT may ask for
+ *   "capabilities": ["complete", "chat", "embed", "tools", "reasoning", "tokenize"]: what SUBMIT may ask for,
+ *                   and what answers of Chat may have besides text
  */
 
 #include <stdbool.h>
@@ -16,13 +17,19 @@
 #include "base/json.h"
 #include "engine/engine.h"
 
+enum facts_abilities {
+    FACTS_CHAT = 1 << 0,      /* the model has a template that is understood */
+    FACTS_EMBED = 1 << 1,     /* the model has a tokenizer, and its states are vectors */
+    FACTS_TOOLS = 1 << 2,     /* its template knows tools */
+    FACTS_REASONING = 1 << 3, /* it writes thoughts that are told apart */
+};
+
 /**
  * facts_to_json() - @facts and what the worker adds to them
  * @sequences: that are computed at the same time; the engine has room for more, which are preempted
  * @tokenizer: its kind, NULL: the model has none
- * @can_chat:  the model has a template that is understood
- * @can_embed: the model has a tokenizer, and its states are vectors
+ * @abilities: enum facts_abilities
  * Returns 0 and a new object that the caller owns, or -ENOMEM.
  */
-int facts_to_json(const struct engine_facts *facts, uint32_t sequences, const char *tokenizer, bool can_chat,
-                  bool can_embed, json_object **ret);
+int facts_to_json(const struct engine_facts *facts, uint32_t sequences, const char *tokenizer,
+                  unsigned abilities, json_object **ret);

@@ -571,6 +571,8 @@ static void test_tools_are_called_where_they_have_to_be(void **state)
         driver_start(&d);
         driver_load(&d, driver_model_that_chats(1024, templates[i]), CONFIG);
         assert_true(d.ready);
+        assert_non_null(strstr(d.facts, "\"tools\""));
+        assert_int_equal(strstr(d.facts, "\"reasoning\"") != NULL, i == 3);
         a = driver_complete(
             &d, SUBMIT_CHAT,
             "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"seed\": 3, \"tool_choice\": "
