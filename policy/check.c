@@ -359,8 +359,7 @@ _Static_assert(sizeof(enum policy_ram) == sizeof(int) && sizeof(enum policy_read
 
 static int check_kv_type(struct checker *c, const struct key *key, json_object *value, void *field)
 {
-    static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0",   "q4_0",
-                                        "q4_1", "q5_0", "q5_1", "iq4_nl", NULL};
+    static const char *const types[] = {"f32", "f16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", NULL};
 
     for (size_t i = 0; is_text(value) && types[i]; i++) {
         if (strcmp(types[i], json_object_get_string(value)) == 0) {

@@ -16,5 +16,6 @@
 #define ARCH_CONTEXT_MAX   (1u << 28)  /* 10 million */
 #define ARCH_ROPE_BASE_MAX 1e15f       /* 1e9 */
 
-/* Radians a position: 1 in every published model. Times ARCH_CONTEXT_MAX it is still an angle that a double can turn. */
+/* Radians a position: 1 in every published model. Times ARCH_CONTEXT_MAX it is still an angle that a double can
+ * turn. */
 #define ARCH_ROPE_FREQUENCY_MAX 256.0

@@ -301,6 +301,9 @@ static unsigned abilities_of(const struct model *m)
 {
     unsigned abilities = m->tokenizer && m->pooling != EMBED_RANK ? FACTS_EMBED : 0;
 
+    if (m->facts.is_encoder)
+        return abilities;
+    abilities |= FACTS_COMPLETE;
     if (!m->chat_template)
         return abilities;
     abilities |= FACTS_CHAT;

@@ -25,7 +25,7 @@
 
 DEFINE_CLEANUP(struct embedding *, embedding_free)
 
-int embed_pooling_read(const struct gguf *g, enum embed_pooling *ret, struct fault *reterr)
+int embed_pooling_read(const struct gguf *g, bool is_encoder, enum embed_pooling *ret, struct fault *reterr)
 {
     struct gguf_string architecture;
     uint32_t pooling = EMBED_NONE;
@@ -45,7 +45,9 @@ int embed_pooling_read(const struct gguf *g, enum embed_pooling *ret, struct fau
                             key, pooling, EMBED_POOLING_MAX - 1);
         return -EINVAL;
     }
-    *ret = pooling == EMBED_NONE ? EMBED_LAST : (enum embed_pooling)pooling;
+    if (pooling == EMBED_NONE)
+        pooling = is_encoder ? EMBED_MEAN : EMBED_LAST;
+    *ret = (enum embed_pooling)pooling;
     return 0;
 }
 

@@ -47,9 +47,10 @@ struct embedding {
 
 /**
  * embed_pooling_read() - how the model pools
+ * @is_encoder: all its tokens see the whole text; without a setting, their mean is its vector
  * Returns 0; -EINVAL with a fault for a number that is no pooling.
  */
-int embed_pooling_read(const struct gguf *g, enum embed_pooling *ret, struct fault *reterr);
+int embed_pooling_read(const struct gguf *g, bool is_encoder, enum embed_pooling *ret, struct fault *reterr);
 
 /**
  * embedding_free() - takes NULL, returns NULL

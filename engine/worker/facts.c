@@ -75,7 +75,7 @@ int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *
     capabilities = json_object_new_array();
     if (add(o, "capabilities", capabilities) < 0)
         return -ENOMEM;
-    if (add_item(capabilities, "complete") < 0 ||
+    if ((abilities & FACTS_COMPLETE && add_item(capabilities, "complete") < 0) ||
         (abilities & FACTS_CHAT && add_item(capabilities, "chat") < 0) ||
         (abilities & FACTS_EMBED && add_item(capabilities, "embed") < 0) ||
         (abilities & FACTS_TOOLS && add_item(capabilities, "tools") < 0) ||

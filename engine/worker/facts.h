@@ -18,10 +18,11 @@
 #include "engine/engine.h"
 
 enum facts_abilities {
-    FACTS_CHAT = 1 << 0,      /* the model has a template that is understood */
-    FACTS_EMBED = 1 << 1,     /* the model has a tokenizer, and its states are vectors */
-    FACTS_TOOLS = 1 << 2,     /* its template knows tools */
-    FACTS_REASONING = 1 << 3, /* it writes thoughts that are told apart */
+    FACTS_COMPLETE = 1 << 0,  /* it writes text: an encoder does not */
+    FACTS_CHAT = 1 << 1,      /* and has a template that is understood */
+    FACTS_EMBED = 1 << 2,     /* it has a tokenizer, and its states are vectors */
+    FACTS_TOOLS = 1 << 3,     /* its template knows tools */
+    FACTS_REASONING = 1 << 4, /* it writes thoughts that are told apart */
 };
 
 /**

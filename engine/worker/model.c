@@ -210,7 +210,7 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
         if (r == 0 && m->tokenizer)
             r = open_template(m, g);
         if (r == 0)
-            r = embed_pooling_read(g, &m->pooling, &fault);
+            r = embed_pooling_read(g, m->facts.is_encoder, &m->pooling, &fault);
     }
     if (r == 0 && m->tokenizer && tokenizer_n_vocab(m->tokenizer) > m->facts.n_vocab) {
         fault_model_invalid(&fault, FAULT_NO_OFFSET, "the tokenizer has %u tokens, but the model only %u",
