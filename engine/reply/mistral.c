@@ -43,24 +43,25 @@ static int take_named(struct reply *r, const char *text, size_t n)
 
 static int finish(struct reply *r)
 {
-    size_t n;
-    const char *text = reply_rest(r, &n), *end = text + n;
+    size_t n, at = 0, n_begin = strlen(begins[0]);
+    const char *text = reply_rest(r, &n);
     int e = reply_call_json(r, text, n);
 
-    while (e == 0 && text < end) {
-        const char *next = memmem(text, (size_t)(end - text), begins[0], strlen(begins[0]));
+    while (e == 0 && at < n) {
+        const char *next = memmem(text + at, n - at, begins[0], n_begin);
+        size_t end = next ? (size_t)(next - text) : n;
 
-        e = take_named(r, text, (size_t)((next ? next : end) - text));
+        e = take_named(r, text + at, end - at);
         if (e <= 0)
             break;
-        text = next ? next + strlen(begins[0]) : end;
-        e = text < end ? 0 : 1;
+        at = next ? end + n_begin : n;
+        e = at < n ? 0 : 1;
     }
     if (e < 0)
         return e;
     /* What is no call is text, marker and all. */
-    if (e == 0 && (reply_append(&r->text, begins[0], strlen(begins[0])) < 0 ||
-                   reply_append(&r->text, text, (size_t)(end - text)) < 0))
+    if (e == 0 &&
+        (reply_append(&r->text, begins[0], n_begin) < 0 || reply_append(&r->text, text + at, n - at) < 0))
         return -ENOMEM;
     reply_skip(r, n);
     return 0;
