@@ -77,7 +77,10 @@ def load_and_unload_leak_nothing():
             c.call("Models.Unload", model="m")
         after = settled(pid)
         assert after == before and after["models"] == 0 and after["locked"] == 0 and not after["children"], (before, after)
-        assert status_field(pid, "VmRSS") - rss < 1024, "kilobytes that stay after every cycle"
+        # AddressSanitizer keeps what was freed for a while, and has a better eye for leaks.
+        with open(f"/proc/{pid}/maps") as maps:
+            if "libasan" not in maps.read():
+                assert status_field(pid, "VmRSS") - rss < 1024, "kilobytes that stay after every cycle"
         assert c.call("Models.Status")["ram"]["used_bytes"] == 0
 
 
@@ -110,6 +113,8 @@ def killed_workers_lose_only_their_own_requests():
                 os.kill(victim, signal.SIGKILL)
             for t in threads:
                 t.join()
+            # With all answers given, nothing but its end tells that the worker is gone.
+            wait_for(lambda: models(d)["a"].get("worker_pid") != victim or not victim, "the killed worker to be missed")
             assert results[3] == 30, (point, results)
             assert all(r in (30, "ModelUnavailable") for r in results[:3]), (point, results)
             lost += results.count("ModelUnavailable")
