@@ -84,9 +84,10 @@ static uint64_t count_repeat(struct build *b, const struct ir_node *n)
 /* Bytes of the longest spelling times the ways to get there; an upper bound is enough. */
 static uint64_t count_class(const struct build *b, const struct ir_node *n)
 {
-    const struct ir_range *r = &b->ir->ranges[n->at];
-
-    return n->n == 0 ? 1 : 2 * (uint64_t)n->n + (r[n->n - 1].high < 0x80 ? 0 : 12 * (uint64_t)n->n + 8);
+    if (n->n == 0)
+        return 1;
+    return 2 * (uint64_t)n->n +
+           (b->ir->ranges[n->at + n->n - 1].high < 0x80 ? 0 : 12 * (uint64_t)n->n + 8);
 }
 
 static uint64_t count(struct build *b, uint32_t node)

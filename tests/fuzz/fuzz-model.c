@@ -28,7 +28,6 @@ static void feed(struct engine *e, uint32_t sequence, uint32_t n, const struct e
     uint32_t sequences[8], positions[8], length = engine_sequence_length(e, sequence);
     uint8_t wants[8] = {0};
     const float *logits = NULL;
-    volatile float sum = 0;
     int r;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -49,8 +48,9 @@ static void feed(struct engine *e, uint32_t sequence, uint32_t n, const struct e
         return;
     }
     check(r == 0 && engine_sequence_length(e, sequence) == length + n);
+    /* All of them are there to be read. */
     for (uint32_t i = 0; i < facts->n_vocab; i++)
-        sum += logits[i];
+        (void)*(const volatile float *)&logits[i];
 }
 
 static void compute(struct engine *e)

@@ -9,7 +9,8 @@
 
 #include "base/cleanup.h"
 
-static void print_line(const struct tap *t, bool ok, const char *format, va_list ap)
+static void __attribute__((format(printf, 3, 0))) print_line(const struct tap *t, bool ok, const char *format,
+                                                             va_list ap)
 {
     printf("%sok %u - ", ok ? "" : "not ", t->n);
     vprintf(format, ap);

@@ -110,7 +110,8 @@ static void collect(struct parts *p, const struct reply_part *part)
     strncat(p->text, part->n_text ? part->text : "", part->n_text);
     strncat(p->reasoning, part->n_reasoning ? part->reasoning : "", part->n_reasoning);
     for (size_t i = 0; part->calls && i < json_object_array_length(part->calls); i++) {
-        json_object *call = json_object_array_get_idx(part->calls, i), *id, *name, *arguments;
+        json_object *call = json_object_array_get_idx(part->calls, i);
+        json_object *id = NULL, *name = NULL, *arguments = NULL;
 
         assert_true(json_object_object_get_ex(call, "id", &id) &&
                     json_object_object_get_ex(call, "name", &name) &&
