@@ -111,7 +111,7 @@ struct model {
 
     /* from the worker's facts */
     char *architecture, *quantization;
-    uint64_t n_parameters, context_tokens;
+    uint64_t n_parameters, context_tokens, n_drafted, n_accepted; /* the last two: tokens, of this worker */
     uint64_t kv_bytes, scratch_bytes, worker_locked_bytes; /* planned until the worker is ready */
     const char *capabilities[MODEL_CAPABILITIES_MAX]; /* [n_capabilities] static texts */
     size_t n_capabilities;

@@ -20,7 +20,9 @@ static json_object *model_to_json(const struct model_status *m)
         !add_count(o, "vram_bytes", m->vram_bytes) ||
         !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
         !add_count(o, "gpu_layers", m->gpu_layers) ||
-        !add_count_if(o, m->sequences_active >= 0, "sequences_active", (uint64_t)m->sequences_active))
+        !add_count_if(o, m->sequences_active >= 0, "sequences_active", (uint64_t)m->sequences_active) ||
+        !add_count_if(o, m->tokens_drafted >= 0, "tokens_drafted", (uint64_t)m->tokens_drafted) ||
+        !add_count_if(o, m->tokens_accepted >= 0, "tokens_accepted", (uint64_t)m->tokens_accepted))
         return NULL;
     return TAKE_PTR(o);
 }

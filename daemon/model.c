@@ -201,6 +201,7 @@ static void forget_worker(struct model *model)
 {
     model->worker = worker_free(model->worker);
     model->n_running = model->pages_used = 0;
+    model->n_drafted = model->n_accepted = 0;
 }
 
 static void let_go(struct model *model)
@@ -389,6 +390,8 @@ static void on_step(struct worker *w, const struct packet_step *step, void *user
     model->n_running = step->n_running;
     model->pages_used = step->pages_used;
     model->pages_total = step->pages_total;
+    model->n_drafted += step->n_drafted;
+    model->n_accepted += step->n_accepted;
 }
 
 static void on_done(struct worker *w, const struct packet_done *done, json_object *extra, void *userdata)

@@ -57,5 +57,6 @@ struct model_status {
     int64_t kv_bytes;   /* -1: not for the asker */
     uint64_t gpu_layers;
     int64_t sequences_active; /* -1: not for the asker */
+    int64_t tokens_drafted, tokens_accepted; /* by speculation, since it was loaded; -1: the same */
     uint64_t bytes_done, bytes_total; /* of loading */
 };

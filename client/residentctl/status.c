@@ -25,10 +25,21 @@ static void add_locked(struct table *t, json_object *m)
                          units_format_size((uint64_t)mapped, b));
 }
 
+/* Whether speculation pays: how many of the tokens that were drafted were right. */
+static void add_drafts(struct table *t, json_object *m)
+{
+    int64_t drafted = get_int(m, "tokens_drafted"), right = get_int(m, "tokens_accepted");
+
+    if (drafted <= 0 || right < 0)
+        table_add(t, NULL);
+    else
+        table_add_format(t, "%.0f %% of %" PRId64, 100.0 * (double)right / (double)drafted, drafted);
+}
+
 bool status_print_models(json_object *models)
 {
     static const char *const headers[] = {"MODEL", "STATE",    "LOCKED IN RAM", ">VRAM",
-                                          ">KV",   ">RUNNING", ">WORKER PID",   "REASON"};
+                                          ">KV",   ">RUNNING", ">DRAFTS RIGHT", ">WORKER PID", "REASON"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
     if (!t)
@@ -42,6 +53,7 @@ bool status_print_models(json_object *models)
         table_add_size(t, get_int(m, "vram_bytes") == 0 ? -1 : get_int(m, "vram_bytes"));
         table_add_size(t, get_int(m, "kv_bytes"));
         table_add_int(t, get_int(m, "sequences_active"));
+        add_drafts(t, m);
         table_add_int(t, get_int(m, "worker_pid"));
         table_add(t, get_text(m, "reason"));
     }

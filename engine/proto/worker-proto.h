@@ -163,6 +163,7 @@ struct packet_step {
     uint32_t n_pieces, n_tenants;
     uint32_t n_running, n_waiting;
     uint32_t pages_used, pages_total;
+    uint32_t n_drafted, n_accepted; /* tokens that were drafted for this step, and those of them that were right */
 };
 
 struct step_tenant {

@@ -5,7 +5,8 @@
  *  2. a tenant that waits takes a place from the tenant that is furthest ahead (preemption);
  *  3. those in a place are sorted, decode tokens are taken, then prompt slices until the step is long enough;
  *  4. pages are found for each, in that order: free ones, then those of parked requests, then those of the
- * last active.
+ * last active;
+ *  5. drafts are added from what is left: pages that nobody has, and only while nobody else is there.
  *
  * When preemption happens (2): at once when the one that waits has nothing running and the other has more
  * than one place, for then a light user never waits for a heavy one's answer; otherwise only when the lead
@@ -32,6 +33,10 @@
 #define SLICE_TOKENS_FIRST 64
 /* Times of steps with fewer prompt tokens say more about the weights than about the tokens. */
 #define SLICE_TOKENS_MEASURED 16
+/* What a token of a draft costs in steps, before it was measured. */
+#define DRAFT_COST_FIRST 0.15
+/* So many steps with drafts, then one without: how long that takes has to stay known. */
+#define DRAFTS_IN_A_ROW 64
 
 struct batch {
     struct batch_config config;
@@ -52,7 +57,9 @@ struct batch {
     struct batch_plan plan;
 
     double ns_per_prompt_token; /* measured, 0: unknown */
-    double decode_step_ns;      /* a step without prompts, 0: unknown */
+    double decode_step_ns;      /* a step without prompts and drafts, 0: unknown */
+    double draft_cost;          /* of a token, in such steps, 0: unknown */
+    uint32_t n_with_drafts;     /* steps since the last one without */
     double residence_ns;        /* from start to end of a request, 0: unknown */
     double cost_per_request_ns;
 };
@@ -324,6 +331,13 @@ void batch_resume(struct batch *b, struct batch_request *r)
 void batch_append(struct batch_request *r)
 {
     r->n_tokens++;
+    r->n_draft = 0;
+}
+
+void batch_refuse(struct batch *b, struct batch_request *r, uint32_t n_tokens)
+{
+    r->n_fed -= n_tokens;
+    set_pages(b, r, pages_for(b, r->n_fed));
 }
 
 /* ---- planning ---- */
@@ -580,18 +594,66 @@ static void cut_slices(struct batch *b)
     }
 }
 
+uint32_t batch_drafts_max(const struct batch *b)
+{
+    struct fair_tenant *const *waiting;
+    size_t n_waiting;
+
+    waiting = fair_waiting(b->fair, &n_waiting);
+    if (b->n_actives == 0 || b->config.whole_prompts || b->decode_step_ns <= 0 ||
+        b->n_with_drafts == DRAFTS_IN_A_ROW)
+        return 0;
+    for (uint32_t i = 0; i < b->n_actives; i++)
+        if (b->actives[i]->item.tenant != b->actives[0]->item.tenant ||
+            b->actives[i]->n_tokens - b->actives[i]->n_fed != 1)
+            return 0;
+    if (n_waiting > 1 || (n_waiting == 1 && waiting[0] != b->actives[0]->item.tenant))
+        return 0;
+    return b->config.drafts_max < b->config.step_tokens_max - b->n_actives
+               ? b->config.drafts_max
+               : b->config.step_tokens_max - b->n_actives;
+}
+
+double batch_draft_cost(const struct batch *b)
+{
+    return b->draft_cost > 0 ? b->draft_cost : DRAFT_COST_FIRST;
+}
+
+static void add_drafts(struct batch *b)
+{
+    uint32_t left = batch_drafts_max(b);
+
+    for (size_t i = 0; i < b->plan.n_slices; i++) {
+        struct batch_slice *s = &b->slices[i];
+        struct batch_request *r = s->request;
+        const struct fair_tenant *t = r->item.tenant;
+        uint64_t own_left = t->pages_max > t->n_pages ? t->pages_max - t->n_pages : 0;
+        uint64_t n_pages = r->n_pages + (own_left < pages_free(b) ? own_left : pages_free(b));
+        uint64_t room = n_pages * b->config.page_tokens - r->n_fed - s->n_tokens;
+        uint32_t n = r->n_draft < left ? r->n_draft : left;
+
+        s->n_draft = room < n ? (uint32_t)room : n;
+        s->n_tokens += s->n_draft;
+        b->plan.n_tokens += s->n_draft;
+        left -= s->n_draft;
+        r->n_draft = 0;
+        set_pages(b, r, pages_for(b, r->n_fed + s->n_tokens));
+    }
+}
+
 const struct batch_plan *batch_plan(struct batch *b, uint64_t now_ns)
 {
     b->plan = (struct batch_plan){.slices = b->slices, .dropped = b->dropped};
     choose_actives(b, now_ns);
     sort_actives(b);
     cut_slices(b);
+    add_drafts(b);
     return &b->plan;
 }
 
 void batch_step_done(struct batch *b, uint64_t duration_ns)
 {
-    uint32_t n_prompt = 0, n_decode = 0;
+    uint32_t n_prompt = 0, n_decode = 0, n_draft = 0;
     double prompt_ns = (double)duration_ns;
 
     for (size_t i = 0; i < b->plan.n_slices; i++) {
@@ -602,12 +664,20 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
             n_decode++;
         else
             n_prompt += b->slices[i].n_tokens;
+        n_draft += b->slices[i].n_draft;
         r->n_fed += b->slices[i].n_tokens;
         r->cost_ns += cost_ns;
         fair_charge(b->fair, r->item.tenant, cost_ns);
     }
-    if (n_prompt == 0 && n_decode > 0)
+    b->n_with_drafts = n_draft > 0 ? b->n_with_drafts + 1 : 0;
+    if (n_draft > 0) {
+        double cost = ((double)duration_ns / b->decode_step_ns - 1) / n_draft;
+
+        /* Never 0, which says that it is unknown. */
+        b->draft_cost = average(b->draft_cost, cost > 1e-3 ? cost : 1e-3);
+    } else if (n_prompt == 0 && n_decode > 0) {
         b->decode_step_ns = average(b->decode_step_ns, (double)duration_ns);
+    }
     if (n_decode > 0)
         prompt_ns -= b->decode_step_ns;
     if (n_prompt >= SLICE_TOKENS_MEASURED && prompt_ns > 0)

@@ -29,6 +29,7 @@ struct batch_config {
     uint32_t sequences_max;     /* requests in one step, >= 1 */
     uint32_t parked_max;        /* requests beside them that may keep pages */
     uint32_t step_tokens_max;   /* of one step, >= sequences_max */
+    uint32_t drafts_max;        /* tokens of drafts in one step, 0: none */
     uint32_t page_tokens;       /* tokens per KV page */
     uint32_t pages_total;       /* at least one request's worth of the longest context */
     bool whole_prompts;         /* a prompt is never cut: encoders; none is longer than step_tokens_max */
@@ -47,6 +48,7 @@ struct batch_request {
     uint32_t n_tokens; /* known */
     uint32_t n_fed;    /* of them in the KV cache */
     uint32_t n_pages;
+    uint32_t n_draft; /* set by its owner: so many tokens behind n_tokens may be right; batch_append() forgets them */
     bool started; /* was active at some time */
     bool paused;  /* asked to take no part; one that is active leaves its place in the next plan */
     uint64_t submitted_ns, started_ns;
@@ -58,6 +60,7 @@ struct batch_request {
 struct batch_slice {
     struct batch_request *request;
     uint32_t n_tokens; /* the next ones after n_fed */
+    uint32_t n_draft;  /* so many of them, the last, are a draft: logits of each and of the one before are wanted */
     bool wants_logits; /* it reaches the last known token, so the next one is to be sampled */
 };
 
@@ -124,6 +127,24 @@ void batch_resume(struct batch *b, struct batch_request *r);
  * batch_append() - one more token of @r is known: it was sampled
  */
 void batch_append(struct batch_request *r);
+
+/**
+ * batch_drafts_max() - how many tokens of drafts the next plan would take for all requests together
+ * None while somebody waits or runs who is of another tenant: a draft makes the step longer for all that are in it,
+ * and only its own sequence has something of it. None beside prompts, with which a step is bound by arithmetic.
+ */
+uint32_t batch_drafts_max(const struct batch *b);
+
+/**
+ * batch_draft_cost() - what a token of a draft costs, in steps; as measured, or a guess
+ */
+double batch_draft_cost(const struct batch *b);
+
+/**
+ * batch_refuse() - the last @n_tokens that were fed for @r were a draft and wrong: they count as not fed
+ * Between batch_step_done() and batch_plan(); to be cut off the engine's sequence, too.
+ */
+void batch_refuse(struct batch *b, struct batch_request *r, uint32_t n_tokens);
 
 /**
  * batch_plan() - choose what the next step computes

@@ -61,6 +61,7 @@ struct compute {
     int32_t *tokens;
     uint32_t *sequences, *positions;
     uint8_t *wants_logits;
+    struct work **sampled; /* [batch_tokens_max] those that go on */
 
     struct work **buckets; /* [N_BUCKETS] by id */
     struct work *works;
@@ -261,7 +262,8 @@ static int make_arrays(struct compute *c)
     c->sequences = calloc(n, sizeof(*c->sequences));
     c->positions = calloc(n, sizeof(*c->positions));
     c->wants_logits = calloc(n, 1);
-    if (!c->tokens || !c->sequences || !c->positions || !c->wants_logits)
+    c->sampled = calloc(n, sizeof(struct work *));
+    if (!c->tokens || !c->sequences || !c->positions || !c->wants_logits || !c->sampled)
         return -ENOMEM;
     return sampler_workspace_new(c->model->facts.n_vocab, &c->workspace);
 }
@@ -273,6 +275,7 @@ static int make_batch(struct compute *c)
         .sequences_max = m->config.sequences,
         .parked_max = m->parked_max,
         .step_tokens_max = m->facts.batch_tokens_max,
+        .drafts_max = m->facts.is_encoder ? 0 : model_drafts_max(&m->config),
         .page_tokens = m->facts.page_tokens,
         .pages_total = m->facts.pages_total,
         .whole_prompts = m->facts.is_encoder,
@@ -580,7 +583,8 @@ static bool gather(struct compute *c, const struct batch_plan *plan, struct engi
             c->positions[n] = w->batch.n_fed + k;
             c->wants_logits[n] = 0;
         }
-        c->wants_logits[n - 1] = s->wants_logits && !w->embedding;
+        for (uint32_t k = 0; k <= s->n_draft; k++)
+            c->wants_logits[n - 1 - k] = s->wants_logits && !w->embedding;
         batch->wants_embeddings |= w->embedding != NULL;
     }
     return true;
@@ -643,15 +647,73 @@ static void next_text(struct compute *c, struct work *w, uint64_t now_ns)
         out_of_memory(c);
 }
 
+/*
+ * The next token, and as long as it is the one that was drafted, those behind it. Returns how many logits were there.
+ * What a grammar, a stop string or the sampler says of a token comes out as without a draft: they see the same tokens
+ * and logits in the same order.
+ */
+static uint32_t sample_slice(struct compute *c, const struct batch_slice *s, const float *logits,
+                             struct packet_step *step, struct fault *reterr)
+{
+    struct work *w = of_request(s->request);
+    uint32_t n_vocab = c->model->facts.n_vocab, n_right = 0;
+    uint64_t begin_ns = clock_now_ns();
+
+    for (;;) {
+        int32_t draft = n_right < s->n_draft ? w->tokens[w->batch.n_tokens] : SAMPLER_NONE;
+
+        w->result = work_sample(w, c->model, c->workspace, logits + n_right * n_vocab, &c->emit, reterr);
+        if (w->result == -ENOMEM)
+            out_of_memory(c);
+        if (w->result != WORK_GOES_ON || draft == SAMPLER_NONE || w->tokens[w->batch.n_tokens - 1] != draft)
+            break;
+        n_right++;
+    }
+    if (n_right > 0 && emit_tenant(&c->emit, &(struct step_tenant){.tenant = w->tenant,
+                                                                   .n_pages = (uint32_t)w->batch.item.tenant->n_pages,
+                                                                   .n_output = n_right}) < 0)
+        out_of_memory(c);
+    if (n_right < s->n_draft && w->result == WORK_GOES_ON) {
+        batch_refuse(c->batch, &w->batch, s->n_draft - n_right);
+        engine_sequence_truncate(c->model->engine, w->sequence, w->batch.n_fed);
+    }
+    speculate_learn(&w->speculation, s->n_draft, n_right);
+    step->n_drafted += s->n_draft;
+    step->n_accepted += n_right;
+    /* The step was charged; what a grammar takes on top of it comes from the request alone. */
+    if (w->matcher)
+        fair_charge(batch_fair(c->batch), w->batch.item.tenant, clock_now_ns() - begin_ns);
+    return 1 + s->n_draft;
+}
+
+/* What those may go on with that have a new token. The ends of others are over, so the batch says who is left. */
+static void draft(struct compute *c, size_t n_sampled)
+{
+    uint32_t left = batch_drafts_max(c->batch);
+
+    for (size_t i = 0; i < n_sampled && left > 0; i++) {
+        struct work *w = c->sampled[i];
+        uint32_t n;
+
+        /* The last token of an answer is not fed. */
+        n = w->n_output_max - w->n_output - 1;
+        n = n < left ? n : left;
+        if (c->model->config.drafts == CONFIG_DRAFTS_AUTO)
+            n = speculate_length(&w->speculation, batch_draft_cost(c->batch), n);
+        n = speculate_lookup(w->tokens, w->batch.n_tokens, n < SPECULATE_TOKENS_MAX ? n : SPECULATE_TOKENS_MAX);
+        w->batch.n_draft = n;
+        left -= n;
+    }
+}
+
 /* The requests of the last step that have a next token. Their ends are told after the STEP with their last
  * text. */
 static void sample(struct compute *c, const struct batch_plan *plan, const float *logits, const float *states,
                    struct packet_step step)
 {
-    uint32_t n_vocab = c->model->facts.n_vocab;
-    uint64_t now_ns = clock_now_ns(), begin_ns;
+    uint64_t now_ns = clock_now_ns();
     struct fault fault;
-    size_t row = 0, n_tokens = 0;
+    size_t row = 0, n_tokens = 0, n_sampled = 0;
 
     fault_init(&fault, FAULT_NONE, NULL);
     for (size_t i = 0; i < plan->n_slices; i++) {
@@ -667,13 +729,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         if (w->first_ns == 0)
             w->first_ns = now_ns;
         w->told_ns = now_ns;
-        begin_ns = clock_now_ns();
-        w->result = work_sample(w, c->model, c->workspace, logits + row++ * n_vocab, &c->emit, &fault);
-        /* The step was charged; what a grammar takes on top of it comes from the request alone. */
-        if (w->matcher)
-            fair_charge(batch_fair(c->batch), w->batch.item.tenant, clock_now_ns() - begin_ns);
-        if (w->result == -ENOMEM)
-            out_of_memory(c);
+        row += sample_slice(c, s, logits + row * c->model->facts.n_vocab, &step, &fault);
     }
     step.n_steps = link_n_steps(c->link);
     step.n_running = batch_n_active(c->batch);
@@ -691,7 +747,10 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
             next_text(c, w, now_ns);
         else if (w->result != WORK_GOES_ON)
             end_done(c, w, finish_of(w), now_ns);
+        else if (!w->embedding && plan->slices[i].wants_logits)
+            c->sampled[n_sampled++] = w;
     }
+    draft(c, n_sampled);
 }
 
 static void fail_for_pages(struct compute *c, struct work *w)

@@ -31,6 +31,24 @@ static int get_type(json_object *o, const char *name, enum tensor_type *ret, str
     return 0;
 }
 
+static int get_drafts(json_object *o, struct config *c, struct fault *reterr)
+{
+    static const char *const names[] = {"auto", "off", "always"};
+    const char *text;
+    size_t n;
+    int r = member_string(o, "drafts", &text, &n, reterr);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(text, names[i]) == 0) {
+            c->drafts = (enum config_drafts)i;
+            return 0;
+        }
+    fault_set(reterr, FAULT_INVALID_PARAMETER, "drafts", "expected auto, off or always");
+    return -EINVAL;
+}
+
 static int get_limits(json_object *o, struct config *c, struct fault *reterr)
 {
     json_object *limits;
@@ -73,7 +91,8 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
         member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
         member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
-        member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL)
+        member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
+        get_drafts(o, c, reterr) == -EINVAL)
         return -EINVAL;
     r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
     if (r == -EINVAL)

@@ -17,6 +17,7 @@
  *   "bandwidth":      with it, also measure the machine's memory
  *   "threads":        0: one a core; THREADS changes it
  *   "batch_tokens":   of one step, default 512
+ *   "drafts":         "auto" (default): speculate where it pays; "off", "always": to diagnose and to compare
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
  */
@@ -33,12 +34,15 @@ struct fault;
 #define CONFIG_SEQUENCES_MAX 1024
 #define CONFIG_NAME_MAX      64
 
+enum config_drafts { CONFIG_DRAFTS_AUTO, CONFIG_DRAFTS_OFF, CONFIG_DRAFTS_ALWAYS };
+
 struct config {
     char model[CONFIG_NAME_MAX + 1];
     uint32_t context_tokens, sequences, batch_tokens, n_threads;
     uint64_t kv_tokens;
     enum tensor_type k_type, v_type;
     bool lock, populate, measure, bandwidth;
+    enum config_drafts drafts;
     json_object *defaults; /* an object, or NULL; owned */
     uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
     uint64_t prompt_bytes_max;

@@ -16,11 +16,21 @@
 
 const uint64_t model_open_max[2] = {4, 4};
 
+/* Each takes a row of logits, up to a megabyte; and steps of more tokens are bound by arithmetic. */
+#define DRAFTS_MAX 16
+
 /* A preempted request that keeps its pages costs the engine a page table and nothing else, so there may be
  * several times as many of them as there are places; the pages themselves are bounded by kv_tokens. */
 static uint32_t parked_for(uint32_t sequences)
 {
     return ((uint32_t)model_open_max[0] - 1) * sequences + (uint32_t)model_open_max[1];
+}
+
+uint32_t model_drafts_max(const struct config *c)
+{
+    uint32_t n = c->batch_tokens - c->sequences;
+
+    return c->drafts == CONFIG_DRAFTS_OFF ? 0 : n < DRAFTS_MAX ? n : DRAFTS_MAX;
 }
 
 struct model *model_free(struct model *m)
@@ -109,7 +119,7 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const i
         .k_type = c->k_type,
         .v_type = c->v_type,
         .batch_tokens_max = c->batch_tokens,
-        .outputs_max = c->sequences,
+        .outputs_max = c->sequences + model_drafts_max(c),
         .n_threads = c->n_threads,
         .lock = c->lock,
         .populate = c->populate,

@@ -39,6 +39,11 @@ struct model {
 extern const uint64_t model_open_max[2];
 
 /**
+ * model_drafts_max() - tokens of drafts that a step of such a model may have room for
+ */
+uint32_t model_drafts_max(const struct config *c);
+
+/**
  * model_load() - everything from the files to a model that can compute
  * @fds:         [n_fds], borrowed
  * @config_take: consumed, on failure too

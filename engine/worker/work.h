@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "engine/proto/worker-proto.h"
 #include "engine/sched/batch.h"
+#include "engine/sched/speculate.h"
 #include "engine/token/detokenise.h"
 
 struct embedding;
@@ -52,6 +53,7 @@ struct work {
     size_t i_deadline;
     uint32_t sequence; /* of the engine, if has_sequence */
     bool has_sequence;
+    struct speculation speculation;
     uint64_t told_ns; /* when the daemon last heard of it, 0: never */
     int result;       /* of work_sample() in the present step */
 };

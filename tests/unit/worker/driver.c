@@ -136,12 +136,15 @@ static void take_step(struct driver *d, const struct packet *p)
 
     d->step = *p->step;
     d->n_steps_heard++;
+    d->n_drafted += p->step->n_drafted;
+    d->n_accepted += p->step->n_accepted;
     d->n_tenants = 0;
     step_iterator_init(&it, p);
     while (step_next_tenant(&it, &tenant)) {
         assert_true(d->n_tenants < 64);
         d->tenants[d->n_tenants++] = tenant;
         d->cost_ns += tenant.cost_ns;
+        d->n_output += tenant.n_output;
     }
     while (step_next_piece(&it, &piece, &text, &extra)) {
         struct answer *a = find(d, piece.request);

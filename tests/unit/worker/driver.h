@@ -42,7 +42,7 @@ struct driver {
     struct packet_step step; /* the last one */
     struct step_tenant tenants[64];
     uint32_t n_tenants;
-    uint64_t n_steps_heard, cost_ns;
+    uint64_t n_steps_heard, cost_ns, n_drafted, n_accepted, n_output;
     struct fault model_fault;
     struct answer answers[DRIVER_REQUESTS_MAX];
     size_t n_answers;

@@ -34,12 +34,15 @@ struct sim {
     struct job *jobs; /* all that are not done */
     struct job *done; /* freed at the end */
     uint64_t n_prompt, n_output, n_dropped;
+    uint64_t drafts; /* a random state: everybody drafts, and some of it is right; 0: nobody does */
+    uint64_t n_drafted, n_right;
 };
 
 static const struct batch_config config_default = {
     .sequences_max = 8,
     .parked_max = 16,
     .step_tokens_max = 512,
+    .drafts_max = 16,
     .page_tokens = 32,
     .pages_total = 8 * 4096 / 32,
     .step_ns_max = 250 * MS,
@@ -118,11 +121,18 @@ static void check_pages(struct sim *s)
     assert_true(n <= s->config.pages_total);
 }
 
+static uint32_t random_next(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*state >> 33);
+}
+
 /* One step of the worker. Returns false when there is nothing to run. */
 static bool sim_step(struct sim *s)
 {
     const struct batch_plan *plan = batch_plan(s->b, s->now_ns);
     struct job *sampled[64];
+    uint32_t drafted[64];
     size_t n_sampled = 0;
     uint32_t n_tokens = 0;
 
@@ -142,15 +152,19 @@ static bool sim_step(struct sim *s)
         struct job *j = of_request(plan->slices[i].request);
 
         assert_true(plan->slices[i].n_tokens > 0);
-        assert_true(j->r.n_fed + plan->slices[i].n_tokens <= j->r.n_tokens);
-        assert_int_equal(plan->slices[i].wants_logits,
-                         j->r.n_fed + plan->slices[i].n_tokens == j->r.n_tokens);
+        uint32_t known = plan->slices[i].n_tokens - plan->slices[i].n_draft;
+
+        assert_true(known > 0);
+        assert_true(j->r.n_fed + known <= j->r.n_tokens);
+        assert_int_equal(plan->slices[i].wants_logits, j->r.n_fed + known == j->r.n_tokens);
+        assert_true(plan->slices[i].n_draft == 0 || plan->slices[i].wants_logits);
         if (!j->has_sequence) {
             assert_int_equal(j->r.n_fed, 0);
             j->has_sequence = true;
             s->n_sequences++;
         }
         n_tokens += plan->slices[i].n_tokens;
+        drafted[n_sampled] = plan->slices[i].n_draft;
         if (plan->slices[i].wants_logits)
             sampled[n_sampled++] = j;
         else
@@ -169,12 +183,21 @@ static bool sim_step(struct sim *s)
     batch_step_done(s->b, s->step_ns);
     for (size_t i = 0; i < n_sampled; i++) {
         struct job *j = sampled[i];
+        uint32_t n_right = drafted[i] > 0 ? random_next(&s->drafts) % (drafted[i] + 1) : 0;
 
-        if (j->n_output++ == 0)
+        if (j->n_output == 0)
             j->first_ns = s->now_ns;
-        s->n_output++;
-        batch_append(&j->r);
-        if (j->n_output == j->n_output_max)
+        for (uint32_t k = 0; k <= n_right; k++)
+            batch_append(&j->r);
+        j->n_output += 1 + n_right;
+        s->n_output += 1 + n_right;
+        s->n_drafted += drafted[i];
+        s->n_right += n_right;
+        if (n_right < drafted[i])
+            batch_refuse(s->b, &j->r, drafted[i] - n_right);
+        if (s->drafts)
+            j->r.n_draft = random_next(&s->drafts) % 9;
+        if (j->n_output >= j->n_output_max)
             sim_end(s, j);
     }
     return true;
@@ -196,12 +219,6 @@ static double jain(const double *x, size_t n)
         squares += x[i] * x[i];
     }
     return sum * sum / ((double)n * squares);
-}
-
-static uint32_t random_next(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(*state >> 33);
 }
 
 /* Keeps @n requests of @tenant in the system. */
@@ -653,6 +670,145 @@ static void test_thousands_of_tenants(void **state)
     sim_done(&s);
 }
 
+static struct batch_request *decoding(struct sim *s, uint32_t tenant, uint32_t n_prompt)
+{
+    struct job *j = sim_submit(s, tenant, 0, n_prompt, 10000);
+
+    while (j->n_output < 2)
+        assert_true(sim_step(s));
+    return &j->r;
+}
+
+static void expect_draft(struct sim *s, uint32_t n)
+{
+    const struct batch_plan *plan = batch_plan(s->b, s->now_ns);
+
+    assert_int_equal(plan->n_slices, 1);
+    assert_int_equal(plan->slices[0].n_draft, n);
+    assert_int_equal(plan->slices[0].n_tokens, 1 + n);
+    assert_int_equal(plan->n_tokens, 1 + n);
+}
+
+static void test_drafts_are_fed_and_taken_back(void **state)
+{
+    struct batch_request *r;
+    struct sim s;
+
+    sim_init(&s, &config_default);
+    r = decoding(&s, 1, 30);
+    assert_int_equal(r->n_tokens, 32);
+    assert_int_equal(r->n_pages, 1);
+    assert_int_equal(batch_drafts_max(s.b), 16);
+    r->n_draft = 40;
+    expect_draft(&s, 16);
+    assert_int_equal(r->n_pages, 2);
+    /* Ten times as long as a step without: that is what a token costs now. */
+    batch_step_done(s.b, 10 * (STEP_BASE_NS + TOKEN_NS));
+    assert_in_range((uint64_t)(batch_draft_cost(s.b) * 1000), 9000 / 16 - 1, 9000 / 16 + 1);
+    batch_append(r);
+    assert_int_equal(r->n_fed, 31 + 17);
+    batch_refuse(s.b, r, 16);
+    assert_int_equal(r->n_fed, 32);
+    check_pages(&s);
+    r->n_draft = 3;
+    batch_append(r);
+    batch_refuse(s.b, r, 0);
+    assert_int_equal(r->n_draft, 0);
+    sim_done(&s);
+}
+
+static void test_drafts_take_nothing_from_others(void **state)
+{
+    struct batch_config config = config_default;
+    struct batch_request *r, *other;
+    struct sim s;
+
+    /* Both hold a page, and there is one more. */
+    config.pages_total = 3;
+    sim_init(&s, &config);
+    r = decoding(&s, 1, 20);
+    other = decoding(&s, 1, 20);
+    r->n_draft = other->n_draft = 16;
+    assert_int_equal(batch_plan(s.b, s.now_ns)->n_tokens, 2 + 16);
+    assert_int_equal(batch_pages_used(s.b), 3);
+    batch_step_failed(s.b);
+    assert_int_equal(batch_pages_used(s.b), 2);
+    check_pages(&s);
+
+    /* Another tenant: one that waits counts, and one that runs. */
+    batch_remove(s.b, other, s.now_ns);
+    of_request(other)->has_sequence = false;
+    s.n_sequences--;
+    assert_true(batch_drafts_max(s.b) > 0);
+    assert_int_equal(batch_submit(s.b, other, 2, 0, 20, s.now_ns), 0);
+    assert_int_equal(batch_drafts_max(s.b), 0);
+    r->n_draft = 16;
+    assert_int_equal(batch_plan(s.b, s.now_ns)->slices[0].n_draft, 0);
+    batch_step_failed(s.b);
+    batch_remove(s.b, other, s.now_ns);
+    assert_true(batch_drafts_max(s.b) > 0);
+    sim_done(&s);
+}
+
+static void test_drafts_within_a_tenants_pages(void **state)
+{
+    struct batch_request *r;
+    struct sim s;
+
+    sim_init(&s, &config_default);
+    r = decoding(&s, 1, 26);
+    r->item.tenant->pages_max = 1;
+    r->n_draft = 16;
+    /* 27 are fed, 28 are known: four more fit into the page. */
+    assert_int_equal(r->n_fed, 27);
+    expect_draft(&s, 4);
+    sim_done(&s);
+}
+
+static void test_now_and_then_a_step_without_drafts(void **state)
+{
+    struct batch_request *r;
+    struct sim s;
+    int n;
+
+    sim_init(&s, &config_default);
+    r = decoding(&s, 1, 20);
+    for (n = 0; batch_drafts_max(s.b) > 0; n++) {
+        r->n_draft = 1;
+        expect_draft(&s, 1);
+        batch_step_done(s.b, STEP_BASE_NS);
+        batch_append(r);
+        batch_append(r);
+    }
+    assert_int_equal(n, 64);
+    expect_draft(&s, 0);
+    batch_step_done(s.b, STEP_BASE_NS);
+    batch_append(r);
+    assert_int_equal(batch_drafts_max(s.b), 16);
+    sim_done(&s);
+}
+
+static void test_drafts_of_many(void **state)
+{
+    struct batch_config config = config_default;
+    struct sim s;
+    uint64_t random = 9;
+
+    /* Little room, tenants that come and go: the sums stay right, and some get drafts. */
+    config.pages_total = 64;
+    sim_init(&s, &config);
+    s.drafts = 5;
+    for (int i = 0; i < 20000; i++) {
+        for (uint32_t t = 0; t < 1 + (uint32_t)i / 50 % 3; t++)
+            keep_busy(&s, t, 1 + (uint32_t)i / 500 % 4, &random);
+        sim_step(&s);
+        check_pages(&s);
+    }
+    assert_true(s.n_drafted > 2000);
+    assert_true(s.n_right > 1000 && s.n_right < s.n_drafted);
+    sim_done(&s);
+}
+
 static void test_refused_configurations(void **state)
 {
     struct batch_config config = config_default;
@@ -692,6 +848,11 @@ int main(void)
         cmocka_unit_test(test_whole_prompts),
         cmocka_unit_test(test_positions),
         cmocka_unit_test(test_thousands_of_tenants),
+        cmocka_unit_test(test_drafts_are_fed_and_taken_back),
+        cmocka_unit_test(test_drafts_take_nothing_from_others),
+        cmocka_unit_test(test_drafts_within_a_tenants_pages),
+        cmocka_unit_test(test_now_and_then_a_step_without_drafts),
+        cmocka_unit_test(test_drafts_of_many),
         cmocka_unit_test(test_refused_configurations),
     };
 

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Speculation in the real worker: whatever is asked for, the answer is the same with drafts and without, and of the
+ * drafts some were right and some wrong.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/json.h"
+#include "tests/model-writer/model_writer.h"
+#include "tests/unit/worker/driver.h"
+
+/* What a random model says is a loop sooner or later, which is what drafts are made of. */
+static const char *const calls[] = {
+    "{\"prompt\": \"once upon a time\", \"temperature\": 0, \"max_tokens\": 200}",
+    "{\"prompt\": \"a b c a b c a b c a b\", \"temperature\": 0, \"max_tokens\": 150}",
+    "{\"prompt\": \"x\", \"temperature\": 0.5, \"top_k\": 3, \"seed\": 11, \"max_tokens\": 200}",
+    "{\"prompt\": \"x\", \"temperature\": 0.7, \"seed\": 12, \"repeat_penalty\": 1.1, \"max_tokens\": 200}",
+    "{\"prompt\": \"x\", \"temperature\": 1, \"mirostat\": 2, \"mirostat_tau\": 2, \"seed\": 3, \"max_tokens\": 150}",
+    "{\"prompt\": \"x\", \"temperature\": 0, \"max_tokens\": 60, \"logprobs\": 2}",
+    "{\"prompt\": \"x\", \"temperature\": 1, \"seed\": 5, \"max_tokens\": 120, \"grammar\": "
+    "\"root ::= (\\\"abc, \\\" | \\\"abd, \\\")+\"}",
+    "{\"prompt\": \"x\", \"temperature\": 1, \"seed\": 6, \"max_tokens\": 120, \"grammar\": "
+    "\"root ::= \\\"yes \\\"{20} \\\"no\\\"\"}",
+    "{\"prompt\": \"x\", \"temperature\": 1, \"seed\": 7, \"max_tokens\": 120, \"grammar\": "
+    "\"root ::= \\\"yes \\\"{20} \\\"no\\\"\", \"stop\": [\"s yes yes\"]}",
+};
+#define N_CALLS (sizeof(calls) / sizeof(calls[0]))
+
+static int make_model(const char *architecture, uint32_t window)
+{
+    struct model_shape shape = model_shape_default();
+    struct model_writer *w = model_writer_new();
+    int fd;
+
+    shape.architecture = architecture;
+    shape.context = 512;
+    shape.window = window;
+    if (window > 0)
+        shape.n_layers = 6;
+    model_writer_llama(w, &shape);
+    fd = model_writer_memfd(w);
+    model_writer_free(w);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void start(struct driver *d, const char *architecture, uint32_t window, const char *drafts)
+{
+    char config[256];
+
+    snprintf(config, sizeof(config), "{\"model\": \"m\", \"sequences\": 4, \"drafts\": \"%s\"}", drafts);
+    driver_start(d);
+    driver_load(d, make_model(architecture, window), config);
+    assert_true(d->ready);
+}
+
+static void stop(struct driver *d)
+{
+    int status = driver_stop(d);
+
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void expect_same(const struct answer *a, const struct answer *b)
+{
+    assert_true(a->done && b->done);
+    assert_int_equal(a->n_text, b->n_text);
+    assert_memory_equal(a->text, b->text, a->n_text);
+    assert_int_equal(a->usage.finish, b->usage.finish);
+    assert_int_equal(a->usage.output_tokens, b->usage.output_tokens);
+    if (a->extra)
+        assert_string_equal(a->extra, b->extra);
+}
+
+/* Every call with and without drafts, one by one and then all together. */
+static void compare(const char *architecture, uint32_t window)
+{
+    struct answer *plain[N_CALLS], *drafted[N_CALLS];
+    struct driver off, on;
+    uint64_t n_output = 0;
+
+    start(&off, architecture, window, "off");
+    start(&on, architecture, window, "always");
+    for (size_t i = 0; i < N_CALLS; i++) {
+        plain[i] = driver_complete(&off, SUBMIT_COMPLETE, calls[i]);
+        drafted[i] = driver_complete(&on, SUBMIT_COMPLETE, calls[i]);
+        expect_same(plain[i], drafted[i]);
+    }
+    for (size_t i = 0; i < N_CALLS; i++)
+        drafted[i] = driver_submit(&on, 1, SUBMIT_COMPLETE, 0, calls[i]);
+    for (size_t i = 0; i < N_CALLS; i++) {
+        driver_wait(&on, drafted[i]);
+        expect_same(plain[i], drafted[i]);
+        n_output += plain[i]->usage.output_tokens;
+    }
+    assert_int_equal(off.n_drafted, 0);
+    /* Right ones save steps; wrong ones were taken back. */
+    assert_true(on.n_accepted > 100);
+    assert_true(on.n_drafted > on.n_accepted + 20);
+    assert_true(on.n_output - on.n_accepted <= 2 * n_output);
+    stop(&off);
+    stop(&on);
+}
+
+static void test_same_answers(void **state)
+{
+    compare("llama", 0);
+}
+
+/* The pages before a window are given back, but never ones that a refused draft reaches back to. */
+static void test_same_answers_with_windows(void **state)
+{
+    compare("gemma3", 40);
+}
+
+static void test_same_answers_where_it_pays(void **state)
+{
+    struct driver off, on;
+
+    start(&off, "llama", 0, "off");
+    start(&on, "llama", 0, "auto");
+    for (size_t i = 0; i < N_CALLS; i++)
+        expect_same(driver_complete(&off, SUBMIT_COMPLETE, calls[i]), driver_complete(&on, SUBMIT_COMPLETE, calls[i]));
+    stop(&off);
+    stop(&on);
+}
+
+/* A draft makes a step longer for all, so nobody drafts while another tenant runs. */
+static void test_nobody_drafts_in_company(void **state)
+{
+    struct answer *a, *b;
+    struct driver d;
+    uint64_t n;
+
+    start(&d, "llama", 0, "always");
+    a = driver_submit(&d, 1, SUBMIT_COMPLETE, 0, calls[0]);
+    while (d.n_drafted == 0)
+        assert_true(driver_receive(&d, 60000));
+    b = driver_submit(&d, 2, SUBMIT_COMPLETE, 0, calls[0]);
+    while (b->n_pieces == 0)
+        assert_true(driver_receive(&d, 60000));
+    n = d.n_drafted;
+    while (!a->done && b->n_tokens < 100) {
+        assert_true(driver_receive(&d, 60000));
+        if (!a->done)
+            assert_int_equal(d.n_drafted, n);
+    }
+    driver_wait(&d, a);
+    driver_wait(&d, b);
+    assert_string_equal(a->text, b->text);
+    stop(&d);
+}
+
+static void test_bad_setting(void **state)
+{
+    struct driver d;
+
+    driver_start(&d);
+    driver_load(&d, make_model("llama", 0), "{\"drafts\": \"often\"}");
+    assert_true(d.model_failed);
+    assert_int_equal(d.model_fault.kind, FAULT_INVALID_PARAMETER);
+    assert_string_equal(d.model_fault.subject, "drafts");
+    driver_stop(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_answers),
+        cmocka_unit_test(test_same_answers_with_windows),
+        cmocka_unit_test(test_same_answers_where_it_pays),
+        cmocka_unit_test(test_nobody_drafts_in_company),
+        cmocka_unit_test(test_bad_setting),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
