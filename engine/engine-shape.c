@@ -155,6 +155,19 @@ int engine_shape(const struct engine_config *config, struct engine_shape *ret, s
     return 0;
 }
 
+uint64_t engine_shape_kv_bytes(const struct engine_shape *s, const struct engine_config *c)
+{
+    uint64_t all = (c->kv_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS, n_bytes = 0;
+
+    for (uint32_t i = 0; i < s->n_layers; i++) {
+        const struct engine_shape_group *g = &s->groups[s->layers[i].group];
+        uint64_t n = g->pages_per_sequence * c->sequences_max + g->pages_per_step;
+
+        n_bytes += (g->window > 0 && n < all ? n : all) * (g->k_bytes[c->k_type] + g->v_bytes[c->v_type]);
+    }
+    return n_bytes;
+}
+
 void engine_shape_done(struct engine_shape *shape)
 {
     free(shape->layers);

@@ -36,6 +36,8 @@ struct engine_shape {
     uint32_t context_trained_tokens, batch_tokens;
     uint64_t scratch_bytes;        /* of a step with the configured batch and outputs */
     uint64_t thread_scratch_bytes; /* of each thread, for the configured context */
+    /* Of what the caller loads beside it (a draft model): keys, values, activations; of each thread. The caller's. */
+    uint64_t other_bytes, other_thread_bytes;
 };
 
 /**
@@ -46,6 +48,11 @@ struct engine_shape {
  * Returns as engine_open().
  */
 int engine_shape(const struct engine_config *config, struct engine_shape *ret, struct fault *reterr);
+
+/**
+ * engine_shape_kv_bytes() - what an engine opened with @config (its kv_tokens given) reserves for keys and values
+ */
+uint64_t engine_shape_kv_bytes(const struct engine_shape *shape, const struct engine_config *config);
 
 /**
  * engine_shape_done() - release what is embedded; works on a zeroed one

@@ -135,7 +135,7 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
 
 static int parse(json_object *o, struct plan_shape *s)
 {
-    json_object *tied, *gbps;
+    json_object *tied, *gbps, *others;
     uint64_t sum = 0;
     int r;
 
@@ -154,6 +154,10 @@ static int parse(json_object *o, struct plan_shape *s)
         !json_object_object_get_ex(o, "tied", &tied) || !json_object_is_type(tied, json_type_boolean))
         return -EINVAL;
     if (!get_pair(o, "open", &s->open[0], &s->open[1]))
+        return -EINVAL;
+    if (json_object_object_get_ex(o, "others", &others) &&
+        (!json_object_is_type(others, json_type_array) || !get_item(others, 0, BYTES_MAX, &s->other_bytes) ||
+         !get_item(others, 1, BYTES_MAX >> 10, &s->other_thread_bytes)))
         return -EINVAL;
     s->head_is_tied = json_object_get_boolean(tied);
     if (json_object_object_get_ex(o, "read_gbps", &gbps))

@@ -197,7 +197,8 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
     if (t->head && s->head_is_tied)
         offloaded -= s->head_bytes; /* its bytes in RAM are the embedding's, which stay */
     r->ram.weights = s->file_bytes - (w->keeps_offloaded ? 0 : offloaded);
-    r->ram.scratch = s->scratch_bytes + w->n_threads * s->thread_scratch_bytes;
+    r->ram.scratch = s->scratch_bytes + s->other_bytes +
+                     w->n_threads * (s->thread_scratch_bytes + s->other_thread_bytes);
     sum_up(p, r);
     r->fits = r->devices_fit && r->ram_needed_bytes <= w->ram_bytes;
     seconds += read / (gbps * 1e9);

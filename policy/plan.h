@@ -67,6 +67,7 @@ struct plan_shape {
     uint32_t batch_tokens;
     uint64_t scratch_bytes;        /* of a step, for the sequences that it was asked for */
     uint64_t thread_scratch_bytes; /* of each thread */
+    uint64_t other_bytes, other_thread_bytes; /* of what is loaded with it (a draft model): all; of each thread */
     double read_gbps;              /* what this machine's memory gave; 0: not measured */
 };
 

@@ -619,6 +619,11 @@ double batch_draft_cost(const struct batch *b)
     return b->draft_cost > 0 ? b->draft_cost : DRAFT_COST_FIRST;
 }
 
+double batch_step_ns(const struct batch *b)
+{
+    return b->decode_step_ns;
+}
+
 static void add_drafts(struct batch *b)
 {
     uint32_t left = batch_drafts_max(b);

@@ -141,6 +141,11 @@ uint32_t batch_drafts_max(const struct batch *b);
 double batch_draft_cost(const struct batch *b);
 
 /**
+ * batch_step_ns() - what a step without prompts and drafts takes, 0: unknown
+ */
+double batch_step_ns(const struct batch *b);
+
+/**
  * batch_refuse() - the last @n_tokens that were fed for @r were a draft and wrong: they count as not fed
  * Between batch_step_done() and batch_plan(); to be cut off the engine's sequence, too.
  */

@@ -22,6 +22,8 @@
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/clock.h"
+#include "engine/worker/draft.h"
+#include "engine/worker/drafts.h"
 #include "engine/worker/embed.h"
 #include "engine/worker/emit.h"
 #include "engine/worker/facts.h"
@@ -62,6 +64,7 @@ struct compute {
     uint32_t *sequences, *positions;
     uint8_t *wants_logits;
     struct work **sampled; /* [batch_tokens_max] those that go on */
+    struct drafts *drafts;
 
     struct work **buckets; /* [N_BUCKETS] by id */
     struct work *works;
@@ -153,6 +156,8 @@ static void take_out(struct compute *c, struct work *w, uint64_t now_ns)
     heap_remove(&c->deadlines, w);
     c->n_works--;
     close_sequence(c, w);
+    if (c->model->drafter)
+        drafter_forget(c->model->drafter, w->id);
     batch_remove(c->batch, &w->batch, now_ns);
     work_free(w);
 }
@@ -263,7 +268,8 @@ static int make_arrays(struct compute *c)
     c->positions = calloc(n, sizeof(*c->positions));
     c->wants_logits = calloc(n, 1);
     c->sampled = calloc(n, sizeof(struct work *));
-    if (!c->tokens || !c->sequences || !c->positions || !c->wants_logits || !c->sampled)
+    if (!c->tokens || !c->sequences || !c->positions || !c->wants_logits || !c->sampled ||
+        drafts_new(c->model, &c->drafts) < 0)
         return -ENOMEM;
     return sampler_workspace_new(c->model->facts.n_vocab, &c->workspace);
 }
@@ -323,10 +329,17 @@ static int tell_loaded(struct compute *c)
                                              .bytes_total = c->model->facts.bytes_weights};
     const struct packet_facts ready = {0};
     const struct model *m = c->model;
+    struct engine_facts facts = m->facts, other;
     _cleanup_json_ json_object *o = NULL;
     const char *text;
 
-    if (facts_to_json(&m->facts, m->config.sequences, m->tokenizer ? tokenizer_kind(m->tokenizer) : NULL,
+    if (m->drafter) {
+        drafter_facts(m->drafter, &other);
+        facts.bytes_weights += other.bytes_weights;
+        facts.bytes_locked += other.bytes_locked;
+        facts.bytes_scratch += other.bytes_kv + other.bytes_scratch;
+    }
+    if (facts_to_json(&facts, m->config.sequences, m->tokenizer ? tokenizer_kind(m->tokenizer) : NULL,
                       abilities_of(m), &o) < 0)
         return -ENOMEM;
     text = json_text(o);
@@ -498,6 +511,8 @@ static void set_threads(struct compute *c, uint32_t n)
     if (!c->model)
         return;
     r = engine_threads_set(c->model->engine, n);
+    if (r == 0 && c->model->drafter)
+        r = drafter_threads_set(c->model->drafter, n);
     if (r < 0)
         log_line(c->log, LOG_WARNING, NULL, "could not use %u threads: %s", n, strerrordesc_np(-r));
 }
@@ -677,33 +692,13 @@ static uint32_t sample_slice(struct compute *c, const struct batch_slice *s, con
         batch_refuse(c->batch, &w->batch, s->n_draft - n_right);
         engine_sequence_truncate(c->model->engine, w->sequence, w->batch.n_fed);
     }
-    speculate_learn(&w->speculation, s->n_draft, n_right);
+    drafts_learn(w, s->n_draft, n_right);
     step->n_drafted += s->n_draft;
     step->n_accepted += n_right;
     /* The step was charged; what a grammar takes on top of it comes from the request alone. */
     if (w->matcher)
         fair_charge(batch_fair(c->batch), w->batch.item.tenant, clock_now_ns() - begin_ns);
     return 1 + s->n_draft;
-}
-
-/* What those may go on with that have a new token. The ends of others are over, so the batch says who is left. */
-static void draft(struct compute *c, size_t n_sampled)
-{
-    uint32_t left = batch_drafts_max(c->batch);
-
-    for (size_t i = 0; i < n_sampled && left > 0; i++) {
-        struct work *w = c->sampled[i];
-        uint32_t n;
-
-        /* The last token of an answer is not fed. */
-        n = w->n_output_max - w->n_output - 1;
-        n = n < left ? n : left;
-        if (c->model->config.drafts == CONFIG_DRAFTS_AUTO)
-            n = speculate_length(&w->speculation, batch_draft_cost(c->batch), n);
-        n = speculate_lookup(w->tokens, w->batch.n_tokens, n < SPECULATE_TOKENS_MAX ? n : SPECULATE_TOKENS_MAX);
-        w->batch.n_draft = n;
-        left -= n;
-    }
 }
 
 /* The requests of the last step that have a next token. Their ends are told after the STEP with their last
@@ -750,7 +745,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         else if (!w->embedding && plan->slices[i].wants_logits)
             c->sampled[n_sampled++] = w;
     }
-    draft(c, n_sampled);
+    drafts_make(c->drafts, c->batch, c->sampled, n_sampled);
 }
 
 static void fail_for_pages(struct compute *c, struct work *w)

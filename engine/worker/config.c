@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/proto/worker-proto.h"
 #include "engine/worker/member.h"
 
 #define CONFIG_BYTES_MAX   (1u << 20)
@@ -92,7 +93,9 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
         member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
         member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
-        get_drafts(o, c, reterr) == -EINVAL)
+        get_drafts(o, c, reterr) == -EINVAL ||
+        member_u32(o, "files", 1, PROTO_FDS_MAX, &c->n_files, reterr) == -EINVAL ||
+        member_u32(o, "draft_files", 0, PROTO_FDS_MAX, &c->n_draft_files, reterr) == -EINVAL)
         return -EINVAL;
     r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
     if (r == -EINVAL)

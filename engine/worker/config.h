@@ -18,6 +18,8 @@
  *   "threads":        0: one a core; THREADS changes it
  *   "batch_tokens":   of one step, default 512
  *   "drafts":         "auto" (default): speculate where it pays; "off", "always": to diagnose and to compare
+ *   "files":          how many of the packet's files are the model's; default: all
+ *   "draft_files":    how many behind those are a draft model's (engine/worker/draft.h), default 0
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
  */
@@ -43,6 +45,7 @@ struct config {
     enum tensor_type k_type, v_type;
     bool lock, populate, measure, bandwidth;
     enum config_drafts drafts;
+    uint32_t n_files, n_draft_files; /* n_files 0: all that are not others' */
     json_object *defaults; /* an object, or NULL; owned */
     uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
     uint64_t prompt_bytes_max;

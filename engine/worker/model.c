@@ -12,6 +12,7 @@
 #include "engine/grammar/vocabulary.h"
 #include "engine/kernels/kernels.h"
 #include "engine/token/tokenizer.h"
+#include "engine/worker/draft.h"
 #include "engine/worker/structure.h"
 
 const uint64_t model_open_max[2] = {4, 4};
@@ -41,6 +42,7 @@ struct model *model_free(struct model *m)
     chat_template_free(m->tool_template);
     grammar_vocabulary_free(m->vocabulary);
     tokenizer_free(m->tokenizer);
+    drafter_free(m->drafter);
     engine_free(m->engine);
     config_done(&m->config);
     free(m->template_fault);
@@ -48,7 +50,7 @@ struct model *model_free(struct model *m)
     return NULL;
 }
 
-static int isa_limit(uint32_t *ret, struct fault *reterr)
+int model_isa_limit(uint32_t *ret, struct fault *reterr)
 {
     const char *name = getenv("RESIDENT_ISA");
 
@@ -126,7 +128,7 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const i
     };
     int r;
 
-    r = isa_limit(&config.isa_mask, reterr);
+    r = model_isa_limit(&config.isa_mask, reterr);
     if (r < 0)
         return r;
     if (config.kv_tokens == 0) {
@@ -142,28 +144,69 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const i
     return 0;
 }
 
-static int open_engine(struct model *m, const int *fds, size_t n_fds, struct fault *reterr)
+/* Whose files are which: first the model's own, then a draft model's. */
+struct files {
+    const int *own, *draft;
+    size_t n_own, n_draft;
+};
+
+static int files_of(const struct config *c, const int *fds, size_t n_fds, struct files *ret, struct fault *reterr)
+{
+    size_t n_others = c->n_draft_files, n = c->n_files > 0 ? c->n_files : n_fds - n_others;
+
+    if (n_others >= n_fds || n + n_others != n_fds) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "files", "%zu files came, which is another number", n_fds);
+        return -EINVAL;
+    }
+    *ret = (struct files){.own = fds, .n_own = n, .draft = fds + n, .n_draft = c->n_draft_files};
+    return 0;
+}
+
+static int open_engine(struct model *m, const struct files *f, struct fault *reterr)
 {
     struct engine_config config;
     int r;
 
-    r = engine_config_of(&m->config, m->parked_max, fds, n_fds, &config, reterr);
+    r = engine_config_of(&m->config, m->parked_max, f->own, f->n_own, &config, reterr);
     return r < 0 ? r : engine_open(&config, &m->engine, reterr);
+}
+
+static int measure_others(const struct config *c, const struct files *f, struct engine_shape *shape,
+                          struct fault *reterr)
+{
+    uint32_t context_tokens = shape->context_trained_tokens;
+
+    if (c->context_tokens > 0 && c->context_tokens < context_tokens)
+        context_tokens = c->context_tokens;
+    if (f->n_draft == 0)
+        return 0;
+    return drafter_measure(f->draft, f->n_draft, c, context_tokens, &shape->other_bytes, &shape->other_thread_bytes,
+                           reterr);
 }
 
 int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret, struct fault *reterr)
 {
+    struct engine_shape shape = {.layers = NULL};
     struct engine_config config;
+    struct files files;
     struct fault fault;
     int r;
 
     fault_init(&fault, FAULT_NONE, NULL);
-    r = engine_config_of(c, parked_for(c->sequences), fds, n_fds, &config, &fault);
+    r = files_of(c, fds, n_fds, &files, &fault);
     if (r == 0)
-        r = engine_shape(&config, ret, &fault);
-    if (r < 0)
+        r = engine_config_of(c, parked_for(c->sequences), files.own, files.n_own, &config, &fault);
+    if (r == 0)
+        r = engine_shape(&config, &shape, &fault);
+    if (r == 0)
+        r = measure_others(c, &files, &shape, &fault);
+    if (r < 0) {
+        engine_shape_done(&shape);
         name_fault(&fault, r, c->model, reterr);
-    return r;
+        return r;
+    }
+    *ret = shape;
+    return 0;
 }
 
 static int open_template(struct model *m, const struct gguf *g)
@@ -197,6 +240,7 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
 {
     _cleanup_(model_freep) struct model *m = calloc(1, sizeof(*m));
     const struct gguf *g;
+    struct files files;
     struct fault fault;
     int r;
 
@@ -208,7 +252,9 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
     *config_take = (struct config){0};
     m->parked_max = parked_for(m->config.sequences);
     fault_init(&fault, FAULT_NONE, NULL);
-    r = open_engine(m, fds, n_fds, &fault);
+    r = files_of(&m->config, fds, n_fds, &files, &fault);
+    if (r == 0)
+        r = open_engine(m, &files, &fault);
     if (r == 0) {
         engine_facts(m->engine, &m->facts);
         g = engine_gguf(m->engine);
@@ -227,6 +273,8 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
                             tokenizer_n_vocab(m->tokenizer), m->facts.n_vocab);
         r = -EINVAL;
     }
+    if (r == 0 && files.n_draft > 0)
+        r = drafter_new(files.draft, files.n_draft, &m->config, &m->facts, m->tokenizer, &m->drafter, &fault);
     if (r < 0) {
         name_fault(&fault, r, m->config.model, reterr);
         return r;

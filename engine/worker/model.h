@@ -16,6 +16,7 @@
 #include "engine/worker/embed.h"
 
 struct chat_template;
+struct drafter;
 struct fault;
 struct grammar_vocabulary;
 struct tokenizer;
@@ -31,12 +32,18 @@ struct model {
     enum reply_form reply_form; /* how it writes calls of tools */
     bool thinks;                /* its template knows <think> */
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
+    struct drafter *drafter;    /* NULL: there is no draft model */
     enum embed_pooling pooling;          /* EMBED_RANK: no vectors */
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
 };
 
 /* With n sequences at a time, [0] * n + [1] are open at most: those that are preempted keep their pages. */
 extern const uint64_t model_open_max[2];
+
+/**
+ * model_isa_limit() - the kernels that RESIDENT_ISA leaves, as engine_config.isa_mask
+ */
+int model_isa_limit(uint32_t *ret, struct fault *reterr);
 
 /**
  * model_drafts_max() - tokens of drafts that a step of such a model may have room for

@@ -80,6 +80,7 @@ static bool add_lists(json_object *o, const struct engine_shape *s)
 int shape_to_json(const struct engine_shape *s, const uint64_t open[2], double read_gbps, json_object **ret)
 {
     _cleanup_json_ json_object *all = json_object_new_object();
+    const uint64_t others[] = {s->other_bytes, s->other_thread_bytes};
     json_object *o = json_object_new_object();
 
     if (!all || !add(all, "shape", o) || !add_lists(o, s) || !add_number(o, "file", s->file_bytes) ||
@@ -90,7 +91,8 @@ int shape_to_json(const struct engine_shape *s, const uint64_t open[2], double r
         !add_number(o, "context_trained", s->context_trained_tokens) ||
         !add_number(o, "page_tokens", ENGINE_PAGE_TOKENS) ||
         !add_number(o, "batch_tokens", s->batch_tokens) || !add_number(o, "scratch", s->scratch_bytes) ||
-        !add_number(o, "thread_scratch", s->thread_scratch_bytes) || !add(o, "open", numbers(open, 2)))
+        !add_number(o, "thread_scratch", s->thread_scratch_bytes) || !add(o, "open", numbers(open, 2)) ||
+        !add(o, "others", numbers(others, 2)))
         return -ENOMEM;
     if (read_gbps > 0 && !add(o, "read_gbps", json_object_new_double(read_gbps)))
         return -ENOMEM;

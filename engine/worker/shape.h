@@ -10,6 +10,7 @@
  *   "open":    [a, b]: for n sequences at a time, the engine holds a * n + b open (those that are preempted, too)
  *   "file", "embedding", "head", "rest", "tied", "parameters", "experts", "experts_used", "context_trained",
  *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"
+ *   "others": [bytes, bytes of each thread] of what is loaded with it, such as a draft model
  *   "read_gbps": where the memory was measured
  */
 

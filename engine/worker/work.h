@@ -53,7 +53,8 @@ struct work {
     size_t i_deadline;
     uint32_t sequence; /* of the engine, if has_sequence */
     bool has_sequence;
-    struct speculation speculation;
+    struct speculation looked_up, drafted; /* drafts from the sequence itself, and from a draft model */
+    bool is_drafted;                       /* the present one is of the latter kind */
     uint64_t told_ns; /* when the daemon last heard of it, 0: never */
     int result;       /* of work_sample() in the present step */
 };

@@ -60,11 +60,17 @@ void driver_start(struct driver *d)
 
 void driver_load(struct driver *d, int fd_take, const char *config)
 {
+    driver_load_files(d, &fd_take, 1, config);
+}
+
+void driver_load_files(struct driver *d, const int *fds_take, size_t n_fds, const char *config)
+{
     const struct packet_model model = {0};
     const struct channel_blob blob = {.data = config, .n_bytes = strlen(config)};
 
-    assert_int_equal(channel_send(d->c, PACKET_MODEL, &model, sizeof(model), &blob, 1, &fd_take, 1), 0);
-    close(fd_take);
+    assert_int_equal(channel_send(d->c, PACKET_MODEL, &model, sizeof(model), &blob, 1, fds_take, n_fds), 0);
+    for (size_t i = 0; i < n_fds; i++)
+        close(fds_take[i]);
     while (!d->ready && !d->model_failed)
         assert_true(driver_receive(d, PATIENCE_MS));
 }

@@ -59,6 +59,11 @@ void driver_start(struct driver *d);
 void driver_load(struct driver *d, int fd_take, const char *config);
 
 /**
+ * driver_load_files() - the same with several files
+ */
+void driver_load_files(struct driver *d, const int *fds_take, size_t n_fds, const char *config);
+
+/**
  * driver_model() - a small random model as a memfd; @context tokens
  */
 int driver_model(uint32_t context);

@@ -34,7 +34,7 @@ static const char *const calls[] = {
 };
 #define N_CALLS (sizeof(calls) / sizeof(calls[0]))
 
-static int make_model(const char *architecture, uint32_t window)
+static int make_model(const char *architecture, uint32_t window, uint64_t seed)
 {
     struct model_shape shape = model_shape_default();
     struct model_writer *w = model_writer_new();
@@ -43,6 +43,7 @@ static int make_model(const char *architecture, uint32_t window)
     shape.architecture = architecture;
     shape.context = 512;
     shape.window = window;
+    shape.seed = seed;
     if (window > 0)
         shape.n_layers = 6;
     model_writer_llama(w, &shape);
@@ -52,13 +53,18 @@ static int make_model(const char *architecture, uint32_t window)
     return fd;
 }
 
-static void start(struct driver *d, const char *architecture, uint32_t window, const char *drafts)
+/* @draft_seed: of a draft model, 0: none. That of the model itself is 1. */
+static void start(struct driver *d, const char *architecture, uint32_t window, const char *drafts, uint64_t draft_seed)
 {
+    int fds[2] = {make_model(architecture, window, 1)};
     char config[256];
 
-    snprintf(config, sizeof(config), "{\"model\": \"m\", \"sequences\": 4, \"drafts\": \"%s\"}", drafts);
+    if (draft_seed > 0)
+        fds[1] = make_model(architecture, window, draft_seed);
+    snprintf(config, sizeof(config), "{\"model\": \"m\", \"sequences\": 4, \"drafts\": \"%s\", \"draft_files\": %d}",
+             drafts, draft_seed > 0);
     driver_start(d);
-    driver_load(d, make_model(architecture, window), config);
+    driver_load_files(d, fds, draft_seed > 0 ? 2 : 1, config);
     assert_true(d->ready);
 }
 
@@ -82,14 +88,14 @@ static void expect_same(const struct answer *a, const struct answer *b)
 }
 
 /* Every call with and without drafts, one by one and then all together. */
-static void compare(const char *architecture, uint32_t window)
+static void compare(const char *architecture, uint32_t window, uint64_t draft_seed)
 {
     struct answer *plain[N_CALLS], *drafted[N_CALLS];
     struct driver off, on;
     uint64_t n_output = 0;
 
-    start(&off, architecture, window, "off");
-    start(&on, architecture, window, "always");
+    start(&off, architecture, window, "off", 0);
+    start(&on, architecture, window, "always", draft_seed);
     for (size_t i = 0; i < N_CALLS; i++) {
         plain[i] = driver_complete(&off, SUBMIT_COMPLETE, calls[i]);
         drafted[i] = driver_complete(&on, SUBMIT_COMPLETE, calls[i]);
@@ -113,21 +119,71 @@ static void compare(const char *architecture, uint32_t window)
 
 static void test_same_answers(void **state)
 {
-    compare("llama", 0);
+    compare("llama", 0, 0);
 }
 
 /* The pages before a window are given back, but never ones that a refused draft reaches back to. */
 static void test_same_answers_with_windows(void **state)
 {
-    compare("gemma3", 40);
+    compare("gemma3", 40, 0);
+}
+
+/* The model itself, which is always right where nothing is drawn, and another one that hardly ever is. */
+static void test_same_answers_with_a_draft_model(void **state)
+{
+    compare("llama", 0, 1);
+    compare("llama", 0, 2);
+    compare("gemma3", 40, 1);
+}
+
+static void test_a_draft_model_saves_steps(void **state)
+{
+    struct answer *a;
+    struct driver d;
+
+    /* Nothing in it repeats itself before it is said, so only the draft model can know. */
+    start(&d, "llama", 0, "always", 1);
+    a = driver_complete(&d, SUBMIT_COMPLETE,
+                        "{\"prompt\": \"once upon a time\", \"temperature\": 0, \"max_tokens\": 60}");
+    assert_int_equal(a->usage.output_tokens, 60);
+    assert_in_range(d.n_accepted, 45, 59);
+    assert_true(d.n_steps_heard < 20);
+    stop(&d);
+}
+
+static void test_a_draft_model_has_to_fit(void **state)
+{
+    struct model_shape shape = model_shape_default();
+    struct model_writer *w = model_writer_new();
+    int fds[2] = {make_model("llama", 0, 1)};
+    struct driver d;
+
+    shape.tokenizer = "gpt2";
+    model_writer_llama(w, &shape);
+    fds[1] = model_writer_memfd(w);
+    model_writer_free(w);
+    driver_start(&d);
+    driver_load_files(&d, fds, 2, "{\"model\": \"m\", \"draft_files\": 1}");
+    assert_true(d.model_failed);
+    assert_int_equal(d.model_fault.kind, FAULT_MODEL_INVALID);
+    assert_string_equal(d.model_fault.subject, "m");
+    assert_string_equal(d.model_fault.reason, "the draft model has another vocabulary: token 0 differs");
+    driver_stop(&d);
+
+    fds[0] = make_model("llama", 0, 1);
+    driver_start(&d);
+    driver_load_files(&d, fds, 1, "{\"model\": \"m\", \"draft_files\": 1}");
+    assert_true(d.model_failed);
+    assert_string_equal(d.model_fault.subject, "files");
+    driver_stop(&d);
 }
 
 static void test_same_answers_where_it_pays(void **state)
 {
     struct driver off, on;
 
-    start(&off, "llama", 0, "off");
-    start(&on, "llama", 0, "auto");
+    start(&off, "llama", 0, "off", 0);
+    start(&on, "llama", 0, "auto", 1);
     for (size_t i = 0; i < N_CALLS; i++)
         expect_same(driver_complete(&off, SUBMIT_COMPLETE, calls[i]), driver_complete(&on, SUBMIT_COMPLETE, calls[i]));
     stop(&off);
@@ -141,7 +197,7 @@ static void test_nobody_drafts_in_company(void **state)
     struct driver d;
     uint64_t n;
 
-    start(&d, "llama", 0, "always");
+    start(&d, "llama", 0, "always", 0);
     a = driver_submit(&d, 1, SUBMIT_COMPLETE, 0, calls[0]);
     while (d.n_drafted == 0)
         assert_true(driver_receive(&d, 60000));
@@ -165,7 +221,7 @@ static void test_bad_setting(void **state)
     struct driver d;
 
     driver_start(&d);
-    driver_load(&d, make_model("llama", 0), "{\"drafts\": \"often\"}");
+    driver_load(&d, make_model("llama", 0, 1), "{\"drafts\": \"often\"}");
     assert_true(d.model_failed);
     assert_int_equal(d.model_fault.kind, FAULT_INVALID_PARAMETER);
     assert_string_equal(d.model_fault.subject, "drafts");
@@ -177,6 +233,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answers),
         cmocka_unit_test(test_same_answers_with_windows),
+        cmocka_unit_test(test_same_answers_with_a_draft_model),
+        cmocka_unit_test(test_a_draft_model_saves_steps),
+        cmocka_unit_test(test_a_draft_model_has_to_fit),
         cmocka_unit_test(test_same_answers_where_it_pays),
         cmocka_unit_test(test_nobody_drafts_in_company),
         cmocka_unit_test(test_bad_setting),
