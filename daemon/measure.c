@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "daemon/build.h"
 #include "daemon/limits.h"
+#include "daemon/model-files.h"
 
 struct measure {
     struct worker *worker;
@@ -117,7 +118,8 @@ static int make_config(const struct measure_options *options, char **ret)
         !add_count_if(o, options->context_tokens > 0, "context_tokens", options->context_tokens) ||
         !add_count(o, "sequences", options->sequences) || !add_text(o, "k", options->k) ||
         !add_text(o, "v", options->v) || !add_take(o, "measure", json_object_new_boolean(true)) ||
-        !add_take(o, "bandwidth", json_object_new_boolean(options->bandwidth)))
+        !add_take(o, "bandwidth", json_object_new_boolean(options->bandwidth)) ||
+        (options->rules && !model_files_add(o, options->rules, options->residency)))
         return -ENOMEM;
     text = json_text(o);
     *ret = text ? strdup(text) : NULL;

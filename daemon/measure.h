@@ -16,6 +16,8 @@
 #include "policy/plan.h"
 
 struct measure;
+struct policy_model;
+struct residency;
 
 /* From the loop only; exactly one of the two, after which only measure_free() is left. */
 struct measure_callbacks {
@@ -31,6 +33,8 @@ struct measure_options {
     size_t n_fds;
     uint32_t context_tokens, sequences; /* 0 tokens: the model's own */
     const char *k, *v;
+    const struct policy_model *rules; /* with @residency: whose files they are; NULL: one model's, all of them */
+    const struct residency *residency;
     bool bandwidth; /* measure the machine's memory, too */
     uint32_t n_threads;
 };

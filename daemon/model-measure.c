@@ -123,6 +123,8 @@ void model_measure(struct model *model)
         .sequences = model->loaded->context.sequences,
         .k = model->loaded->context.k,
         .v = model->loaded->context.v,
+        .rules = model->loaded,
+        .residency = model->residency,
         .n_threads = model->manager->n_cores,
     };
     int r;

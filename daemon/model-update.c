@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "daemon/internal.h"
+#include "daemon/model-files.h"
 
 int model_collect_aliases(struct model *model)
 {
@@ -44,14 +45,16 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* Whether what was loaded under @a would be loaded alike under @b. */
-static bool loads_alike(const struct policy_model *a, const struct policy_model *b)
+/* Whether what was loaded under @a, of policy @p, would be loaded alike under @b, of policy @q. */
+static bool loads_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
+                        const struct policy_model *b)
 {
     return strcmp(a->path, b->path) == 0 && same_text(a->sha256, b->sha256) &&
            a->residency.ram == b->residency.ram && a->residency.huge == b->residency.huge &&
            a->residency.numa == b->residency.numa && a->residency.numa_node == b->residency.numa_node &&
            a->context.tokens == b->context.tokens && a->context.sequences == b->context.sequences &&
-           strcmp(a->context.k, b->context.k) == 0 && strcmp(a->context.v, b->context.v) == 0;
+           strcmp(a->context.k, b->context.k) == 0 && strcmp(a->context.v, b->context.v) == 0 &&
+           model_files_alike(p, a, q, b);
 }
 
 void model_set_loaded(struct model *model)
@@ -183,12 +186,14 @@ int model_update(struct model *model, struct policy *policy, const struct policy
     if (model->state == MODEL_READY && !model->successor)
         model->note[0] = 0;
     if (model->successor) {
-        if (!model->successor->loaded || loads_alike(model->successor->loaded, rules))
+        const struct model *s = model->successor;
+
+        if (!s->loaded || loads_alike(s->loaded_of, s->loaded, policy, rules))
             r = take_rules(model->successor, policy, rules);
         else
             model_drop_successor(model);
     }
-    if (is_loaded && !model->successor && !loads_alike(model->loaded, rules))
+    if (is_loaded && !model->successor && !loads_alike(model->loaded_of, model->loaded, policy, rules))
         replace(model);
     if (model_is_pinned(model) && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
         model->wanted = true;

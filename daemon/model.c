@@ -31,6 +31,7 @@
 #include "base/units.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/model-files.h"
 
 #define BACKOFF_FIRST_US UINT64_C(100000)
 #define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
@@ -135,15 +136,24 @@ void model_fail_errno(struct model *model, const char *what, int error)
 
 static void begin_mapping(struct model *model)
 {
+    _cleanup_free_ const char **others = NULL;
     struct residency_options options;
+    size_t n_others;
     int r;
 
     model_set_loaded(model);
+    r = model_files_others(model->loaded_of, model->loaded, &others, &n_others);
+    if (r < 0) {
+        model_fail_errno(model, "can't open the model", r);
+        return;
+    }
     options = (struct residency_options){
         .path = model->loaded->path,
         .ram = model->loaded->residency.ram,
         .huge = model->loaded->residency.huge,
         .sha256 = model->loaded->sha256,
+        .others = others,
+        .n_others = n_others,
     };
     model->bytes_done = model->bytes_total = 0;
     r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
@@ -167,8 +177,10 @@ static int make_config(const struct model *model, char **ret)
     r |= json_object_object_add(config, "k", json_object_new_string(rules->context.k));
     r |= json_object_object_add(config, "v", json_object_new_string(rules->context.v));
     r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
+    if (r != 0 || !model_files_add(config, rules, model->residency))
+        return -ENOMEM;
     text = json_text(config);
-    if (r != 0 || !text)
+    if (!text)
         return -ENOMEM;
     *ret = strdup(text);
     return *ret ? 0 : -ENOMEM;

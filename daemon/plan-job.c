@@ -15,6 +15,7 @@
 
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/model-files.h"
 
 #define FILE_SEQUENCES 4
 
@@ -22,6 +23,8 @@ struct plan_job {
     struct manager *manager;
     const struct plan_job_callbacks *callbacks;
     void *userdata;
+    struct policy *rules_of; /* a reference, with @rules; NULL: a file of the client's */
+    const struct policy_model *rules;
     struct residency *residency; /* while a model of the policy is opened */
     struct measure *measure;
     char name[POLICY_NAME_MAX + 1];
@@ -37,6 +40,7 @@ struct plan_job *plan_job_cancel(struct plan_job *job)
     job->manager->n_plans--;
     measure_free(job->measure);
     residency_free(job->residency);
+    policy_unref(job->rules_of);
     free(job);
     return NULL;
 }
@@ -97,6 +101,8 @@ static int measure(struct plan_job *job, int *fds, size_t n_fds)
         .sequences = job->wish.sequences,
         .k = job->k,
         .v = job->v,
+        .rules = job->rules,
+        .residency = job->residency,
         .bandwidth = true,
         .n_threads = job->manager->n_cores,
     };
@@ -220,8 +226,10 @@ static int check(struct manager *m, const struct policy_subject *s, const struct
 
 static int begin(struct plan_job *job, const struct policy_model *rules, int *fd)
 {
+    _cleanup_free_ const char **others = NULL;
     struct residency_options options;
-    int *fds;
+    size_t n_others;
+    int *fds, r;
 
     if (!rules) {
         fds = malloc(sizeof(*fds));
@@ -230,7 +238,18 @@ static int begin(struct plan_job *job, const struct policy_model *rules, int *fd
         *fds = TAKE_FD(*fd);
         return measure(job, fds, 1);
     }
-    options = (struct residency_options){.path = rules->path, .ram = POLICY_RAM_MAP, .huge = POLICY_HUGE_OFF};
+    job->rules_of = policy_ref(job->manager->policy);
+    job->rules = rules;
+    r = model_files_others(job->rules_of, rules, &others, &n_others);
+    if (r < 0)
+        return r;
+    options = (struct residency_options){
+        .path = rules->path,
+        .ram = POLICY_RAM_MAP,
+        .huge = POLICY_HUGE_OFF,
+        .others = others,
+        .n_others = n_others,
+    };
     return residency_new(job->manager->residencies, &options, &residency_callbacks, job, &job->residency);
 }
 

@@ -55,6 +55,7 @@ enum phase { OPENING, OPENED, LOADING, LOADED, FAILED };
 
 struct part {
     int fd;
+    size_t i_path; /* whose file it is */
     uint64_t n_bytes;
     uint8_t *map; /* NULL: not mapped */
     uint64_t map_bytes;
@@ -71,7 +72,9 @@ struct residency {
     struct list entry;
     const struct residency_callbacks *callbacks;
     void *userdata;
-    char *path, *sha256;
+    char **paths; /* [n_paths] the model's, then those of others */
+    size_t n_paths;
+    char *path, *sha256; /* path is paths[0] */
     enum policy_ram ram;
     enum policy_huge huge;
 
@@ -149,7 +152,8 @@ static int fail_errno(struct residency *r, const char *what, int error)
     return -error;
 }
 
-static int open_part(struct residency *r, size_t i)
+/* Part @i of the files that paths[i_path] begins. */
+static int open_part(struct residency *r, struct part *part, size_t i)
 {
     _cleanup_free_ char *path = NULL;
     struct trust_error why;
@@ -158,53 +162,69 @@ static int open_part(struct residency *r, size_t i)
     unsigned flags = 0;
     int q;
 
-    q = residency_part_path(r->path, i, &path, &n_parts);
+    q = residency_part_path(r->paths[part->i_path], i, &path, &n_parts);
     if (q < 0)
-        return fail_errno(r, r->path, -q);
-    if (r->ram == POLICY_RAM_COPY && r->sha256)
+        return fail_errno(r, r->paths[part->i_path], -q);
+    if (r->ram == POLICY_RAM_COPY && r->sha256 && part->i_path == 0)
         flags = TRUST_ANYBODY; /* the copy can't be changed, and the digest says what it is */
-    q = trust_open(path, r->owner->own_uid, flags, &r->parts[i].fd, &why);
+    q = trust_open(path, r->owner->own_uid, flags, &part->fd, &why);
     if (q == -EPERM) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s must be %s", why.path, why.reason);
         return q;
     }
     if (q < 0)
         return fail_errno(r, path, -q);
-    if (fstat(r->parts[i].fd, &st) < 0)
+    if (fstat(part->fd, &st) < 0)
         return fail_errno(r, path, errno);
     if (st.st_size <= 0) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is empty", path);
         return -EINVAL;
     }
-    r->parts[i].n_bytes = (uint64_t)st.st_size;
-    if (!checked_add(r->bytes_total, r->parts[i].n_bytes, &r->bytes_total))
+    part->n_bytes = (uint64_t)st.st_size;
+    if (!checked_add(r->bytes_total, part->n_bytes, &r->bytes_total))
         return fail_errno(r, path, EOVERFLOW);
+    return 0;
+}
+
+/* Room for the parts of paths[i_path], behind those of the paths before. */
+static int add_parts(struct residency *r, size_t i_path)
+{
+    _cleanup_free_ char *path = NULL;
+    struct part *grown;
+    size_t n;
+    int q;
+
+    q = residency_part_path(r->paths[i_path], 0, &path, &n);
+    if (q == -EINVAL) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET,
+                            "%s is a split file: the policy has to name part 00001, and of at most %d",
+                            r->paths[i_path], RESIDENCY_FILES_MAX);
+        return q;
+    }
+    if (q < 0)
+        return fail_errno(r, r->paths[i_path], -q);
+    if (n > RESIDENCY_FILES_MAX - r->n_parts) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "with %s it has more than %d files", r->paths[i_path],
+                            RESIDENCY_FILES_MAX);
+        return -EINVAL;
+    }
+    grown = reallocarray(r->parts, r->n_parts + n, sizeof(*grown));
+    if (!grown)
+        return fail_errno(r, r->paths[i_path], ENOMEM);
+    r->parts = grown;
+    for (size_t i = 0; i < n; i++)
+        r->parts[r->n_parts++] = (struct part){.fd = -EBADF, .i_path = i_path};
     return 0;
 }
 
 static int open_all(struct residency *r)
 {
-    _cleanup_free_ char *path = NULL;
-    size_t n;
-    int q;
+    for (size_t i_path = 0; i_path < r->n_paths; i_path++) {
+        size_t first = r->n_parts;
+        int q = add_parts(r, i_path);
 
-    q = residency_part_path(r->path, 0, &path, &n);
-    if (q == -EINVAL) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET,
-                            "%s is a split file: the policy has to name part 00001, and of at most %d", r->path,
-                            RESIDENCY_FILES_MAX);
-        return q;
-    }
-    if (q < 0)
-        return fail_errno(r, r->path, -q);
-    r->parts = calloc(n, sizeof(*r->parts));
-    if (!r->parts)
-        return fail_errno(r, r->path, ENOMEM);
-    for (size_t i = 0; i < n; i++)
-        r->parts[i].fd = -EBADF;
-    r->n_parts = n;
-    for (size_t i = 0; i < n; i++) {
-        q = open_part(r, i);
+        for (size_t i = first; q == 0 && i < r->n_parts; i++)
+            q = open_part(r, &r->parts[i], i - first);
         if (q < 0)
             return q;
     }
@@ -586,7 +606,9 @@ static void release(struct residency *r)
             close(r->parts[i].fd);
     }
     free(r->parts);
-    free(r->path);
+    for (size_t i = 0; i < r->n_paths; i++)
+        free(r->paths[i]);
+    free(r->paths);
     free(r->sha256);
     free(r);
 }
@@ -634,6 +656,21 @@ static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *use
     return 0;
 }
 
+static int copy_paths(struct residency *r, const struct residency_options *options)
+{
+    r->paths = calloc(1 + options->n_others, sizeof(char *));
+    if (!r->paths)
+        return -ENOMEM;
+    for (size_t i = 0; i <= options->n_others; i++) {
+        r->paths[i] = strdup(i == 0 ? options->path : options->others[i - 1]);
+        if (!r->paths[i])
+            return -ENOMEM;
+        r->n_paths++;
+    }
+    r->path = r->paths[0];
+    return 0;
+}
+
 int residency_new(struct residencies *owner, const struct residency_options *options,
                   const struct residency_callbacks *callbacks, void *userdata, struct residency **ret)
 {
@@ -651,9 +688,9 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
     r->huge = options->huge;
     r->phase = FAILED;
     fault_init(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL);
-    r->path = strdup(options->path);
-    if (!r->path)
-        return -ENOMEM;
+    q = copy_paths(r, options);
+    if (q < 0)
+        return q;
     if (options->sha256) {
         r->sha256 = strdup(options->sha256);
         if (!r->sha256)
@@ -731,6 +768,15 @@ uint64_t residency_locked_bytes(const struct residency *r)
 uint64_t residency_huge_bytes(const struct residency *r)
 {
     return r->phase == LOADED ? r->figures.huge_bytes : 0;
+}
+
+size_t residency_n_files(const struct residency *r, size_t i)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; r->phase != OPENING && k < r->n_parts; k++)
+        n += r->parts[k].i_path == i;
+    return n;
 }
 
 int residency_open_fds(const struct residency *r, int **ret, size_t *ret_n)

@@ -37,6 +37,8 @@ struct residency_options {
     enum policy_ram ram;
     enum policy_huge huge;
     const char *sha256; /* of the (first) file, NULL: not checked; copied */
+    const char *const *others; /* [n_others] paths of what is to be held with it, behind it in order; copied */
+    size_t n_others;
 };
 
 /**
@@ -94,6 +96,11 @@ uint64_t residency_locked_bytes(const struct residency *r);
  * residency_huge_bytes() - how much of that the kernel maps by huge pages
  */
 uint64_t residency_huge_bytes(const struct residency *r);
+
+/**
+ * residency_n_files() - how many files @i has: 0 the model itself, from 1 on others[i - 1]; 0 before opened
+ */
+size_t residency_n_files(const struct residency *r, size_t i);
 
 /**
  * residency_open_fds() - fresh read-only descriptors of the loaded files, in order, for a worker

@@ -152,19 +152,24 @@ struct drafter *drafter_free(struct drafter *d)
     return NULL;
 }
 
-int drafter_measure(const int *fds, size_t n_fds, const struct config *c, uint32_t context_tokens, uint64_t *ret_bytes,
-                    uint64_t *ret_thread_bytes, struct fault *reterr)
+int drafter_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *into,
+                    struct fault *reterr)
 {
+    uint32_t context_tokens = into->context_trained_tokens;
     struct engine_config config;
     struct engine_shape shape;
-    int r = engine_config_of(c, context_tokens, fds, n_fds, &config, reterr);
+    int r;
 
+    if (c->context_tokens > 0 && c->context_tokens < context_tokens)
+        context_tokens = c->context_tokens;
+    r = engine_config_of(c, context_tokens, fds, n_fds, &config, reterr);
     if (r == 0)
         r = engine_shape(&config, &shape, reterr);
     if (r < 0)
         return r;
-    *ret_bytes = engine_shape_kv_bytes(&shape, &config) + shape.scratch_bytes;
-    *ret_thread_bytes = shape.thread_scratch_bytes;
+    into->file_bytes += shape.file_bytes;
+    into->other_bytes += engine_shape_kv_bytes(&shape, &config) + shape.scratch_bytes;
+    into->other_thread_bytes += shape.thread_scratch_bytes;
     engine_shape_done(&shape);
     return 0;
 }
@@ -354,5 +359,5 @@ void drafter_run(struct drafter *d, struct drafter_item *items, uint32_t n_items
         items[i].cost_ns = (uint64_t)(ns / n_items);
     }
     if (n_drafted > 0)
-        d->token_ns = d->token_ns > 0 ? d->token_ns + (ns / (double)n_drafted - d->token_ns) / 8 : ns / (double)n_drafted;
+        d->token_ns += (ns / (double)n_drafted - d->token_ns) / (d->token_ns > 0 ? 8 : 1);
 }

@@ -47,12 +47,11 @@ struct drafter *drafter_free(struct drafter *d);
 DEFINE_CLEANUP(struct drafter *, drafter_free)
 
 /**
- * drafter_measure() - what drafter_new() would take, for a model of @context_tokens
- * @ret_bytes:        for keys, values and activations
- * @ret_thread_bytes: of each thread
+ * drafter_measure() - what drafter_new() would take, added to the shape of the model that it drafts for
+ * Returns as drafter_new(), but nothing is compared.
  */
-int drafter_measure(const int *fds, size_t n_fds, const struct config *c, uint32_t context_tokens, uint64_t *ret_bytes,
-                    uint64_t *ret_thread_bytes, struct fault *reterr);
+int drafter_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *into,
+                    struct fault *reterr);
 
 /**
  * drafter_facts() - what it is and takes

@@ -171,19 +171,6 @@ static int open_engine(struct model *m, const struct files *f, struct fault *ret
     return r < 0 ? r : engine_open(&config, &m->engine, reterr);
 }
 
-static int measure_others(const struct config *c, const struct files *f, struct engine_shape *shape,
-                          struct fault *reterr)
-{
-    uint32_t context_tokens = shape->context_trained_tokens;
-
-    if (c->context_tokens > 0 && c->context_tokens < context_tokens)
-        context_tokens = c->context_tokens;
-    if (f->n_draft == 0)
-        return 0;
-    return drafter_measure(f->draft, f->n_draft, c, context_tokens, &shape->other_bytes, &shape->other_thread_bytes,
-                           reterr);
-}
-
 int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret, struct fault *reterr)
 {
     struct engine_shape shape = {.layers = NULL};
@@ -199,7 +186,7 @@ int model_measure(const int *fds, size_t n_fds, const struct config *c, struct e
     if (r == 0)
         r = engine_shape(&config, &shape, &fault);
     if (r == 0)
-        r = measure_others(c, &files, &shape, &fault);
+        r = files.n_draft > 0 ? drafter_measure(files.draft, files.n_draft, c, &shape, &fault) : 0;
     if (r < 0) {
         engine_shape_done(&shape);
         name_fault(&fault, r, c->model, reterr);

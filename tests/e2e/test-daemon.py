@@ -322,6 +322,26 @@ def running_answer_finishes_before_an_unload():
         assert d.status()["state"] == "absent", d.status()
 
 
+def drafts_are_counted_and_shown_to_administrators():
+    need_root()
+    p = policy(ram="map")
+    p["admins"] = {"users": [ALICE]}
+    with daemon(p, uid=DAEMON_USER) as d:
+        def look():
+            with Client(d.socket) as c:
+                status = c.call("Models.Status")["models"][0]
+                return status.get("tokens_drafted"), status.get("tokens_accepted")
+
+        def ask():
+            with Client(d.socket) as c:
+                return c.complete("count 5")[0]
+
+        assert run_as(BOB, ask).split() == ["1", "2", "3", "4", "5"]
+        drafted, accepted = run_as(ALICE, look)
+        assert drafted >= 20 and drafted * 3 == accepted * 4, (drafted, accepted)
+        assert run_as(BOB, look) == [None, None]
+
+
 def only_administrators_load_and_unload():
     need_root()
     p = policy(ram="map")
@@ -723,7 +743,8 @@ if __name__ == "__main__":
         on_demand_model_comes_with_the_first_request,
         idle_on_demand_model_leaves,
         running_answer_finishes_before_an_unload,
-        only_administrators_load_and_unload,
+        drafts_are_counted_and_shown_to_administrators,
+    only_administrators_load_and_unload,
         concurrent_and_queued_are_enforced,
         defaults_and_limits_of_the_policy_reach_the_worker,
         untrusted_files_are_refused,

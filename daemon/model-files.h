@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The files of a model: its own, then those of its draft model. They are opened, held and locked together, in this
+ * order, and go to a worker in one MODEL packet, whose configuration says how many belong to whom
+ * (engine/worker/config.h).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct json_object;
+struct policy;
+struct policy_model;
+struct residency;
+
+/**
+ * model_files_others() - paths of the files beside the model's own, in order
+ * @p:   the policy that @rules are of
+ * @ret: [*ret_n] points into the policy; the caller frees the array. NULL and 0: there are none
+ * Returns 0 or -ENOMEM.
+ */
+int model_files_others(const struct policy *p, const struct policy_model *rules, const char ***ret, size_t *ret_n);
+
+/**
+ * model_files_add() - say in a worker's configuration whose files are which
+ * @residency: was opened with the paths of model_files_others()
+ * False: no memory.
+ */
+bool model_files_add(struct json_object *config, const struct policy_model *rules, const struct residency *residency);
+
+/**
+ * model_files_alike() - whether the files beside the model's own are the same under two policies
+ */
+bool model_files_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
+                       const struct policy_model *b);
