@@ -6,6 +6,7 @@
  * engine-profile.c. Nobody else includes it.
  */
 
+#include "engine/arch/adapt.h"
 #include "engine/arch/arch.h"
 #include "engine/cpu/exec.h"
 #include "engine/cpu/threads.h"
@@ -22,15 +23,24 @@ _Static_assert(ENGINE_PAGE_TOKENS == KV_PAGE_TOKENS && PAGES_TOKENS == KV_PAGE_T
 struct engine_sequence {
     bool open;
     uint32_t length;  /* tokens fed */
+    uint32_t adapter; /* from 1; 0: none */
     uint32_t pending; /* tokens of the batch that is being checked or computed */
     struct page_table tables[GRAPH_GROUPS_MAX];
+};
+
+/* The file of an adapter. */
+struct engine_adapter {
+    struct gguf_map *map;
+    struct gguf *gguf;
 };
 
 struct engine {
     struct gguf_map *map;
     struct gguf *gguf;
+    struct engine_adapter *adapters; /* [n_adapters] */
+    size_t n_adapters;
     struct arch_config arch;
-    struct graph graph; /* points into gguf and map */
+    struct graph graph; /* points into gguf and map, and those of adapters */
     struct kernels kernels;
     struct kv_layout layouts[GRAPH_GROUPS_MAX]; /* [graph.n_groups] of one layer */
     struct pages *pages[GRAPH_GROUPS_MAX];
@@ -45,6 +55,7 @@ struct engine {
     uint32_t *active;     /* sequences that have tokens in the batch; n_active of them in the last step */
     uint32_t n_active;
     uint32_t *token_runs; /* the run of each token */
+    uint32_t *token_adapters;
     uint32_t *outputs;    /* rows that want logits; [outputs_max] */
     struct exec_run *runs;
 

@@ -40,10 +40,21 @@ int engine_sequence_open(struct engine *e, uint32_t *ret)
             continue;
         s->open = true;
         s->length = 0;
+        s->adapter = 0;
         *ret = i;
         return 0;
     }
     return ENGINE_FULL;
+}
+
+int engine_sequence_adapt(struct engine *e, uint32_t sequence, uint32_t adapter)
+{
+    struct engine_sequence *s = sequence_find(e, sequence);
+
+    if (!s || s->length > 0 || adapter > e->n_adapters)
+        return -EINVAL;
+    s->adapter = adapter;
+    return 0;
 }
 
 int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tokens)
@@ -93,6 +104,7 @@ int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uin
         page_table_release_before(t, e->pages[i], engine_window_begin(e, i, n_tokens));
     }
     e->sequences[number].length = n_tokens;
+    e->sequences[number].adapter = source->adapter;
     *ret = number;
     return 0;
 }

@@ -125,6 +125,8 @@ static int fill(struct engine *e, const struct engine_config *config, struct eng
     if (!s->layers)
         return -ENOMEM;
     s->file_bytes = gguf_map_bytes(e->map);
+    for (size_t i = 0; i < e->n_adapters; i++)
+        s->file_bytes += gguf_map_bytes(e->adapters[i].map);
     s->context_trained_tokens = e->arch.context_tokens;
     count_tensors(e->gguf, s);
     count_experts(e->gguf, e->arch.name, s);

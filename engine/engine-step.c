@@ -121,6 +121,18 @@ static uint32_t cut_runs(struct engine *e, const struct engine_batch *b)
     return n_runs;
 }
 
+/* The adapter of each token; NULL when none has one: then the step has less to do. */
+static const uint32_t *adapters_of(struct engine *e, const struct engine_batch *b)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < b->n_tokens; i++) {
+        e->token_adapters[i] = e->sequences[b->sequences[i]].adapter;
+        any |= e->token_adapters[i] != 0;
+    }
+    return any ? e->token_adapters : NULL;
+}
+
 int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr)
 {
     uint32_t n_active, n_outputs;
@@ -144,6 +156,7 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
         .token_runs = e->token_runs,
         .outputs = e->outputs,
         .runs = e->runs,
+        .adapters = adapters_of(e, batch),
         .wants_embeddings = batch->wants_embeddings,
     };
     if (!exec_step(e->exec, &x, ret_logits)) {

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,12 +49,26 @@ static int fault_memory(struct fault *f, uint64_t needed)
     return -ENOMEM;
 }
 
+/* What is wrong with the file of adapter @i is said of that, not of the model. */
+static int fault_adapter(struct fault *f, size_t i, int error)
+{
+    char reason[sizeof(f->reason)];
+
+    if (f && f->kind == FAULT_MODEL_INVALID) {
+        snprintf(reason, sizeof(reason), "%s", f->reason);
+        snprintf(f->reason, sizeof(f->reason), "adapter %zu: %.400s", i + 1, reason);
+    }
+    return error;
+}
+
 static int config_check(const struct engine_config *c, struct fault *reterr)
 {
     const char *what = NULL;
 
     if (c->n_fds == 0)
         what = "n_fds";
+    else if (c->n_adapters > ENGINE_ADAPTERS_MAX)
+        what = "n_adapters";
     else if (c->sequences_max == 0 || c->sequences_max > SEQUENCES_MAX)
         what = "sequences_max";
     else if (c->batch_tokens_max > BATCH_TOKENS_MAX)
@@ -81,6 +96,30 @@ static int open_file(struct engine *e, const struct engine_config *c, struct fau
     return gguf_read(parts, n_parts, &e->gguf, reterr);
 }
 
+static int open_adapters(struct engine *e, const struct engine_config *c, struct fault *reterr)
+{
+    unsigned flags = (c->populate ? GGUF_MAP_POPULATE : 0u) | (c->lock ? (unsigned)GGUF_MAP_LOCK : 0u);
+
+    e->adapters = calloc(c->n_adapters ? c->n_adapters : 1, sizeof(*e->adapters));
+    if (!e->adapters)
+        return -ENOMEM;
+    e->n_adapters = c->n_adapters;
+    for (size_t i = 0; i < c->n_adapters; i++) {
+        const struct gguf_part *parts;
+        size_t n_parts;
+        int r;
+
+        r = gguf_map(&c->adapters[i], 1, flags, &e->adapters[i].map, reterr);
+        if (r < 0)
+            return fault_adapter(reterr, i, r);
+        parts = gguf_map_parts(e->adapters[i].map, &n_parts);
+        r = gguf_read(parts, n_parts, &e->adapters[i].gguf, reterr);
+        if (r < 0)
+            return fault_adapter(reterr, i, r);
+    }
+    return 0;
+}
+
 static int weight_format(const void *userdata, enum tensor_type type)
 {
     const struct kernels *kernels = userdata;
@@ -95,16 +134,31 @@ static size_t packed_bytes(const void *userdata, uint32_t format, uint32_t n_col
     return linear_pack_bytes(userdata, (enum act_format)format, n_cols, n_rows);
 }
 
+static int adapt_graph(struct engine *e, const struct arch_target *target, struct fault *reterr)
+{
+    _cleanup_free_ const struct gguf **adapters = calloc(e->n_adapters ? e->n_adapters : 1, sizeof(struct gguf *));
+    size_t i_bad = 0;
+    int r;
+
+    if (!adapters)
+        return -ENOMEM;
+    for (size_t i = 0; i < e->n_adapters; i++)
+        adapters[i] = e->adapters[i].gguf;
+    r = arch_adapt(&e->graph, e->gguf, adapters, e->n_adapters, target, &i_bad, reterr);
+    return r == -EINVAL ? fault_adapter(reterr, i_bad, r) : r;
+}
+
 static int open_graph(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
+    const struct arch_target target = {
+        .format = weight_format, .userdata = &e->kernels, .context_tokens = c->context_tokens};
     struct graph_limits limits = {.packed_bytes = packed_bytes, .userdata = &e->kernels};
     int r;
 
     kernels_select(kernels_isa_detect() & c->isa_mask, &e->kernels);
-    r = arch_build(e->gguf,
-                   &(struct arch_target){
-                       .format = weight_format, .userdata = &e->kernels, .context_tokens = c->context_tokens},
-                   &e->arch, &e->graph, reterr);
+    r = arch_build(e->gguf, &target, &e->arch, &e->graph, reterr);
+    if (r == 0)
+        r = adapt_graph(e, &target, reterr);
     if (r < 0)
         return r;
 
@@ -207,9 +261,10 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
     }
     e->active = calloc(e->batch_tokens_max, sizeof(*e->active));
     e->token_runs = calloc(e->batch_tokens_max, sizeof(*e->token_runs));
+    e->token_adapters = calloc(e->batch_tokens_max, sizeof(*e->token_adapters));
     e->outputs = calloc(e->outputs_max, sizeof(*e->outputs));
     e->runs = calloc(e->batch_tokens_max, sizeof(*e->runs));
-    return e->active && e->token_runs && e->outputs && e->runs ? 0 : -ENOMEM;
+    return e->active && e->token_runs && e->token_adapters && e->outputs && e->runs ? 0 : -ENOMEM;
 }
 
 static int open_exec(struct engine *e, const struct engine_config *c, struct fault *reterr)
@@ -315,6 +370,11 @@ static int open_facts(struct engine *e)
     f->page_tokens = KV_PAGE_TOKENS;
     f->bytes_weights = gguf_map_bytes(e->map);
     f->bytes_locked = gguf_map_bytes_locked(e->map);
+    f->n_adapters = (uint32_t)e->n_adapters;
+    for (size_t i = 0; i < e->n_adapters; i++) {
+        f->bytes_weights += gguf_map_bytes(e->adapters[i].map);
+        f->bytes_locked += gguf_map_bytes_locked(e->adapters[i].map);
+    }
     f->bytes_per_token = count_bytes_per_token(&e->graph);
     return engine_profile_init(e);
 }
@@ -333,6 +393,9 @@ int engine_open_graph(const struct engine_config *config, struct engine **ret, s
     graph_init(&e->graph);
 
     r = open_file(e, config, reterr);
+    if (r < 0)
+        return r;
+    r = open_adapters(e, config, reterr);
     if (r < 0)
         return r;
     r = open_graph(e, config, reterr);
@@ -378,11 +441,17 @@ struct engine *engine_free(struct engine *e)
     free(e->sequences);
     free(e->active);
     free(e->token_runs);
+    free(e->token_adapters);
     free(e->outputs);
     free(e->runs);
     free(e->name);
     free(e->quantization);
     graph_done(&e->graph);
+    for (size_t i = 0; i < e->n_adapters; i++) {
+        gguf_free(e->adapters[i].gguf);
+        gguf_unmap(e->adapters[i].map);
+    }
+    free(e->adapters);
     gguf_free(e->gguf);
     gguf_unmap(e->map);
     free(e);

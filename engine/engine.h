@@ -37,9 +37,13 @@ enum engine_result {
 /* Tokens per KV page: the grain in which memory for keys and values is handed out and shared. */
 #define ENGINE_PAGE_TOKENS 32
 
+#define ENGINE_ADAPTERS_MAX 64
+
 struct engine_config {
     const int *fds; /* [n_fds] the file, or the parts of a split one in their order; borrowed for engine_open() only */
     size_t n_fds;
+    const int *adapters;       /* [n_adapters] files of adapters, one each (engine/arch/adapt.h); borrowed likewise */
+    size_t n_adapters;         /* at most ENGINE_ADAPTERS_MAX */
     uint32_t context_tokens;   /* longest sequence; 0: the model's own context length. Never more than that */
     uint32_t sequences_max;    /* open at the same time, >= 1 */
     uint64_t kv_tokens;        /* room for keys and values over all sequences; 0: context * sequences */
@@ -66,7 +70,8 @@ struct engine_facts {
     uint32_t context_tokens;         /* of this engine */
     uint32_t sequences_max, batch_tokens_max, outputs_max, n_threads;
     uint32_t page_tokens, pages_total;
-    uint64_t bytes_weights;    /* mapped: the whole file(s) */
+    uint32_t n_adapters;
+    uint64_t bytes_weights;    /* mapped: the whole file(s), adapters too */
     uint64_t bytes_per_token;  /* weights that are read to make one token */
     uint64_t bytes_kv;         /* reserved for keys and values */
     uint64_t bytes_kv_page;
@@ -117,6 +122,13 @@ int engine_threads_set(struct engine *e, uint32_t n);
  * Returns 0 or ENGINE_FULL. Takes no pages before the first step.
  */
 int engine_sequence_open(struct engine *e, uint32_t *ret);
+
+/**
+ * engine_sequence_adapt() - compute an empty sequence with an adapter from now on, and what is forked from it
+ * @adapter: from 1, in the order of engine_config.adapters; 0: none, as after opening
+ * Returns 0, -EINVAL when it is not open, not empty, or there is no such adapter.
+ */
+int engine_sequence_adapt(struct engine *e, uint32_t sequence, uint32_t adapter);
 
 /**
  * engine_sequence_close() - end a sequence and give its pages back; the number may be handed out again

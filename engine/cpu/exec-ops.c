@@ -113,7 +113,7 @@ static void op_pack(struct exec_thread *t, const struct graph_op *op)
         pack_rows(t, in, n_rows, from, to, op->pack.packs, op->pack.n_packs);
 }
 
-/* Rows [row0, row1) of one product for all tokens, with its bias. */
+/* Rows [row0, row1) of one product for all tokens, with its bias and what adapters add. */
 static void linear_piece(struct exec_thread *t, const struct graph_linear *l, uint32_t n_tokens, uint32_t row0,
                          uint32_t row1)
 {
@@ -125,6 +125,8 @@ static void linear_piece(struct exec_thread *t, const struct graph_linear *l, ui
     if (l->bias)
         for (uint32_t i = 0; i < n_tokens; i++)
             t->x->kernels->vector.add(out + (size_t)i * w->n_rows + row0, l->bias + row0, row1 - row0);
+    if (l->site && t->x->batch->adapters)
+        exec_adapt_rows(t, l, row0, row1);
 }
 
 /* What happens to rows [row0, row1) of the finished product: scale and cap, and the sum with the residual. */
@@ -327,6 +329,9 @@ void exec_op(struct exec_thread *t, const struct graph_op *op)
         return;
     case GRAPH_ATTENTION:
         op_attention(t, op);
+        return;
+    case GRAPH_ADAPT:
+        exec_op_adapt(t, op);
         return;
     case GRAPH_ROUTE:
         exec_op_route(t, op);

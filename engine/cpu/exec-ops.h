@@ -31,6 +31,19 @@ struct exec_drawn {
     _Alignas(128) _Atomic uint32_t n;
 };
 
+/* Tokens that share an adapter. */
+struct exec_adapted_group {
+    uint32_t adapter; /* from 0 */
+    uint32_t first, n; /* in rows */
+};
+
+/* The rows of a step's values that have adapters, ordered by adapter. */
+struct exec_adapted {
+    struct exec_adapted_group *groups; /* [graph->n_adapters], n_groups in use */
+    uint32_t n_groups;
+    uint32_t *rows; /* [tokens_max or outputs_max] */
+};
+
 struct exec {
     struct exec_drawn drawn[2];
     _Alignas(128) _Atomic bool cancelled; /* written by any thread */
@@ -51,6 +64,7 @@ struct exec {
     const struct exec_batch *batch; /* of the running step */
     struct exec_block *blocks;      /* [tokens_max] of it, n_blocks in use */
     uint32_t n_blocks;
+    struct exec_adapted adapted[2]; /* of rows of TOKENS, of OUTPUTS; all 0 without adapters */
     _Atomic uint32_t n_routed;      /* tokens whose experts were chosen by the running operation */
     uint32_t turn;                  /* which of drawn[] the running operation uses; written between operations only */
     bool stopped;                   /* likewise */
@@ -150,6 +164,29 @@ static inline void activate(const struct kernels *k, const struct graph_activati
         return;
     }
 }
+
+/* Tokens of one adapter that are packed at a time: each thread has room for so many. */
+#define EXEC_ADAPT_TOKENS 32
+
+/**
+ * exec_adapt_scratch_bytes() - what each thread needs for adapters, behind a product's scratch
+ */
+uint64_t exec_adapt_scratch_bytes(const struct exec_config *x);
+
+/**
+ * exec_adapt_group() - sort the rows of x->batch by adapter; before its first operation
+ */
+void exec_adapt_group(struct exec *x);
+
+/**
+ * exec_op_adapt() - the first factors of a step's adapters
+ */
+void exec_op_adapt(struct exec_thread *t, const struct graph_op *op);
+
+/**
+ * exec_adapt_rows() - add what adapters do to rows [row0, row1) of the product @l
+ */
+void exec_adapt_rows(struct exec_thread *t, const struct graph_linear *l, uint32_t row0, uint32_t row1);
 
 /**
  * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a

@@ -57,16 +57,26 @@ static uint64_t linear_scratch_max(const struct exec_config *x)
             n_bytes = need > n_bytes ? need : n_bytes;
         }
     }
+    for (size_t i = 0; i < (size_t)x->graph->n_sites * x->graph->n_adapters; i++) {
+        const struct graph_adapted *a = &x->graph->adapted[i];
+        uint32_t n_cols = a->down.n_cols > a->up.n_cols ? a->down.n_cols : a->up.n_cols;
+        uint64_t need = a->down.data ? linear_scratch_bytes(x->kernels, n_cols, EXEC_ADAPT_TOKENS) : 0;
+
+        n_bytes = need > n_bytes ? need : n_bytes;
+    }
     return (n_bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
 /* Over all operations: they run one after the other, so they share it. */
 int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
 {
-    uint64_t n_bytes = linear_scratch_max(x), attention = 0, pages;
+    uint64_t n_bytes = linear_scratch_max(x), behind = 0, attention = 0, pages;
 
     if (x->graph->n_experts)
-        n_bytes += exec_experts_scratch_bytes(x);
+        behind = exec_experts_scratch_bytes(x);
+    if (x->graph->n_sites && exec_adapt_scratch_bytes(x) > behind)
+        behind = exec_adapt_scratch_bytes(x);
+    n_bytes += behind;
     for (uint32_t i = 0; i < x->graph->n_groups; i++) {
         uint64_t need = attention_scratch_bytes(&x->layouts[i]);
 
@@ -98,6 +108,17 @@ int exec_threads_set(struct exec *x, struct threads *threads)
     return 0;
 }
 
+static int adapted_new(struct exec *x)
+{
+    for (uint32_t i = 0; x->graph->n_adapters && i < 2; i++) {
+        x->adapted[i].groups = calloc(x->graph->n_adapters, sizeof(*x->adapted[i].groups));
+        x->adapted[i].rows = calloc(i == 0 ? x->tokens_max : x->outputs_max, sizeof(*x->adapted[i].rows));
+        if (!x->adapted[i].groups || !x->adapted[i].rows)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 int exec_new(const struct exec_config *config, struct threads *threads, struct exec **ret)
 {
     _cleanup_(exec_freep) struct exec *x = NULL;
@@ -118,7 +139,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
     x->blocks = calloc(config->tokens_max, sizeof(*x->blocks));
     x->op_calls = calloc(config->graph->n_ops, sizeof(*x->op_calls));
     x->op_ns = calloc(config->graph->n_ops, sizeof(*x->op_ns));
-    if (!x->blocks || !x->op_calls || !x->op_ns)
+    if (!x->blocks || !x->op_calls || !x->op_ns || adapted_new(x) < 0)
         return -ENOMEM;
 
     r = scratch_map(config->graph->scratch_bytes, &x->scratch);
@@ -144,6 +165,10 @@ struct exec *exec_free(struct exec *x)
         munmap(x->scratch, x->graph->scratch_bytes);
     if (x->thread_scratch)
         munmap(x->thread_scratch, x->thread_scratch_total);
+    for (uint32_t i = 0; i < 2; i++) {
+        free(x->adapted[i].groups);
+        free(x->adapted[i].rows);
+    }
     free(x->blocks);
     free(x->op_calls);
     free(x->op_ns);
@@ -197,7 +222,8 @@ static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
     for (size_t i = 0; i < x->graph->n_ops; i++) {
         uint64_t start = timed ? now_ns() : 0;
 
-        if (x->graph->ops[i].embeddings_only && !x->batch->wants_embeddings)
+        if ((x->graph->ops[i].embeddings_only && !x->batch->wants_embeddings) ||
+            (x->graph->ops[i].adapters_only && !x->batch->adapters))
             continue;
         t.drawn = &x->drawn[n_done++ & 1];
         exec_op(&t, &x->graph->ops[i]);
@@ -217,6 +243,8 @@ bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret
     x->stopped = false;
     x->turn = 0;
     cut_blocks(x, batch);
+    if (batch->adapters)
+        exec_adapt_group(x);
 
     threads_run(x->threads, walk, x);
 

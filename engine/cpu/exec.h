@@ -46,6 +46,7 @@ struct exec_batch {
     const uint32_t *positions;    /* [n_tokens] */
     const uint32_t *token_runs;   /* [n_tokens] index into runs */
     const uint32_t *outputs;      /* [n_outputs] rows of the batch, ascending */
+    const uint32_t *adapters;     /* [n_tokens] 1 … graph.n_adapters, 0: none; NULL: no token has one */
     bool wants_embeddings;
     const struct exec_run *runs;
 };

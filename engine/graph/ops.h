@@ -35,6 +35,7 @@ enum graph_op_type {
     GRAPH_ROUTE,        /* choose each token's experts, group tokens by expert */
     GRAPH_EXPERTS_PACK, /* packed forms of in, each expert's tokens side by side */
     GRAPH_EXPERTS_GLU,  /* GRAPH_GLU with each expert's own matrices */
+    GRAPH_ADAPT,        /* out = down · in of each token's own adapter: what the products behind it need */
     GRAPH_EXPERTS_DOWN, /* each token's sum over its experts of weight * (down · in + bias), added to a residual */
     GRAPH_OP_TYPE_MAX,
 };
@@ -42,6 +43,7 @@ enum graph_op_type {
 struct graph_op {
     enum graph_op_type type;
     bool embeddings_only; /* left out of steps that don't want the value graph.embeddings */
+    bool adapters_only;   /* left out of steps without a token that has an adapter */
     union {
         struct {
             struct graph_tensor weight; /* [n_vocab, n_embedding] */
@@ -108,6 +110,12 @@ struct graph_op {
             const float *sinks; /* [n_heads] or NULL */
         } attention;
         struct {
+            uint32_t in; /* f32, whose packed forms the products read */
+            uint32_t n_parts;
+            uint32_t sites[GRAPH_LINEAR_MAX]; /* as in graph_linear */
+            uint32_t outs[GRAPH_LINEAR_MAX];  /* f32 [rows, largest rank]; rows in the executor's order of adapters */
+        } adapt;
+        struct {
             uint32_t logits; /* f32 [tokens, n_experts] */
             uint32_t out;    /* routes */
             enum graph_gating gating;
@@ -155,6 +163,8 @@ struct graph {
     struct graph_group groups[GRAPH_GROUPS_MAX];
     uint32_t n_groups;
     uint32_t n_experts, n_experts_used; /* of every layer that has any; 0: none has */
+    struct graph_adapted *adapted; /* [n_sites, n_adapters], owned */
+    uint32_t n_sites, n_adapters;
     double *constants[GRAPH_CONSTANTS_MAX]; /* frequencies: what does not lie in the file; ops point into them */
     uint32_t n_constants;
     bool is_encoder;     /* every token sees all tokens of its text, which is one run of one step; no logits */

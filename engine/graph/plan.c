@@ -35,6 +35,7 @@ void graph_done(struct graph *g)
 {
     free(g->ops);
     free(g->values);
+    free(g->adapted);
     for (uint32_t i = 0; i < g->n_constants; i++)
         free(g->constants[i]);
     graph_init(g);
@@ -166,6 +167,8 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_LINEAR:
         for (uint32_t i = 0; i < op->linear.n_parts; i++) {
             reads[r++] = op->linear.parts[i].in;
+            if (op->linear.parts[i].site)
+                reads[r++] = op->linear.parts[i].low;
             writes[w++] = op->linear.parts[i].out;
         }
         if (op->linear.residual != GRAPH_NONE)
@@ -176,6 +179,10 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_GLU:
         reads[r++] = op->glu.gate.in;
         writes[w++] = op->glu.gate.out;
+        if (op->glu.gate.site)
+            reads[r++] = op->glu.gate.low;
+        if (op->glu.up.site)
+            reads[r++] = op->glu.up.low;
         if (op->glu.up.weight.data) {
             reads[r++] = op->glu.up.in;
             writes[w++] = op->glu.up.out;
@@ -192,6 +199,11 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_ATTENTION:
         reads[r++] = op->attention.q;
         writes[w++] = op->attention.out;
+        break;
+    case GRAPH_ADAPT:
+        reads[r++] = op->adapt.in;
+        for (uint32_t i = 0; i < op->adapt.n_parts; i++)
+            writes[w++] = op->adapt.outs[i];
         break;
     case GRAPH_ROUTE:
         reads[r++] = op->route.logits;
@@ -395,6 +407,7 @@ const char *graph_op_name(enum graph_op_type type)
         [GRAPH_ROPE_WRITE] = "rope_write", [GRAPH_ATTENTION] = "attention",
         [GRAPH_ROUTE] = "route",           [GRAPH_EXPERTS_PACK] = "experts_pack",
         [GRAPH_EXPERTS_GLU] = "experts_glu", [GRAPH_EXPERTS_DOWN] = "experts_down",
+        [GRAPH_ADAPT] = "adapt",
     };
 
     return (unsigned)type < GRAPH_OP_TYPE_MAX ? names[type] : "unknown";

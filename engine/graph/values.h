@@ -59,6 +59,14 @@ struct graph_linear {
     const float *bias; /* [n_rows], one after the other for several matrices; or NULL */
     uint32_t in;       /* packed value */
     uint32_t out;      /* f32 value, [rows, n_rows] */
+    /* Where adapters change it: site - 1 is its row in graph.adapted, low their first factor's result. 0: nowhere. */
+    uint32_t site, low;
+};
+
+/* What an adapter adds to one product: scale * (up · (down · x)), of low rank (LoRA; Hu et al., arXiv 2106.09685). */
+struct graph_adapted {
+    struct graph_tensor down, up; /* [rank, n_cols] and [n_rows, rank]; data is NULL: nothing */
+    float scale;
 };
 
 enum graph_norm_kind {

@@ -6,6 +6,7 @@
 #include "tests/model-writer/model_writer.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -426,4 +427,33 @@ struct model_writer *model_writer_split(const struct model_writer *w, size_t par
             model_writer_tensor_at(to, t->name, t->type, t->n_dims, t->dims, t->offset);
     }
     return to;
+}
+
+void model_writer_adapter(struct model_writer *w, const struct model_writer *model, const struct adapter_shape *s)
+{
+    uint32_t n = 0;
+
+    model_writer_string(w, "general.type", "adapter");
+    model_writer_string(w, "adapter.type", "lora");
+    model_writer_string(w, "general.architecture", s->architecture);
+    if (s->alpha != 0.0f)
+        model_writer_f32(w, "adapter.lora.alpha", s->alpha);
+    for (size_t i = 0; i < model->n_tensors; i++) {
+        const struct tensor *t = &model->tensors[i];
+        uint64_t down[] = {t->dims[0], s->rank}, up[] = {s->rank, t->dims[1]}, row_bytes;
+        enum tensor_type types[2] = {s->type, s->type};
+        char name[256];
+
+        if (t->n_dims != 2 || t->dims[1] < 2 || !strstr(t->name, ".weight") || strstr(t->name, "token_embd") ||
+            n++ % s->period != 0)
+            continue;
+        if (tensor_row_bytes(s->type, down[0], &row_bytes) < 0)
+            types[0] = TENSOR_F32;
+        if (tensor_row_bytes(s->type, up[0], &row_bytes) < 0)
+            types[1] = TENSOR_F32;
+        snprintf(name, sizeof(name), "%s.lora_a", t->name);
+        model_writer_tensor_random(w, name, types[0], 2, down, 1.0f / sqrtf((float)down[0]), s->seed * 7919 + 2 * i);
+        snprintf(name, sizeof(name), "%s.lora_b", t->name);
+        model_writer_tensor_random(w, name, types[1], 2, up, 1.0f / sqrtf((float)s->rank), s->seed * 7919 + 2 * i + 1);
+    }
 }

@@ -111,6 +111,21 @@ int model_writer_memfd(const struct model_writer *w);
  */
 struct model_writer *model_writer_split(const struct model_writer *w, size_t part, size_t n_parts);
 
+/* A random adapter (LoRA). */
+struct adapter_shape {
+    const char *architecture;
+    uint32_t rank;
+    float alpha;           /* 0: no key */
+    enum tensor_type type; /* of both factors; where rows are no whole blocks of it, F32 */
+    uint32_t period;       /* it changes every period-th matrix; 1: all */
+    uint64_t seed;
+};
+
+/**
+ * model_writer_adapter() - all keys and tensors of an adapter for the matrices of @model but embeddings and experts
+ */
+void model_writer_adapter(struct model_writer *w, const struct model_writer *model, const struct adapter_shape *shape);
+
 /* A random model. Start from model_shape_default(). */
 struct model_shape {
     const char *architecture; /* "llama", "qwen2" …: its keys and tensors; an unknown one gets llama's */

@@ -102,6 +102,33 @@ static void through_int8(double *x, uint32_t n, uint32_t block)
     }
 }
 
+/* y += alpha / rank * B (A x), if the adapter changes @w. */
+static void adapt(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows, const struct plain_options *o,
+                  const double *x, uint32_t n, double *y)
+{
+    const struct plain_options factors = {.act_int8 = o->act_int8};
+    _cleanup_free_ double *low = NULL, *sum = NULL;
+    const struct gguf_tensor *a, *b;
+    char name[256];
+    float alpha = 0;
+    double scale;
+
+    snprintf(name, sizeof(name), "%s.lora_a", w->name);
+    a = o->adapter ? gguf_find_tensor(o->adapter, name) : NULL;
+    if (!a)
+        return;
+    snprintf(name, sizeof(name), "%s.lora_b", w->name);
+    b = gguf_find_tensor(o->adapter, name);
+    gguf_get_f32(o->adapter, "adapter.lora.alpha", &alpha, NULL);
+    scale = alpha != 0 ? alpha / (double)a->n_rows : 1;
+    low = plain_new(n * a->n_rows);
+    sum = plain_new(n * n_rows);
+    plain_multiply(a, 0, a->n_rows, &factors, x, n, low);
+    plain_multiply(b, row0, n_rows, &factors, low, n, sum);
+    for (uint64_t i = 0; i < n * n_rows; i++)
+        y[i] += scale * sum[i];
+}
+
 void plain_multiply(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows,
                     const struct plain_options *o, const double *x, uint32_t n, double *y)
 {
@@ -125,6 +152,7 @@ void plain_multiply(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows,
         for (uint32_t t = 0; t < n; t++)
             y[t * n_rows + i] = sums[t];
     }
+    adapt(w, row0, n_rows, o, x, n, y);
 }
 
 void plain_linear(const struct gguf *g, const struct plain_options *o, int layer, const char *name,
