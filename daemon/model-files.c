@@ -20,24 +20,37 @@ static const char *draft_path(const struct policy *p, const struct policy_model 
 int model_files_others(const struct policy *p, const struct policy_model *rules, const char ***ret, size_t *ret_n)
 {
     const char *draft = draft_path(p, rules), **list;
+    size_t n = 0;
 
-    *ret = NULL;
-    *ret_n = 0;
-    if (!draft)
-        return 0;
-    list = calloc(1, sizeof(*list));
+    list = calloc(rules->n_adapters + 1, sizeof(*list));
     if (!list)
         return -ENOMEM;
-    list[0] = draft;
+    if (draft)
+        list[n++] = draft;
+    for (size_t i = 0; i < rules->n_adapters; i++)
+        list[n++] = rules->adapters[i].value;
     *ret = list;
-    *ret_n = 1;
+    *ret_n = n;
     return 0;
+}
+
+static bool add_adapters(json_object *config, const struct policy_model *rules)
+{
+    json_object *names = json_object_new_array();
+
+    for (size_t i = 0; names && i < rules->n_adapters; i++)
+        if (!append_take(names, json_object_new_string(rules->adapters[i].name))) {
+            json_object_put(names);
+            return false;
+        }
+    return add_take(config, "adapters", names);
 }
 
 bool model_files_add(json_object *config, const struct policy_model *rules, const struct residency *residency)
 {
     return add_count(config, "files", residency_n_files(residency, 0)) &&
-           add_count_if(config, rules->draft != NULL, "draft_files", residency_n_files(residency, 1));
+           add_count_if(config, rules->draft != NULL, "draft_files", residency_n_files(residency, 1)) &&
+           add_adapters(config, rules);
 }
 
 bool model_files_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
@@ -45,5 +58,13 @@ bool model_files_alike(const struct policy *p, const struct policy_model *a, con
 {
     const char *x = draft_path(p, a), *y = draft_path(q, b);
 
-    return x && y ? strcmp(x, y) == 0 : x == y;
+    if ((x || y) && (!x || !y || strcmp(x, y) != 0))
+        return false;
+    if (a->n_adapters != b->n_adapters)
+        return false;
+    for (size_t i = 0; i < a->n_adapters; i++)
+        if (strcmp(a->adapters[i].name, b->adapters[i].name) != 0 ||
+            strcmp(a->adapters[i].value, b->adapters[i].value) != 0)
+            return false;
+    return true;
 }

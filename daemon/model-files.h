@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * The files of a model: its own, then those of its draft model. They are opened, held and locked together, in this
- * order, and go to a worker in one MODEL packet, whose configuration says how many belong to whom
- * (engine/worker/config.h).
+ * The files of a model: its own, then those of its draft model, then its adapters', one each. They are opened, held
+ * and locked together, in this order, and go to a worker in one MODEL packet, whose configuration says how many belong
+ * to whom (engine/worker/config.h).
  */
 
 #include <stdbool.h>
@@ -18,7 +18,7 @@ struct residency;
 /**
  * model_files_others() - paths of the files beside the model's own, in order
  * @p:   the policy that @rules are of
- * @ret: [*ret_n] points into the policy; the caller frees the array. NULL and 0: there are none
+ * @ret: [*ret_n] points into the policy; the caller frees the array
  * Returns 0 or -ENOMEM.
  */
 int model_files_others(const struct policy *p, const struct policy_model *rules, const char ***ret, size_t *ret_n);

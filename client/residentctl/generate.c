@@ -23,6 +23,7 @@ enum {
     STOP,
     JSON_SCHEMA,
     GRAMMAR,
+    ADAPTER,
     STATS,
     SYSTEM,
     CHAT,
@@ -120,6 +121,8 @@ static int set_option(const struct verb *verb, struct generate_options *options,
         return read_schema(options->parameters, optarg);
     case GRAMMAR:
         return read_grammar(options->parameters, optarg);
+    case ADAPTER:
+        return put(options->parameters, "adapter", json_object_new_string(optarg)) ? STATUS_DONE : ctl_no_memory();
     case SYSTEM:
         options->system = optarg;
         options->mode = GENERATE_CHAT;
@@ -150,6 +153,7 @@ int generate_parse(const struct verb *verb, int argc, char **argv, struct genera
         {"stop", required_argument, NULL, STOP},
         {"json-schema", required_argument, NULL, JSON_SCHEMA},
         {"grammar", required_argument, NULL, GRAMMAR},
+        {"adapter", required_argument, NULL, ADAPTER},
         {"stats", no_argument, NULL, STATS},
         {"system", required_argument, NULL, SYSTEM},
         {"chat", no_argument, NULL, CHAT},

@@ -122,6 +122,9 @@ int tool_config_option(struct tool_config *c, int option, const char *text)
             return 0;
         fprintf(stderr, "resident-engine: --flash is \"%s\", expected on or off\n", text);
         return TOOL_USAGE;
+    case TOOL_OPT_ADAPTER:
+        c->adapter = text;
+        return 0;
     case TOOL_OPT_GPU_LAYERS:
         if (strcmp(text, "0") == 0)
             return 0;
@@ -193,13 +196,17 @@ int tool_files_open(const char *path, struct tool_files *ret)
 
 int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret)
 {
-    _cleanup_tool_files_ struct tool_files files = {};
+    _cleanup_tool_files_ struct tool_files files = {}, adapter = {};
     struct fault fault = {.kind = FAULT_NONE};
     int r;
 
     r = tool_files_open(c->path, &files);
+    if (r == 0 && c->adapter)
+        r = tool_files_open(c->adapter, &adapter);
     if (r != 0)
         return r;
+    config->adapters = adapter.fds;
+    config->n_adapters = adapter.n;
     config->fds = files.fds;
     config->n_fds = files.n;
     config->n_threads = c->n_threads;
@@ -207,13 +214,20 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
     config->k_type = c->k_type;
     config->v_type = c->v_type;
     r = engine_open(config, ret, &fault);
-    config->fds = NULL;
+    config->fds = config->adapters = NULL;
     if (r < 0) {
         /* The engine does not know what the file is called. */
         if (fault.kind == FAULT_MODEL_INVALID || fault.kind == FAULT_MODEL_UNAVAILABLE)
             fault_subject(&fault, c->path);
         return tool_fail(c->path, &fault, r);
     }
+    return 0;
+}
+
+int tool_sequence_open(const struct tool_config *c, struct engine *e, uint32_t *ret)
+{
+    if (engine_sequence_open(e, ret) != 0 || (c->adapter && engine_sequence_adapt(e, *ret, 1) != 0))
+        return tool_fail(c->path, NULL, -ENOSPC);
     return 0;
 }
 

@@ -32,6 +32,7 @@ struct tool_config {
     uint32_t n_threads;
     uint32_t isa_mask;
     enum tensor_type k_type, v_type;
+    const char *adapter; /* path of a LoRA adapter for all sequences; NULL: none */
 };
 
 /**
@@ -44,7 +45,7 @@ int tool_config_init(struct tool_config *c);
 #define TOOL_OPTIONS                                                                                               \
     {"threads", 1, NULL, TOOL_OPT_THREADS}, {"isa", 1, NULL, TOOL_OPT_ISA}, {"k-type", 1, NULL, TOOL_OPT_K_TYPE},  \
         {"v-type", 1, NULL, TOOL_OPT_V_TYPE}, {"flash", 1, NULL, TOOL_OPT_FLASH},                                  \
-        {"gpu-layers", 1, NULL, TOOL_OPT_GPU_LAYERS}
+        {"gpu-layers", 1, NULL, TOOL_OPT_GPU_LAYERS}, {"adapter", 1, NULL, TOOL_OPT_ADAPTER}
 
 enum tool_option {
     TOOL_OPT_THREADS = 256,
@@ -53,6 +54,7 @@ enum tool_option {
     TOOL_OPT_V_TYPE,
     TOOL_OPT_FLASH,
     TOOL_OPT_GPU_LAYERS,
+    TOOL_OPT_ADAPTER,
     TOOL_OPT_OWN, /* the first value for a verb's own long options */
 };
 
@@ -108,6 +110,12 @@ void tool_files_done(struct tool_files *f);
  * Returns 0 or TOOL_FAILED after a message.
  */
 int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret);
+
+/**
+ * tool_sequence_open() - engine_sequence_open(), with the adapter that the command line names
+ * Returns 0 or TOOL_FAILED after a message.
+ */
+int tool_sequence_open(const struct tool_config *c, struct engine *e, uint32_t *ret);
 
 /* A model's directory, without an engine. */
 struct tool_model {

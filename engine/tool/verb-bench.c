@@ -339,7 +339,7 @@ int verb_bench(int argc, char **argv)
         return tool_usage(argv[0], "-d, -p and -n need %" PRIu32 " tokens of context, the model has %" PRIu32, longest,
                           b->facts.context_tokens);
     for (uint32_t i = 0; i < a.n_users; i++) {
-        r = engine_sequence_open(e, &b->sequences[i]);
+        r = tool_sequence_open(&a.config, e, &b->sequences[i]);
         if (r == 0)
             r = feed_prompt(b, b->sequences[i], a.depth);
         if (r != 0)

@@ -114,9 +114,9 @@ int verb_generate(int argc, char **argv)
     if (r != 0)
         return r;
     engine_facts(e, &facts);
-    r = engine_sequence_open(e, &sequence);
+    r = tool_sequence_open(&a.config, e, &sequence);
     if (r != 0)
-        return tool_fail(a.config.path, NULL, -ENOSPC);
+        return r;
     while (at < a.n_ids) {
         uint32_t left = (uint32_t)a.n_ids - at, n = left < PREFILL_TOKENS ? left : PREFILL_TOKENS;
 

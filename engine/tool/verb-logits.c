@@ -134,9 +134,9 @@ int verb_logits(int argc, char **argv)
     out = fopen(a.out, "we");
     if (!out)
         return tool_fail(a.out, NULL, -errno);
-    r = engine_sequence_open(e, &sequence);
+    r = tool_sequence_open(&a.config, e, &sequence);
     if (r != 0)
-        return tool_fail(a.config.path, NULL, -ENOSPC);
+        return r;
     for (uint32_t from = 0; from < a.n_ids; from += a.chunk) {
         uint32_t left = (uint32_t)a.n_ids - from;
 

@@ -591,6 +591,7 @@ static bool gather(struct compute *c, const struct batch_plan *plan, struct engi
             if (engine_sequence_open(c->model->engine, &w->sequence) != 0)
                 return false;
             w->has_sequence = true;
+            engine_sequence_adapt(c->model->engine, w->sequence, w->adapter);
         }
         for (uint32_t k = 0; k < s->n_tokens; k++, n++) {
             c->tokens[n] = w->tokens[w->first + w->batch.n_fed + k];

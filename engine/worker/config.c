@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/engine.h"
 #include "engine/proto/worker-proto.h"
 #include "engine/worker/member.h"
 
@@ -48,6 +49,35 @@ static int get_drafts(json_object *o, struct config *c, struct fault *reterr)
         }
     fault_set(reterr, FAULT_INVALID_PARAMETER, "drafts", "expected auto, off or always");
     return -EINVAL;
+}
+
+static int get_adapters(json_object *o, struct config *c, struct fault *reterr)
+{
+    json_object *array;
+    int r = member_array(o, "adapters", &array, reterr);
+
+    if (r < 0)
+        return r;
+    if (json_object_array_length(array) > ENGINE_ADAPTERS_MAX) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "adapters", "expected at most %d", ENGINE_ADAPTERS_MAX);
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < json_object_array_length(array); i++)
+        if (!json_object_is_type(json_object_array_get_idx(array, i), json_type_string)) {
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "adapters", "expected names");
+            return -EINVAL;
+        }
+    c->adapters = json_object_get(array);
+    c->n_adapters = (uint32_t)json_object_array_length(array);
+    return 0;
+}
+
+uint32_t config_adapter(const struct config *c, const char *name)
+{
+    for (uint32_t i = 0; i < c->n_adapters; i++)
+        if (strcmp(json_object_get_string(json_object_array_get_idx(c->adapters, i)), name) == 0)
+            return i + 1;
+    return 0;
 }
 
 static int get_limits(json_object *o, struct config *c, struct fault *reterr)
@@ -95,7 +125,8 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
         get_drafts(o, c, reterr) == -EINVAL ||
         member_u32(o, "files", 1, PROTO_FDS_MAX, &c->n_files, reterr) == -EINVAL ||
-        member_u32(o, "draft_files", 0, PROTO_FDS_MAX, &c->n_draft_files, reterr) == -EINVAL)
+        member_u32(o, "draft_files", 0, PROTO_FDS_MAX, &c->n_draft_files, reterr) == -EINVAL ||
+        get_adapters(o, c, reterr) == -EINVAL)
         return -EINVAL;
     r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
     if (r == -EINVAL)
@@ -149,5 +180,6 @@ int config_parse(const char *text, size_t n_bytes, struct config *ret, struct fa
 void config_done(struct config *c)
 {
     json_object_put(c->defaults);
-    c->defaults = NULL;
+    json_object_put(c->adapters);
+    c->defaults = c->adapters = NULL;
 }

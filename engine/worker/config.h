@@ -20,6 +20,7 @@
  *   "drafts":         "auto" (default): speculate where it pays; "off", "always": to diagnose and to compare
  *   "files":          how many of the packet's files are the model's; default: all
  *   "draft_files":    how many behind those are a draft model's (engine/worker/draft.h), default 0
+ *   "adapters":       names of adapters, whose files, one each, come last and in this order
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
  */
@@ -45,7 +46,8 @@ struct config {
     enum tensor_type k_type, v_type;
     bool lock, populate, measure, bandwidth;
     enum config_drafts drafts;
-    uint32_t n_files, n_draft_files; /* n_files 0: all that are not others' */
+    uint32_t n_files, n_draft_files, n_adapters; /* n_files 0: all that are not others' */
+    json_object *adapters; /* [n_adapters] names, or NULL; owned */
     json_object *defaults; /* an object, or NULL; owned */
     uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
     uint64_t prompt_bytes_max;
@@ -57,6 +59,11 @@ struct config {
  * Returns 0; -EINVAL with an InvalidParameter that names the member; -ENOMEM.
  */
 int config_parse(const char *text, size_t n_bytes, struct config *ret, struct fault *reterr);
+
+/**
+ * config_adapter() - the number (from 1) of the adapter @name, 0: there is none
+ */
+uint32_t config_adapter(const struct config *c, const char *name);
 
 /**
  * config_done() - release what is embedded; works on a zeroed one

@@ -108,13 +108,37 @@ static void name_fault(struct fault *fault, int error, const char *model, struct
         *reterr = *fault;
 }
 
-/* @ret borrows @fds and is good for one call of the engine. */
-static int engine_config_of(const struct config *c, uint32_t parked_max, const int *fds, size_t n_fds,
+/* Whose files are which: first the model's own, then a draft model's, then one of each adapter. */
+struct files {
+    const int *own, *draft, *adapters;
+    size_t n_own, n_draft;
+};
+
+static int files_of(const struct config *c, const int *fds, size_t n_fds, struct files *ret, struct fault *reterr)
+{
+    size_t n_others = c->n_draft_files + c->n_adapters, n = c->n_files > 0 ? c->n_files : n_fds - n_others;
+
+    if (n_others >= n_fds || n + n_others != n_fds) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, "files", "%zu files came, which is another number", n_fds);
+        return -EINVAL;
+    }
+    *ret = (struct files){.own = fds,
+                          .n_own = n,
+                          .draft = fds + n,
+                          .n_draft = c->n_draft_files,
+                          .adapters = fds + n + c->n_draft_files};
+    return 0;
+}
+
+/* @ret borrows what @files points to and is good for one call of the engine. */
+static int engine_config_of(const struct config *c, uint32_t parked_max, const struct files *files,
                             struct engine_config *ret, struct fault *reterr)
 {
     struct engine_config config = {
-        .fds = fds,
-        .n_fds = n_fds,
+        .fds = files->own,
+        .n_fds = files->n_own,
+        .adapters = files->adapters,
+        .n_adapters = c->n_adapters,
         .context_tokens = c->context_tokens,
         .sequences_max = c->sequences + parked_max,
         .kv_tokens = c->kv_tokens,
@@ -135,7 +159,7 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const i
         uint32_t context_tokens = c->context_tokens;
 
         if (context_tokens == 0)
-            r = own_context(fds, n_fds, &context_tokens, reterr);
+            r = own_context(files->own, files->n_own, &context_tokens, reterr);
         if (r < 0)
             return r;
         config.kv_tokens = (uint64_t)context_tokens * c->sequences;
@@ -144,30 +168,12 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const i
     return 0;
 }
 
-/* Whose files are which: first the model's own, then a draft model's. */
-struct files {
-    const int *own, *draft;
-    size_t n_own, n_draft;
-};
-
-static int files_of(const struct config *c, const int *fds, size_t n_fds, struct files *ret, struct fault *reterr)
-{
-    size_t n_others = c->n_draft_files, n = c->n_files > 0 ? c->n_files : n_fds - n_others;
-
-    if (n_others >= n_fds || n + n_others != n_fds) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "files", "%zu files came, which is another number", n_fds);
-        return -EINVAL;
-    }
-    *ret = (struct files){.own = fds, .n_own = n, .draft = fds + n, .n_draft = c->n_draft_files};
-    return 0;
-}
-
 static int open_engine(struct model *m, const struct files *f, struct fault *reterr)
 {
     struct engine_config config;
     int r;
 
-    r = engine_config_of(&m->config, m->parked_max, f->own, f->n_own, &config, reterr);
+    r = engine_config_of(&m->config, m->parked_max, f, &config, reterr);
     return r < 0 ? r : engine_open(&config, &m->engine, reterr);
 }
 
@@ -182,7 +188,7 @@ int model_measure(const int *fds, size_t n_fds, const struct config *c, struct e
     fault_init(&fault, FAULT_NONE, NULL);
     r = files_of(c, fds, n_fds, &files, &fault);
     if (r == 0)
-        r = engine_config_of(c, parked_for(c->sequences), files.own, files.n_own, &config, &fault);
+        r = engine_config_of(c, parked_for(c->sequences), &files, &config, &fault);
     if (r == 0)
         r = engine_shape(&config, &shape, &fault);
     if (r == 0)

@@ -9,16 +9,14 @@
 #include "base/fault.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/stops.h"
+#include "engine/worker/config.h"
 #include "engine/worker/member.h"
 
 static const char *const known[] = {
     "max_tokens",        "temperature",      "top_k",      "top_p", "min_p", "typical_p", "repeat_penalty",
     "frequency_penalty", "presence_penalty", "logit_bias", "seed",  "stop",  "logprobs",  "penalty_last_n",
-    "mirostat",          "mirostat_tau",     "mirostat_eta", NULL,
+    "mirostat",          "mirostat_tau",     "mirostat_eta", "adapter", NULL,
 };
-
-/* In the interface, but not in this worker: saying so is better than to answer without them. */
-static const char *const refused[] = {"adapter", NULL};
 
 /* The daemon's business; it need not pass them on. */
 static const char *const foreign[] = {"model", "deadline_ms", "priority", "app", NULL};
@@ -35,11 +33,7 @@ static int check_names(json_object *call, const char *const *others, struct faul
 {
     json_object_object_foreach(call, name, value)
     {
-        if (is_in(refused, name) && value) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, name, "not supported by this version of the service");
-            return -EINVAL;
-        }
-        if (!is_in(known, name) && !is_in(others, name) && !is_in(foreign, name) && !is_in(refused, name)) {
+        if (!is_in(known, name) && !is_in(others, name) && !is_in(foreign, name)) {
             fault_set(reterr, FAULT_INVALID_PARAMETER, name, "no such parameter");
             return -EINVAL;
         }
@@ -197,7 +191,22 @@ static int get_stops(json_object *all, struct stops **ret, struct fault *reterr)
     return r;
 }
 
-int params_parse(json_object *call, json_object *defaults, const char *const *others, uint32_t n_vocab,
+static int get_adapter(json_object *all, const struct config *config, uint32_t *ret, struct fault *reterr)
+{
+    const char *name;
+    size_t n;
+    int r = member_string(all, "adapter", &name, &n, reterr);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    *ret = config_adapter(config, name);
+    if (*ret > 0)
+        return 0;
+    fault_set(reterr, FAULT_INVALID_PARAMETER, "adapter", "no adapter that this model was loaded with");
+    return -EINVAL;
+}
+
+int params_parse(json_object *call, const struct config *config, const char *const *others, uint32_t n_vocab,
                  struct params *ret, struct fault *reterr)
 {
     _cleanup_(params_done) struct params p = {.max_tokens = UINT32_MAX, .n_logprobs = -1};
@@ -207,7 +216,7 @@ int params_parse(json_object *call, json_object *defaults, const char *const *ot
 
     r = check_names(call, others, reterr);
     if (r == 0)
-        r = overlay(call, defaults, &all);
+        r = overlay(call, config->defaults, &all);
     if (r < 0)
         return r;
     if (member_u32(all, "max_tokens", 1, UINT32_MAX, &p.max_tokens, reterr) == -EINVAL)
@@ -220,6 +229,8 @@ int params_parse(json_object *call, json_object *defaults, const char *const *ot
     r = get_sampler(all, n_vocab, &p.sampler, reterr);
     if (r == 0)
         r = get_stops(all, &p.stops, reterr);
+    if (r == 0)
+        r = get_adapter(all, config, &p.adapter, reterr);
     if (r < 0)
         return r;
     *ret = p;

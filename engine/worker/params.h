@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 
+struct config;
 struct fault;
 struct sampler;
 struct stops;
@@ -21,6 +22,7 @@ struct stops;
 struct params {
     uint32_t max_tokens;     /* UINT32_MAX: not given */
     int32_t n_logprobs;      /* -1: none are wanted */
+    uint32_t adapter;        /* from 1; 0: none */
     struct sampler *sampler; /* owned until taken */
     struct stops *stops;     /* owned until taken */
 };
@@ -28,11 +30,11 @@ struct params {
 /**
  * params_parse() - read and check them
  * @call:     borrowed; its other members (prompt, messages …) are those in @others, a NULL-terminated list
- * @defaults: what holds where @call says nothing; may be NULL; borrowed
+ * @config:   its defaults hold where @call says nothing, its adapters are those that there are; borrowed
  * @ret:      to be given to params_done()
  * Returns 0; -EINVAL with a fault; -ENOMEM.
  */
-int params_parse(json_object *call, json_object *defaults, const char *const *others, uint32_t n_vocab,
+int params_parse(json_object *call, const struct config *config, const char *const *others, uint32_t n_vocab,
                  struct params *ret, struct fault *reterr);
 
 /**

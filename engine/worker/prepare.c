@@ -211,7 +211,7 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     size_t n;
     int r;
 
-    r = params_parse(call, m->config.defaults, chat ? chat_others : complete_others, m->facts.n_vocab,
+    r = params_parse(call, &m->config, chat ? chat_others : complete_others, m->facts.n_vocab,
                      &params, reterr);
     if (r == 0 && chat)
         r = tools_parse(m, call, &tools, reterr);
@@ -256,6 +256,7 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     w->i_deadline = HEAP_NOWHERE;
     w->n_prompt = (uint32_t)n;
     w->n_logprobs = params.n_logprobs;
+    w->adapter = params.adapter;
     w->sampler = TAKE_PTR(params.sampler);
     w->stops = TAKE_PTR(params.stops);
     if (m->tokenizer)

@@ -39,6 +39,7 @@ struct work {
     uint32_t n_prompt, n_output, n_output_max;
     uint32_t first; /* where what the batch computes begins in tokens: 0, or a later text of an embedding */
     int32_t n_logprobs; /* -1: none */
+    uint32_t adapter;   /* from 1; 0: none */
     struct sampler *sampler;
     struct stops *stops;
     struct detokenizer detokenizer;

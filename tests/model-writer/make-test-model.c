@@ -2,7 +2,8 @@
 /*
  * make-test-model OUT [--dim N] …: a random model as a file, for end-to-end tests and for benchmarks that need a shape
  * rather than an answer. With --split N, OUT is a prefix and the files are OUT-00001-of-0000N.gguf …. With --sparse, weights
- * are holes: a file of any size of which only the header exists.
+ * are holes: a file of any size of which only the header exists. With --adapter RANK, the file is an adapter (LoRA) for
+ * the model that the same options make.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +45,8 @@ enum option_id {
     OPTION_EXPERT_FF,
     OPTION_SHARED_FF,
     OPTION_WINDOW,
+    OPTION_ADAPTER,
+    OPTION_ADAPTER_SEED,
 };
 
 static const struct option options[] = {
@@ -75,6 +78,8 @@ static const struct option options[] = {
     {"expert-ff", required_argument, NULL, OPTION_EXPERT_FF},
     {"shared-ff", required_argument, NULL, OPTION_SHARED_FF},
     {"window", required_argument, NULL, OPTION_WINDOW},
+    {"adapter", required_argument, NULL, OPTION_ADAPTER},
+    {"adapter-seed", required_argument, NULL, OPTION_ADAPTER_SEED},
     {0},
 };
 
@@ -215,6 +220,7 @@ int main(int argc, char **argv)
 {
     struct model_shape shape = model_shape_default();
     struct model_writer *w;
+    struct adapter_shape adapter = {.type = TENSOR_F16, .period = 1, .seed = 1};
     uint32_t n_parts = 0;
     bool sparse = false;
     int option;
@@ -222,6 +228,10 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
         if (option == OPTION_SPARSE)
             sparse = true;
+        else if (option == OPTION_ADAPTER)
+            adapter.rank = number(optarg);
+        else if (option == OPTION_ADAPTER_SEED)
+            adapter.seed = number(optarg);
         else
             set(&shape, &n_parts, option, optarg);
     if (optind + 1 != argc || n_parts > 65535 || shape.n_heads == 0 ||
@@ -229,6 +239,14 @@ int main(int argc, char **argv)
         usage();
     w = model_writer_new();
     model_writer_llama(w, &shape);
+    if (adapter.rank > 0) {
+        struct model_writer *model = w;
+
+        adapter.architecture = shape.architecture;
+        w = model_writer_new();
+        model_writer_adapter(w, model, &adapter);
+        model_writer_free(model);
+    }
     if (n_parts == 0)
         write_file(w, argv[optind], sparse);
     for (uint32_t i = 0; i < n_parts; i++) {
