@@ -336,7 +336,7 @@ static uint64_t count_bytes_per_token(const struct graph *g)
     for (size_t i = 0; i < g->n_ops; i++) {
         const struct graph_linear *linears[GRAPH_LINEAR_MAX];
         uint32_t n_linears = graph_op_linears(&g->ops[i], linears);
-        uint32_t n_matrices = graph_op_has_experts(&g->ops[i]) ? g->n_experts_used : 1;
+        uint32_t n_matrices = graph_op_matrices(g, &g->ops[i]);
 
         for (uint32_t k = 0; k < n_linears; k++)
             n += n_matrices * linears[k]->weight.n_rows * linears[k]->weight.row_bytes;

@@ -14,6 +14,7 @@
 
 static const struct arch archs[] = {
     {"bert", bert_build},
+    {"deepseek2", deepseek2_build},
     {"gemma", gemma_build},
     {"gemma2", gemma2_build},
     {"gemma3", gemma3_build},

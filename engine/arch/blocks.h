@@ -12,6 +12,8 @@
  */
 
 #include "engine/arch/arch.h"
+#include "engine/arch/families.h"
+#include "engine/arch/latent.h"
 #include "engine/arch/limits.h"
 #include "engine/gguf/read.h"
 
@@ -154,6 +156,8 @@ struct arch_decoder {
     uint32_t window;                   /* of windowed layers; 0: there are none */
     bool windowed[ARCH_LAYERS_MAX];
     bool unrotated[ARCH_LAYERS_MAX];   /* layers without rotary positions */
+    struct arch_latent latent;
+    float rope_magnitude;              /* of cos and sin; 0: what the scaling asks for */
     float window_rope_base;            /* windowed layers have frequencies of their own; 0: the others' */
 };
 
@@ -280,19 +284,3 @@ int arch_experts_block(struct arch_build *b, const struct arch_decoder *d, uint3
  * arch_output() - the last norm and the product with output.weight, or with @tied where the file has none
  */
 int arch_output(struct arch_build *b, const struct arch_decoder *d, uint32_t x, const struct graph_tensor *tied);
-
-/* ---- the families */
-int bert_build(struct arch_build *b);
-int gemma_build(struct arch_build *b);
-int gemma2_build(struct arch_build *b);
-int gemma3_build(struct arch_build *b);
-int gpt_oss_build(struct arch_build *b);
-int granite_build(struct arch_build *b);
-int llama_build(struct arch_build *b);
-int nomic_bert_build(struct arch_build *b);
-int phi3_build(struct arch_build *b);
-int qwen2_build(struct arch_build *b);
-int qwen2moe_build(struct arch_build *b);
-int qwen3_build(struct arch_build *b);
-int qwen3moe_build(struct arch_build *b);
-int smollm3_build(struct arch_build *b);

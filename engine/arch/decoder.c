@@ -122,6 +122,8 @@ static int rope_tables(struct arch_build *b, const struct arch_decoder *d, uint3
     r = arch_rope_read(b, &rope);
     if (r < 0)
         return r;
+    if (d->rope_magnitude > 0.0f)
+        rope.magnitude = d->rope_magnitude;
     r = arch_rope_table(b, &rope, ret_full);
     *ret_windowed = *ret_full;
     if (r < 0 || d->window == 0 || d->window_rope_base == 0.0f)
@@ -148,7 +150,8 @@ int arch_decoder_build(struct arch_build *b, const struct arch_decoder *d)
         return r;
     for (uint32_t layer = 0; layer < b->config->n_layers; layer++) {
         layers[layer].rope_table = d->unrotated[layer] ? GRAPH_NONE : d->windowed[layer] ? table_windowed : table;
-        r = arch_attention_block(b, d, layer, &layers[layer], x);
+        r = d->latent.kv_rank ? arch_latent_block(b, d, layer, &layers[layer], x)
+                              : arch_attention_block(b, d, layer, &layers[layer], x);
         if (r < 0)
             return r;
         if (d->experts.n && layer >= d->experts.layer0)

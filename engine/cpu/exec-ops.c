@@ -259,18 +259,25 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
     const struct exec *x = t->x;
     uint32_t group = op->attention.group, n_kv_heads = op->attention.n_kv_heads, from, to;
     uint32_t n_q = op->attention.n_heads * op->attention.k_dim, n_out = op->attention.n_heads * op->attention.v_dim;
+    const float *q = value(t, op->attention.q);
+    float *out = value(t, op->attention.out);
     void **pages = (void **)t->scratch;
     uint8_t *scratch = t->scratch + (x->pages_max * sizeof(void *) + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     uint32_t block_of_pages = UINT32_MAX;
+    /* Where all share one KV head, a lone sequence's heads would be one piece of work for one thread. */
+    uint32_t n_heads = op->attention.n_heads, n_each = n_kv_heads == 1 && n_heads > EXEC_SHARED_HEADS
+                                                           ? EXEC_SHARED_HEADS : n_heads;
+    uint32_t n_parts = n_kv_heads * ((n_heads + n_each - 1) / n_each);
 
-    while (draw(t, 1, x->n_blocks * n_kv_heads, &from, &to)) {
+    while (draw(t, 1, x->n_blocks * n_parts, &from, &to)) {
         for (uint32_t i = from; i < to; i++) {
-            const struct exec_block *block = &x->blocks[i / n_kv_heads];
+            const struct exec_block *block = &x->blocks[i / n_parts];
+            uint32_t head = n_each < n_heads ? i % n_parts * n_each : 0;
             const struct exec_run *run = &x->batch->runs[block->run];
             size_t row = run->token0 + block->first;
             uint32_t position0 = run->position0 + block->first;
 
-            if (block_of_pages != i / n_kv_heads) {
+            if (block_of_pages != i / n_parts) {
                 uint32_t last = x->graph->is_encoder ? run->n_tokens - 1 : position0 + block->n_queries - 1;
                 uint32_t n_pages = last / KV_PAGE_TOKENS + 1;
                 uint32_t window = op->attention.window;
@@ -279,23 +286,23 @@ static void op_attention(struct exec_thread *t, const struct graph_op *op)
                 /* Those before the first query's window may be gone. */
                 for (uint32_t p = first / KV_PAGE_TOKENS; p < n_pages; p++)
                     pages[p] = layer_page(t, group, op->attention.group_layer, run->tables[group].ids[p]);
-                block_of_pages = i / n_kv_heads;
+                block_of_pages = i / n_parts;
             }
             attention(x->kernels, &(struct attention_args){
                                       .layout = &x->layouts[group],
                                       .pages = pages,
                                       .n_queries = block->n_queries,
                                       .position0 = position0,
-                                      .q = (const float *)value(t, op->attention.q) + row * n_q,
+                                      .q = q + row * n_q + head * op->attention.k_dim,
                                       .q_stride = n_q,
-                                      .n_heads = op->attention.n_heads,
+                                      .n_heads = n_heads - head < n_each ? n_heads - head : n_each,
                                       .kv_head = i % n_kv_heads,
                                       .scale = op->attention.scale,
                                       .softcap = op->attention.softcap,
                                       .window = op->attention.window,
                                       .n_keys = x->graph->is_encoder ? run->n_tokens : 0,
-                                      .sinks = op->attention.sinks,
-                                      .out = (float *)value(t, op->attention.out) + row * n_out,
+                                      .sinks = op->attention.sinks ? op->attention.sinks + head : NULL,
+                                      .out = out + row * n_out + head * op->attention.v_dim,
                                       .out_stride = n_out,
                                       .scratch = scratch,
                                   });
@@ -329,6 +336,12 @@ void exec_op(struct exec_thread *t, const struct graph_op *op)
         return;
     case GRAPH_ATTENTION:
         op_attention(t, op);
+        return;
+    case GRAPH_HEADS:
+        exec_op_heads(t, op);
+        return;
+    case GRAPH_JOIN:
+        exec_op_join(t, op);
         return;
     case GRAPH_ADAPT:
         exec_op_adapt(t, op);

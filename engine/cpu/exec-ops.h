@@ -165,6 +165,23 @@ static inline void activate(const struct kernels *k, const struct graph_activati
     }
 }
 
+/* Tokens whose part of one head is packed at a time: each thread has room for so many. */
+#define EXEC_HEADS_TOKENS 128
+
+/* Query heads of one KV head that one piece of attention work has at most, where all share one. */
+#define EXEC_SHARED_HEADS 16
+
+/**
+ * exec_heads_scratch_bytes() - what each thread needs for heads' own matrices, behind a product's scratch; 0: none
+ */
+uint64_t exec_heads_scratch_bytes(const struct exec_config *x);
+
+/**
+ * exec_op_heads(), exec_op_join() - see graph/ops.h
+ */
+void exec_op_heads(struct exec_thread *t, const struct graph_op *op);
+void exec_op_join(struct exec_thread *t, const struct graph_op *op);
+
 /* Tokens of one adapter that are packed at a time: each thread has room for so many. */
 #define EXEC_ADAPT_TOKENS 32
 

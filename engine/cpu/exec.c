@@ -76,6 +76,8 @@ int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
         behind = exec_experts_scratch_bytes(x);
     if (x->graph->n_sites && exec_adapt_scratch_bytes(x) > behind)
         behind = exec_adapt_scratch_bytes(x);
+    if (exec_heads_scratch_bytes(x) > behind)
+        behind = exec_heads_scratch_bytes(x);
     n_bytes += behind;
     for (uint32_t i = 0; i < x->graph->n_groups; i++) {
         uint64_t need = attention_scratch_bytes(&x->layouts[i]);

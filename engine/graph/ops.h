@@ -35,6 +35,8 @@ enum graph_op_type {
     GRAPH_ROUTE,        /* choose each token's experts, group tokens by expert */
     GRAPH_EXPERTS_PACK, /* packed forms of in, each expert's tokens side by side */
     GRAPH_EXPERTS_GLU,  /* GRAPH_GLU with each expert's own matrices */
+    GRAPH_HEADS,        /* out = each head's own matrix times that head's part of in */
+    GRAPH_JOIN,         /* out = columns of two values side by side, head by head */
     GRAPH_ADAPT,        /* out = down · in of each token's own adapter: what the products behind it need */
     GRAPH_EXPERTS_DOWN, /* each token's sum over its experts of weight * (down · in + bias), added to a residual */
     GRAPH_OP_TYPE_MAX,
@@ -109,6 +111,19 @@ struct graph_op {
             uint32_t window;    /* 0: all earlier positions */
             const float *sinks; /* [n_heads] or NULL */
         } attention;
+        struct {
+            struct graph_linear linear; /* n_heads matrices; in is f32; out [tokens, n_heads * n_rows] */
+            uint32_t n_heads;
+            uint32_t stride, first; /* head h reads n_cols columns of in from h * stride + first on */
+        } heads;
+        struct {
+            uint32_t n_heads, n_parts;
+            struct {
+                uint32_t in;                  /* f32 */
+                uint32_t stride, first, n;    /* of head h: n columns from h * stride + first on; stride 0: the same */
+            } parts[2];
+            uint32_t out; /* f32 [tokens, n_heads * (sum of n)] */
+        } join;
         struct {
             uint32_t in; /* f32, whose packed forms the products read */
             uint32_t n_parts;
@@ -225,9 +240,9 @@ int graph_add(struct graph *g, const struct graph_op *op);
 uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *ret[GRAPH_LINEAR_MAX]);
 
 /**
- * graph_op_has_experts() - whether these products have a matrix for each expert
+ * graph_op_matrices() - how many matrices of each of these products one token is multiplied with
  */
-bool graph_op_has_experts(const struct graph_op *op);
+uint32_t graph_op_matrices(const struct graph *g, const struct graph_op *op);
 
 /* What graph_plan() has to know about the kernels and the largest batch. */
 struct graph_limits {

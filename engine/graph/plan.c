@@ -118,6 +118,9 @@ uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *
         ret[0] = &op->glu.gate;
         ret[1] = &op->glu.up;
         return op->glu.up.weight.data ? 2 : 1;
+    case GRAPH_HEADS:
+        ret[0] = &op->heads.linear;
+        return 1;
     case GRAPH_EXPERTS_GLU:
         ret[0] = &op->experts_glu.gate;
         ret[1] = &op->experts_glu.up;
@@ -130,9 +133,11 @@ uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *
     }
 }
 
-bool graph_op_has_experts(const struct graph_op *op)
+uint32_t graph_op_matrices(const struct graph *g, const struct graph_op *op)
 {
-    return op->type == GRAPH_EXPERTS_GLU || op->type == GRAPH_EXPERTS_DOWN;
+    if (op->type == GRAPH_EXPERTS_GLU || op->type == GRAPH_EXPERTS_DOWN)
+        return g->n_experts_used;
+    return op->type == GRAPH_HEADS ? op->heads.n_heads : 1;
 }
 
 /* The values that @op reads (into @reads) and writes (into @writes); one that changes in place is in both. */
@@ -199,6 +204,15 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_ATTENTION:
         reads[r++] = op->attention.q;
         writes[w++] = op->attention.out;
+        break;
+    case GRAPH_HEADS:
+        reads[r++] = op->heads.linear.in;
+        writes[w++] = op->heads.linear.out;
+        break;
+    case GRAPH_JOIN:
+        for (uint32_t i = 0; i < op->join.n_parts; i++)
+            reads[r++] = op->join.parts[i].in;
+        writes[w++] = op->join.out;
         break;
     case GRAPH_ADAPT:
         reads[r++] = op->adapt.in;
@@ -407,6 +421,7 @@ const char *graph_op_name(enum graph_op_type type)
         [GRAPH_ROPE_WRITE] = "rope_write", [GRAPH_ATTENTION] = "attention",
         [GRAPH_ROUTE] = "route",           [GRAPH_EXPERTS_PACK] = "experts_pack",
         [GRAPH_EXPERTS_GLU] = "experts_glu", [GRAPH_EXPERTS_DOWN] = "experts_down",
+        [GRAPH_HEADS] = "heads",           [GRAPH_JOIN] = "join",
         [GRAPH_ADAPT] = "adapt",
     };
 

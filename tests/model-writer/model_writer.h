@@ -135,6 +135,15 @@ struct model_shape {
     uint32_t n_vocab, context;
     uint32_t n_experts, n_experts_used; /* 0: dense */
     uint32_t expert_ff, shared_ff;      /* 0: ff, and no key */
+    struct {
+        uint32_t kv_rank, q_rank; /* kv_rank 0: not this kind of attention */
+        uint32_t n_rot, v_dim;    /* head_dim is the rest of a key */
+        bool compressed;          /* K and V apart, or in one matrix */
+    } latent;
+    uint32_t dense_layers;              /* before those with experts */
+    uint32_t expert_groups, expert_groups_used;
+    bool sigmoid;                       /* gates, with a bias for the choice, weights that are divided by their sum and
+                                           multiplied by 2.5 */
     uint32_t window;                    /* of the layers that have one; 0: no key */
     enum tensor_type type; /* of the matrices; rows that are no whole number of its blocks become F16 */
     enum tensor_type embedding_type, output_type, v_type, down_type; /* TENSOR_TYPE_MAX: as type */

@@ -32,6 +32,7 @@ static const struct family families[] = {
     {.name = "gpt-oss", .qkv_bias = true, .output_bias = true, .sinks = true, .expert_bias = true},
     {.name = "granite", .multipliers = true},
     {.name = "smollm3"},
+    {.name = "deepseek2"},
 };
 
 static const struct family *family_of(const struct model_shape *s)
@@ -86,6 +87,14 @@ static void key_f32(struct model_writer *w, const struct model_shape *s, const c
     model_writer_f32(w, key, value);
 }
 
+static void key_bool(struct model_writer *w, const struct model_shape *s, const char *name, bool value)
+{
+    char key[128];
+
+    snprintf(key, sizeof(key), "%s.%s", s->architecture, name);
+    model_writer_bool(w, key, value);
+}
+
 /* Keys that only some families have. */
 static void write_family_keys(struct model_writer *w, const struct model_shape *s)
 {
@@ -98,6 +107,30 @@ static void write_family_keys(struct model_writer *w, const struct model_shape *
             key_u32(w, s, "expert_feed_forward_length", s->expert_ff);
         if (s->shared_ff)
             key_u32(w, s, "expert_shared_feed_forward_length", s->shared_ff);
+        if (s->latent.kv_rank)
+            key_u32(w, s, "expert_shared_count", 2);
+        if (s->dense_layers)
+            key_u32(w, s, "leading_dense_block_count", s->dense_layers);
+        if (s->expert_groups) {
+            key_u32(w, s, "expert_group_count", s->expert_groups);
+            key_u32(w, s, "expert_group_used_count", s->expert_groups_used);
+        }
+        if (s->sigmoid) {
+            key_u32(w, s, "expert_gating_func", 2);
+            key_f32(w, s, "expert_weights_scale", 2.5f);
+            key_bool(w, s, "expert_weights_norm", true);
+        }
+    }
+    if (s->latent.kv_rank) {
+        key_u32(w, s, "attention.kv_lora_rank", s->latent.kv_rank);
+        if (s->latent.q_rank)
+            key_u32(w, s, "attention.q_lora_rank", s->latent.q_rank);
+        if (s->latent.compressed) {
+            key_u32(w, s, "attention.key_length_mla", s->head_dim + s->latent.n_rot);
+            key_u32(w, s, "attention.value_length_mla", s->latent.v_dim);
+        }
+        if (s->rope_scaling)
+            key_f32(w, s, "rope.scaling.yarn_log_multiplier", 0.0707f);
     }
     if (s->window)
         key_u32(w, s, "attention.sliding_window", s->window);
@@ -126,13 +159,17 @@ static void write_keys(struct model_writer *w, const struct model_shape *s)
     key_u32(w, s, "block_count", s->n_layers);
     key_u32(w, s, "feed_forward_length", s->ff);
     key_u32(w, s, "attention.head_count", s->n_heads);
-    key_u32(w, s, "attention.head_count_kv", s->n_kv_heads);
-    if (s->head_dim) {
+    key_u32(w, s, "attention.head_count_kv", s->latent.compressed ? 1 : s->latent.kv_rank ? s->n_heads : s->n_kv_heads);
+    if (s->latent.kv_rank) {
+        /* Of what is cached. */
+        key_u32(w, s, "attention.key_length", (s->latent.compressed ? s->latent.kv_rank : head_dim) + s->latent.n_rot);
+        key_u32(w, s, "attention.value_length", s->latent.compressed ? s->latent.kv_rank : s->latent.v_dim);
+    } else if (s->head_dim) {
         key_u32(w, s, "attention.key_length", head_dim);
         key_u32(w, s, "attention.value_length", head_dim);
     }
     key_f32(w, s, "attention.layer_norm_rms_epsilon", s->rms_epsilon);
-    key_u32(w, s, "rope.dimension_count", head_dim);
+    key_u32(w, s, "rope.dimension_count", s->latent.kv_rank ? s->latent.n_rot : head_dim);
     key_f32(w, s, "rope.freq_base", s->rope_base);
     key_u32(w, s, "vocab_size", s->n_vocab);
     if (s->rope_scaling && strcmp(s->rope_scaling, "llama3") != 0) {
@@ -258,6 +295,34 @@ static void attention(struct tensor_context *c, uint32_t i, uint32_t head_dim)
         norm(c, NAME("post_attention_norm.weight"), s->dim);
 }
 
+/* Attention by a latent; head_dim is the part of a key without a position. */
+static void latent_attention(struct tensor_context *c, uint32_t i)
+{
+    const struct model_shape *s = c->shape;
+    uint64_t n_nope = s->head_dim, n_rot = s->latent.n_rot, rank = s->latent.kv_rank, n_heads = s->n_heads;
+    uint64_t n_q = n_heads * (n_nope + n_rot), n_v = n_heads * s->latent.v_dim;
+    float in = 1.0f / sqrtf((float)s->dim), of_rank = 1.0f / sqrtf((float)rank);
+    char name[64];
+
+    norm(c, NAME("attn_norm.weight"), s->dim);
+    if (s->latent.q_rank) {
+        matrix(c, NAME("attn_q_a.weight"), TENSOR_TYPE_MAX, s->dim, s->latent.q_rank, in);
+        norm(c, NAME("attn_q_a_norm.weight"), s->latent.q_rank);
+        matrix(c, NAME("attn_q_b.weight"), TENSOR_TYPE_MAX, s->latent.q_rank, n_q, 1.0f / sqrtf((float)s->latent.q_rank));
+    } else {
+        matrix(c, NAME("attn_q.weight"), TENSOR_TYPE_MAX, s->dim, n_q, in);
+    }
+    matrix(c, NAME("attn_kv_a_mqa.weight"), TENSOR_TYPE_MAX, s->dim, rank + n_rot, in);
+    norm(c, NAME("attn_kv_a_norm.weight"), rank);
+    if (s->latent.compressed) {
+        matrices(c, NAME("attn_k_b.weight"), TENSOR_TYPE_MAX, n_nope, rank, n_heads, of_rank);
+        matrices(c, NAME("attn_v_b.weight"), TENSOR_TYPE_MAX, rank, s->latent.v_dim, n_heads, of_rank);
+    } else {
+        matrix(c, NAME("attn_kv_b.weight"), TENSOR_TYPE_MAX, rank, n_heads * (n_nope + s->latent.v_dim), of_rank);
+    }
+    matrix(c, NAME("attn_output.weight"), TENSOR_TYPE_MAX, n_v, s->dim, 1.0f / sqrtf((float)n_v));
+}
+
 static void experts(struct tensor_context *c, uint32_t i)
 {
     const struct model_shape *s = c->shape;
@@ -276,10 +341,13 @@ static void experts(struct tensor_context *c, uint32_t i)
         vectors(c, NAME("ffn_up_exps.bias"), ff, n, 0.0f, 0.2f);
         vectors(c, NAME("ffn_down_exps.bias"), s->dim, n, 0.0f, 0.1f);
     }
-    if (f->shared_gate) {
-        uint64_t shared = s->shared_ff ? s->shared_ff : s->ff;
+    if (s->sigmoid)
+        vectors(c, NAME("exp_probs_b.bias"), n, 1, 0.0f, 0.2f);
+    if (f->shared_gate || s->latent.kv_rank) {
+        uint64_t shared = s->latent.kv_rank ? 2 * ff : s->shared_ff ? s->shared_ff : s->ff;
 
-        vectors(c, NAME("ffn_gate_inp_shexp.weight"), s->dim, 1, 0.0f, in);
+        if (f->shared_gate)
+            vectors(c, NAME("ffn_gate_inp_shexp.weight"), s->dim, 1, 0.0f, in);
         matrix(c, NAME("ffn_gate_shexp.weight"), TENSOR_TYPE_MAX, s->dim, shared, in);
         matrix(c, NAME("ffn_up_shexp.weight"), TENSOR_TYPE_MAX, s->dim, shared, in);
         matrix(c, NAME("ffn_down_shexp.weight"), s->down_type, shared, s->dim, 1.0f / sqrtf((float)shared));
@@ -295,7 +363,7 @@ static void feed_forward(struct tensor_context *c, uint32_t i)
 
     /* gpt-oss calls the norm between the two halves by the name of the one behind the first. */
     norm(c, f->sinks ? NAME("post_attention_norm.weight") : NAME("ffn_norm.weight"), s->dim);
-    if (s->n_experts) {
+    if (s->n_experts && i >= s->dense_layers) {
         experts(c, i);
         return;
     }
@@ -319,7 +387,10 @@ void model_writer_llama(struct model_writer *w, const struct model_shape *s)
     /* Where embeddings are the output too, they have its size. */
     matrix(&c, "token_embd.weight", s->embedding_type, s->dim, s->n_vocab, tied ? 2.0f / sqrtf((float)s->dim) : 1.0f);
     for (uint32_t i = 0; i < s->n_layers; i++) {
-        attention(&c, i, head_dim);
+        if (s->latent.kv_rank)
+            latent_attention(&c, i);
+        else
+            attention(&c, i, head_dim);
         feed_forward(&c, i);
     }
     norm(&c, "output_norm.weight", s->dim);

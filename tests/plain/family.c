@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "tests/plain/latent.h"
 
 static const struct plain_family families[] = {
     {.name = "llama", .interleaved = true, .experts_normalised = true},
@@ -23,6 +24,7 @@ static const struct plain_family families[] = {
     {.name = "gpt-oss", .sinks = true, .oai_swiglu = true, .window_period = 2, .experts_chosen_first = true,
      .ffn_norm = "post_attention_norm.weight"},
     {.name = "granite", .interleaved = true},
+    {.name = "deepseek2", .interleaved = true, .latent = true},
     {.name = "smollm3", .interleaved = true, .unrotated_period = 4},
 };
 
@@ -151,7 +153,10 @@ void plain_experts(const struct gguf *g, const struct plain_family *f, const str
 
     for (uint32_t t = 0; t < n; t++, x += dim, y += dim) {
         plain_linear(g, o, layer, "ffn_gate_inp", x, 1, weights);
-        route(f, weights, n_experts, n_used);
+        if (f->latent)
+            plain_latent_route(g, layer, weights, n_experts, n_used);
+        else
+            route(f, weights, n_experts, n_used);
         for (uint32_t i = 0; i < dim; i++)
             y[i] = 0;
         for (uint32_t e = 0; e < n_experts; e++) {

@@ -20,6 +20,7 @@ struct plain_family {
     uint32_t unrotated_period;          /* every so-manieth layer has no positions; 0: all have */
     uint32_t layers_27b;                /* with so many layers scores are scaled by dim / heads */
     bool experts_normalised;            /* weights of the softmax over all experts are divided by their sum */
+    bool latent;                        /* attention and routing as in latent.h */
     bool experts_chosen_first;          /* the softmax is over the chosen ones */
     const char *ffn_norm;
 };

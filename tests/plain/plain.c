@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "tests/plain/family.h"
+#include "tests/plain/latent.h"
 
 struct model {
     const struct gguf *gguf;
@@ -145,6 +146,15 @@ static void dense(const struct model *m, int layer, const double *x, uint32_t n,
     plain_linear(m->gguf, m->options, layer, "ffn_down", gate, n, y);
 }
 
+static void latent_block(const struct model *m, int layer, double *x, uint32_t n)
+{
+    _cleanup_free_ double *normed = plain_new((uint64_t)n * m->dim), *y = plain_new((uint64_t)n * m->dim);
+
+    plain_norm(plain_tensor(m->gguf, layer, "attn_norm.weight"), m->epsilon, x, n, m->dim, normed);
+    plain_latent(m->gguf, m->options, layer, &m->rope, m->epsilon, normed, n, y);
+    add(m, layer, NULL, x, y, n);
+}
+
 static void ffn_block(const struct model *m, int layer, double *x, uint32_t n)
 {
     _cleanup_free_ double *normed = plain_new((uint64_t)n * m->dim), *y = plain_new((uint64_t)n * m->dim);
@@ -179,7 +189,10 @@ void plain_logits(const struct gguf *g, const struct plain_options *options, con
     for (uint64_t i = 0; i < (uint64_t)n_tokens * m.dim; i++)
         x[i] *= m.embedding_scale;
     for (uint32_t layer = 0; layer < m.n_layers; layer++) {
-        attention_block(&m, (int)layer, x, n_tokens);
+        if (m.family->latent)
+            latent_block(&m, (int)layer, x, n_tokens);
+        else
+            attention_block(&m, (int)layer, x, n_tokens);
         ffn_block(&m, (int)layer, x, n_tokens);
     }
     plain_norm(plain_tensor(g, -1, "output_norm.weight"), m.epsilon, x, n_tokens, m.dim, normed);
