@@ -35,6 +35,8 @@
 #define SLICE_TOKENS_MEASURED 16
 /* What a token of a draft costs in steps, before it was measured. */
 #define DRAFT_COST_FIRST 0.15
+/* Steps without drafts after which a third is left of what was measured. */
+#define DRAFT_COST_FORGOTTEN 256
 /* So many steps with drafts, then one without: how long that takes has to stay known. */
 #define DRAFTS_IN_A_ROW 64
 
@@ -682,6 +684,9 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
         b->draft_cost = average(b->draft_cost, cost > 1e-3 ? cost : 1e-3);
     } else if (n_prompt == 0 && n_decode > 0) {
         b->decode_step_ns = average(b->decode_step_ns, (double)duration_ns);
+        /* A cost at which nobody drafts would stay for ever. */
+        if (b->draft_cost > 0)
+            b->draft_cost += (DRAFT_COST_FIRST - b->draft_cost) / DRAFT_COST_FORGOTTEN;
     }
     if (n_decode > 0)
         prompt_ns -= b->decode_step_ns;

@@ -57,7 +57,7 @@ uint32_t speculate_lookup(int32_t *tokens, uint32_t n_tokens, uint32_t n_max)
 {
     uint32_t first = n_tokens > LOOK_BACK_MAX ? n_tokens - LOOK_BACK_MAX : 0, longest = PLACE_MIN - 1, at = 0;
 
-    for (uint32_t i = n_tokens; i-- > first + 1 && longest < PLACE_MAX;) {
+    for (uint32_t i = n_tokens; n_max > 0 && i-- > first + 1 && longest < PLACE_MAX;) {
         uint32_t n = same_before(tokens, i, n_tokens);
 
         if (n > longest) {

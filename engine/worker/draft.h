@@ -65,6 +65,7 @@ int drafter_threads_set(struct drafter *d, uint32_t n);
 
 /**
  * drafter_run() - drafts for up to config.sequences sequences together
+ * @n_items: may be 0: nobody wants one, since it would not pay
  * Allocates nothing. Reads a bounded part of prompts that it does not know yet, so the first calls may bring nothing.
  */
 void drafter_run(struct drafter *d, struct drafter_item *items, uint32_t n_items);

@@ -53,6 +53,12 @@ static uint32_t draft_length(const struct drafts *d, const struct work *w, const
     return speculate_length(s, cost, n);
 }
 
+/* What the @i-th of @n may have of what is left: all of it would leave nothing to those behind it. */
+static uint32_t share(uint32_t left, size_t i, size_t n)
+{
+    return (uint32_t)((left + n - i - 1) / (n - i));
+}
+
 /* Drafts of the draft model for those whose own text offered none. */
 static void draft_by_model(struct drafts *d, struct batch *b, struct work *const *sampled, size_t n_sampled,
                            uint32_t left)
@@ -69,12 +75,10 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
             continue;
         d->wanting[n] = w;
         d->items[n] = (struct drafter_item){.id = w->id, .tokens = w->tokens, .n_tokens = w->batch.n_tokens};
-        d->items[n].n_max = draft_length(d, w, &w->drafted, cost, left);
+        d->items[n].n_max = draft_length(d, w, &w->drafted, cost * (double)n_sampled, share(left, i, n_sampled));
         left -= d->items[n].n_max;
         n += d->items[n].n_max > 0;
     }
-    if (n == 0)
-        return;
     drafter_run(d->model->drafter, d->items, n);
     for (uint32_t i = 0; i < n; i++) {
         struct work *w = d->wanting[i];
@@ -85,9 +89,14 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
     }
 }
 
-/* What those may go on with that have a new token. The ends of others are over, so the batch says who is left. */
+/*
+ * What those may go on with that have a new token. The ends of others are over, so the batch says who is left. A step
+ * brings each of them a token, and a longer one takes all of them longer: so a token of a draft costs as many times as
+ * there are sequences.
+ */
 void drafts_make(struct drafts *d, struct batch *b, struct work *const *sampled, size_t n_sampled)
 {
+    double cost = batch_draft_cost(b) * (double)n_sampled;
     uint32_t left = batch_drafts_max(b);
 
     for (size_t i = 0; i < n_sampled && left > 0; i++) {
@@ -95,8 +104,7 @@ void drafts_make(struct drafts *d, struct batch *b, struct work *const *sampled,
 
         w->is_drafted = false;
         w->batch.n_draft = speculate_lookup(
-            w->tokens, w->batch.n_tokens,
-            draft_length(d, w, &w->looked_up, batch_draft_cost(b), left));
+            w->tokens, w->batch.n_tokens, draft_length(d, w, &w->looked_up, cost, share(left, i, n_sampled)));
         left -= w->batch.n_draft;
     }
     if (d->model->drafter && left > 0)

@@ -788,6 +788,26 @@ static void test_now_and_then_a_step_without_drafts(void **state)
     sim_done(&s);
 }
 
+static void test_a_cost_of_long_ago_is_forgotten(void **state)
+{
+    struct batch_request *r;
+    struct sim s;
+
+    sim_init(&s, &config_default);
+    r = decoding(&s, 1, 20);
+    assert_in_range((uint64_t)(batch_draft_cost(s.b) * 1000), 149, 151);
+    r->n_draft = 1;
+    expect_draft(&s, 1);
+    batch_step_done(s.b, 5 * (STEP_BASE_NS + TOKEN_NS));
+    batch_append(r);
+    batch_refuse(s.b, r, 1);
+    assert_in_range((uint64_t)(batch_draft_cost(s.b) * 1000), 3999, 4001);
+    for (int i = 0; i < 1500; i++)
+        assert_true(sim_step(&s));
+    assert_in_range((uint64_t)(batch_draft_cost(s.b) * 1000), 150, 170);
+    sim_done(&s);
+}
+
 static void test_drafts_of_many(void **state)
 {
     struct batch_config config = config_default;
@@ -852,6 +872,7 @@ int main(void)
         cmocka_unit_test(test_drafts_take_nothing_from_others),
         cmocka_unit_test(test_drafts_within_a_tenants_pages),
         cmocka_unit_test(test_now_and_then_a_step_without_drafts),
+        cmocka_unit_test(test_a_cost_of_long_ago_is_forgotten),
         cmocka_unit_test(test_drafts_of_many),
         cmocka_unit_test(test_refused_configurations),
     };
