@@ -37,6 +37,8 @@
 #define DRAFT_COST_FIRST 0.15
 /* Steps without drafts after which a third is left of what was measured. */
 #define DRAFT_COST_FORGOTTEN 256
+/* With more sequences a step is bound by arithmetic. */
+#define DRAFT_SEQUENCES_MAX 16
 /* So many steps with drafts, then one without: how long that takes has to stay known. */
 #define DRAFTS_IN_A_ROW 64
 
@@ -60,7 +62,8 @@ struct batch {
 
     double ns_per_prompt_token; /* measured, 0: unknown */
     double decode_step_ns;      /* a step without prompts and drafts, 0: unknown */
-    double draft_cost;          /* of a token, in such steps, 0: unknown */
+    double plain_ns[DRAFT_SEQUENCES_MAX + 1]; /* the same by the number of sequences in it */
+    double draft_token_ns; /* what a token of a draft adds to it, 0: unknown */
     uint32_t n_with_drafts;     /* steps since the last one without */
     double residence_ns;        /* from start to end of a request, 0: unknown */
     double cost_per_request_ns;
@@ -596,14 +599,18 @@ static void cut_slices(struct batch *b)
     }
 }
 
+double batch_step_ns(const struct batch *b)
+{
+    return b->n_actives <= DRAFT_SEQUENCES_MAX ? b->plain_ns[b->n_actives] : 0;
+}
+
 uint32_t batch_drafts_max(const struct batch *b)
 {
     struct fair_tenant *const *waiting;
     size_t n_waiting;
 
     waiting = fair_waiting(b->fair, &n_waiting);
-    if (b->n_actives == 0 || b->config.whole_prompts || b->decode_step_ns <= 0 ||
-        b->n_with_drafts == DRAFTS_IN_A_ROW)
+    if (b->config.whole_prompts || batch_step_ns(b) <= 0 || b->n_with_drafts == DRAFTS_IN_A_ROW)
         return 0;
     for (uint32_t i = 0; i < b->n_actives; i++)
         if (b->actives[i]->item.tenant != b->actives[0]->item.tenant ||
@@ -618,12 +625,9 @@ uint32_t batch_drafts_max(const struct batch *b)
 
 double batch_draft_cost(const struct batch *b)
 {
-    return b->draft_cost > 0 ? b->draft_cost : DRAFT_COST_FIRST;
-}
+    double step_ns = batch_step_ns(b);
 
-double batch_step_ns(const struct batch *b)
-{
-    return b->decode_step_ns;
+    return b->draft_token_ns > 0 && step_ns > 0 ? b->draft_token_ns / step_ns : DRAFT_COST_FIRST;
 }
 
 static void add_drafts(struct batch *b)
@@ -678,15 +682,17 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
     }
     b->n_with_drafts = n_draft > 0 ? b->n_with_drafts + 1 : 0;
     if (n_draft > 0) {
-        double cost = ((double)duration_ns / b->decode_step_ns - 1) / n_draft;
+        double ns = ((double)duration_ns - b->plain_ns[b->plan.n_slices]) / n_draft;
 
         /* Never 0, which says that it is unknown. */
-        b->draft_cost = average(b->draft_cost, cost > 1e-3 ? cost : 1e-3);
+        b->draft_token_ns = average(b->draft_token_ns, ns > 1 ? ns : 1);
     } else if (n_prompt == 0 && n_decode > 0) {
         b->decode_step_ns = average(b->decode_step_ns, (double)duration_ns);
+        if (n_decode <= DRAFT_SEQUENCES_MAX)
+            b->plain_ns[n_decode] = average(b->plain_ns[n_decode], (double)duration_ns);
         /* A cost at which nobody drafts would stay for ever. */
-        if (b->draft_cost > 0)
-            b->draft_cost += (DRAFT_COST_FIRST - b->draft_cost) / DRAFT_COST_FORGOTTEN;
+        if (b->draft_token_ns > 0)
+            b->draft_token_ns += (DRAFT_COST_FIRST * (double)duration_ns - b->draft_token_ns) / DRAFT_COST_FORGOTTEN;
     }
     if (n_decode > 0)
         prompt_ns -= b->decode_step_ns;

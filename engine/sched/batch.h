@@ -141,7 +141,7 @@ uint32_t batch_drafts_max(const struct batch *b);
 double batch_draft_cost(const struct batch *b);
 
 /**
- * batch_step_ns() - what a step without prompts and drafts takes, 0: unknown
+ * batch_step_ns() - what a step of as many sequences as are active takes without prompts and drafts, 0: unknown
  */
 double batch_step_ns(const struct batch *b);
 

@@ -5,9 +5,9 @@
 #define PRIOR_RIGHT 0.7
 #define PRIOR_TRIED 1.0
 
-/* What is forgotten with each draft, and with each step without one: after some 60 of those a bad one is history. */
+/* What is forgotten with each draft, and with each step without one: after some 100 of those a bad one is history. */
 #define KEEP_DRAFT 0.75
-#define KEEP_IDLE  0.98
+#define KEEP_IDLE  0.99
 
 /* A draft has to bring so much more than it costs: the estimates are rough. */
 #define MARGIN 1.05
