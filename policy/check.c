@@ -720,6 +720,8 @@ static int check_adapters(struct checker *c, const struct key *key, json_object 
 {
     struct policy_model *model = field;
 
+    if (json_object_is_type(value, json_type_object) && json_object_object_length(value) > ADAPTERS_MAX)
+        return refuse(c, "at most %d adapters", ADAPTERS_MAX);
     return check_pairs(c, value, "the name of an adapter", check_path, &model->adapters, &model->n_adapters);
 }
 
@@ -734,6 +736,8 @@ static const char *const auto_names[] = {"auto", NULL};
 static const char *const auto_all_names[] = {"auto", "all", NULL};
 
 /* clang-format off */
+/* Of one model: as many as a worker loads (ENGINE_ADAPTERS_MAX). */
+#define ADAPTERS_MAX 64
 #define AT(type, member) .at = offsetof(struct type, member)
 
 static const struct key residency_keys[] = {

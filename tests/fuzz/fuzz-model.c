@@ -2,11 +2,12 @@
 /*
  * A model file from its first byte to logits: what opens has to compute without a crash, whatever its weights
  * are, and give its pages back; what is refused has to say why. Files of odd length run on the scalar
- * kernels.
+ * kernels. What begins with another "GGUF" behind the first is an adapter, with which all runs.
  */
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -60,6 +61,7 @@ static void compute(struct engine *e)
 
     engine_facts(e, &facts);
     check(engine_sequence_open(e, &one) == 0);
+    check(engine_sequence_adapt(e, one, facts.n_adapters) == 0);
     feed(e, one, 8, &facts);
     feed(e, one, 1, &facts);
     if (engine_sequence_length(e, one) >= 5) {
@@ -73,13 +75,18 @@ static void compute(struct engine *e)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    int fd = memfd_create("model", MFD_CLOEXEC), r;
+    const uint8_t *second = size > 4 ? memmem(data + 4, size - 4, "GGUF", 4) : NULL;
+    size_t n_model = second ? (size_t)(second - data) : size;
+    int fd = memfd_create("model", MFD_CLOEXEC), adapter = memfd_create("adapter", MFD_CLOEXEC), r;
     struct fault fault = {.kind = FAULT_NONE};
     struct engine *e = NULL;
 
-    check(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+    check(fd >= 0 && write(fd, data, n_model) == (ssize_t)n_model);
+    check(adapter >= 0 && (!second || write(adapter, second, size - n_model) == (ssize_t)(size - n_model)));
     r = engine_open(&(struct engine_config){.fds = &fd,
                                             .n_fds = 1,
+                                            .adapters = &adapter,
+                                            .n_adapters = second ? 1 : 0,
                                             .context_tokens = 64,
                                             .sequences_max = 2,
                                             .k_type = TENSOR_F16,
@@ -89,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                             .isa_mask = size % 2 ? 0 : UINT32_MAX},
                     &e, &fault);
     close(fd);
+    close(adapter);
     if (r == 0)
         compute(e);
     else if (r != -ENOMEM)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes the seed corpus of a fuzz target: seeds.py NAME FOLDER. One function a target; returns the seeds as bytes."""
+import math
 import pathlib
 import struct
 import sys
@@ -170,9 +171,12 @@ def model():
             (b'attn_norm', (dim,)), (b'attn_q', (dim, dim)), (b'attn_k', (dim, 16)), (b'attn_v', (dim, 16)),
             (b'attn_output', (dim, dim)), (b'ffn_norm', (dim,)), (b'ffn_gate', (dim, ff)), (b'ffn_up', (dim, ff)),
             (b'ffn_down', (ff, dim)))]
+        return written(metadata, shapes, kind)
+
+    def written(metadata, shapes, kind):
         tensors, data = [], b''
         for number, (name, dims) in enumerate(shapes):
-            n, of = dims[0] * (dims[1] if len(dims) > 1 else 1), kind if len(dims) > 1 else 0
+            n, of = math.prod(dims), kind if len(dims) > 1 and dims[0] % 32 == 0 else 0
             # Q4_0, Q8_0: a scale of 0.01 and what comes; floats: small multiples of 1 / 64.
             bits = bytes((i * 37 + number * 11) % 251 for i in range(32))
             data = pad(data, 32)
@@ -184,11 +188,45 @@ def model():
                 data += (struct.pack('<e', 0.01) + bits[:{2: 16, 8: 32}[of]]) * (n // 32)
         return file(metadata, tensors, pad(data, 32))
 
+    def deepseek2(apart, q_rank=0, kind=0):
+        """Two layers, the first dense, the second with 4 experts in 2 groups."""
+        dim, rank, nope, rot, v, heads, ff, vocab = 32, 32, 8, 4, 8, 2, 32, 6
+        numbers = {b'block_count': 2, b'embedding_length': dim, b'context_length': 64, b'feed_forward_length': ff,
+                   b'attention.head_count': heads, b'attention.head_count_kv': 1 if apart else heads, b'rope.dimension_count': rot,
+                   b'attention.key_length': rank + rot if apart else nope + rot, b'attention.value_length': rank if apart else v,
+                   b'attention.kv_lora_rank': rank, b'leading_dense_block_count': 1, b'expert_count': 4, b'expert_used_count': 2,
+                   b'expert_feed_forward_length': ff, b'expert_shared_count': 1, b'expert_group_count': 2,
+                   b'expert_group_used_count': 1, b'expert_gating_func': 2}
+        numbers |= {b'attention.q_lora_rank': q_rank} if q_rank else {}
+        numbers |= {b'attention.key_length_mla': nope + rot, b'attention.value_length_mla': v} if apart else {}
+        metadata = [key(b'general.architecture', string, b'deepseek2')] + [key(b'deepseek2.' + k, u32, n) for k, n in numbers.items()]
+        metadata += [key(b'deepseek2.attention.layer_norm_rms_epsilon', f32, 1e-5)]
+        shapes = [(b'token_embd.weight', (dim, vocab)), (b'output_norm.weight', (dim,))]
+        q = ((b'attn_q_a', (dim, q_rank)), (b'attn_q_a_norm', (q_rank,)), (b'attn_q_b', (q_rank, heads * (nope + rot)))) if q_rank else (
+            (b'attn_q', (dim, heads * (nope + rot))),)
+        kv = ((b'attn_k_b', (nope, rank, heads)), (b'attn_v_b', (rank, v, heads))) if apart else ((b'attn_kv_b', (rank, heads * (nope + v))),)
+        dense = ((b'ffn_gate', (dim, ff)), (b'ffn_up', (dim, ff)), (b'ffn_down', (ff, dim)))
+        experts = ((b'ffn_gate_inp', (dim, 4)),) + tuple((n + b'_exps', s + (4,)) for n, s in dense) + tuple((n + b'_shexp', s) for n, s in dense)
+        for layer in range(2):
+            shapes += [(b'blk.%d.' % layer + n + b'.weight', s) for n, s in (
+                (b'attn_norm', (dim,)), *q, (b'attn_kv_a_mqa', (dim, rank + rot)), (b'attn_kv_a_norm', (rank,)), *kv,
+                (b'attn_output', (heads * v, dim)), (b'ffn_norm', (dim,)), *(experts if layer else dense))]
+        return written(metadata, shapes + [(b'blk.1.exp_probs_b.bias', (4,))], kind)
+
+    def adapter(architecture, names, rank=4, alpha=8.0):
+        """names: matrices with their columns and rows."""
+        metadata = [key(b'general.type', string, b'adapter'), key(b'adapter.type', string, b'lora'),
+                    key(b'general.architecture', string, architecture), key(b'adapter.lora.alpha', f32, alpha)]
+        return written(metadata, [t for n, k, m in names for t in ((n + b'.lora_a', (k, rank)), (n + b'.lora_b', (rank, m)))], 0)
+
+    dense = [(b'blk.0.attn_q.weight', 32, 32), (b'blk.0.attn_v.weight', 32, 16), (b'blk.0.ffn_up.weight', 32, 32), (b'output.weight', 32, 6)]
     scaling = lambda kind: ((b'rope.scaling.type', string, kind), (b'rope.scaling.factor', f32, 4.0),
                             (b'rope.scaling.original_context_length', u32, 16))
     return [llama(), llama(2), llama(8, tied=True), llama(2, more=scaling(b'linear')), llama(2, more=scaling(b'yarn')),
             llama(2, extra=((b'rope_freqs.weight', (4,)),)), llama(2, more=((b'expert_count', u32, 2),)),
-            llama(2, more=((b'attention.key_length', u32, 8), (b'attention.value_length', u32, 8), (b'rope.freq_base', f32, 1e6)))]
+            llama(2, more=((b'attention.key_length', u32, 8), (b'attention.value_length', u32, 8), (b'rope.freq_base', f32, 1e6))),
+            deepseek2(False), deepseek2(True), deepseek2(True, q_rank=32, kind=8), llama() + adapter(b'llama', dense),
+            llama(2) + adapter(b'llama', dense[:1], rank=32), deepseek2(False) + adapter(b'deepseek2', [(b'blk.1.attn_kv_b.weight', 32, 32)])]
 
 
 def grammar():

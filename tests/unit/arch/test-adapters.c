@@ -24,13 +24,16 @@ struct family {
     const char *name;
     uint32_t n_layers, n_experts, n_used, shared_ff, window;
     enum tensor_type type;
+    bool latent, compressed;
 };
 
-/* q, k and v in one matrix and apart, gate and up in one, a shared expert, scaled residuals, norms behind blocks. */
+/* q, k and v in one matrix and apart, gate and up in one, a shared expert, scaled residuals, norms behind blocks, latent
+ * attention, of which heads' own matrices can't be adapted. */
 static const struct family families[] = {
     {"llama", 2, 0, 0, 0, 0, TENSOR_F32},    {"phi3", 2, 0, 0, 0, 0, TENSOR_F32},
     {"qwen2moe", 2, 7, 3, 160, 0, TENSOR_F32}, {"granite", 2, 0, 0, 0, 0, TENSOR_F32},
     {"gemma3", 6, 0, 0, 0, 11, TENSOR_F32},  {"llama", 2, 0, 0, 0, 0, TENSOR_Q4_K},
+    {"deepseek2", 2, 6, 2, 0, 0, TENSOR_F32, true, false}, {"deepseek2", 2, 0, 0, 0, 0, TENSOR_F32, true, true},
 };
 
 /* Ranks with and without whole vectors, types of both factors, all matrices or some, with and without a scale. */
@@ -50,6 +53,15 @@ static struct model_shape shape_of(const struct family *f)
     s.n_experts_used = f->n_used;
     s.shared_ff = f->shared_ff;
     s.window = f->window;
+    if (f->latent) {
+        s.head_dim = 32;
+        s.latent.kv_rank = 64;
+        s.latent.q_rank = 48;
+        s.latent.n_rot = 16;
+        s.latent.v_dim = 24;
+        s.latent.compressed = f->compressed;
+        s.dense_layers = 1;
+    }
     s.type = f->type;
     s.seed = 7;
     return s;

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -73,7 +74,23 @@ void *__wrap_mmap(void *p, size_t n, int protection, int flags, int fd, off_t of
 #define SEQUENCES 4u
 #define STEPS     70u /* over two borders of pages */
 
-/* One prompt chunk and then decode steps of all sequences; all arrays are ready before counting begins. */
+static int adapter_of(const struct model_shape *shape)
+{
+    const struct adapter_shape adapter = {
+        .architecture = shape->architecture, .rank = 8, .alpha = 4, .type = TENSOR_F16, .period = 1};
+    struct model_writer *model = model_writer_new(), *w = model_writer_new();
+    int fd;
+
+    model_writer_llama(model, shape);
+    model_writer_adapter(w, model, &adapter);
+    fd = model_writer_memfd(w);
+    model_writer_free(model);
+    model_writer_free(w);
+    return fd;
+}
+
+/* One prompt chunk and then decode steps of all sequences, every other one with an adapter; all arrays are ready before
+ * counting begins. */
 static unsigned count_calls(enum tensor_type type, uint32_t n_threads)
 {
     struct model_shape shape = models_deep();
@@ -85,14 +102,21 @@ static unsigned count_calls(enum tensor_type type, uint32_t n_threads)
     struct engine_batch batch = {
         .tokens = tokens, .sequences = sequences, .positions = positions, .wants_logits = wants};
     const float *logits;
+    int adapter;
 
     shape.dim = shape.ff = 256;
     shape.type = type;
     config.n_threads = n_threads;
     config.k_type = config.v_type = TENSOR_F16;
+    adapter = adapter_of(&shape);
+    config.adapters = &adapter;
+    config.n_adapters = 1;
     e = models_open(&shape, &config);
-    for (uint32_t s = 0; s < SEQUENCES; s++)
+    close(adapter);
+    for (uint32_t s = 0; s < SEQUENCES; s++) {
         assert_int_equal(engine_sequence_open(e, &numbers[s]), 0);
+        assert_int_equal(engine_sequence_adapt(e, numbers[s], s % 2), 0);
+    }
 
     n_calls = 0;
     counting = true;

@@ -77,6 +77,7 @@ GROUPS = {
                        [(M + "sha256", v) for v in [SHA, SHA.upper(), SHA[:-1], SHA + "0", None]] +
                        [(M + "public_prefixes", v) for v in [[], ["/a", "/b"], ["a"], "/a", [1]]] +
                        [(M + "adapters/legal", v) for v in ["/a", "a", None, 1]] +
+                       [(M + "adapters", {f"a{i}": "/a" for i in range(n)}) for n in (0, 64, 65)] +
                        [("host/maintenance", v) for v in ["", "text", None, 1]],
     "names": [("models/" + n, {"path": "/m"}) for n in ["a", "A.b_c-9", "x" * 64, "x" * 65, "a b", "é"]] +
              [("aliases/" + n, "llama3-8b") for n in ["a", "x" * 65, "a b"]] + [("aliases/a", 7)] +

@@ -190,6 +190,50 @@ static void test_same_answers_where_it_pays(void **state)
     stop(&on);
 }
 
+/* Two adapters and none, more requests than places and little room, so that pages are dropped and computed again. */
+static void test_adapters_and_drafts_in_company(void **state)
+{
+    enum { N = 9 };
+    static const char *const adapters[] = {"null", "\"a\"", "\"b\""};
+    struct model_shape shape = model_shape_default();
+    struct answer *alone[N], *together[N];
+    int fds[3] = {make_model("llama", 0, 1)};
+    struct driver d;
+    char json[512];
+
+    for (int i = 1; i <= 2; i++) {
+        const struct adapter_shape adapter = {.architecture = "llama", .rank = 4, .period = 1, .seed = (uint64_t)i};
+        struct model_writer *model = model_writer_new(), *w = model_writer_new();
+
+        model_writer_llama(model, &shape);
+        model_writer_adapter(w, model, &adapter);
+        fds[i] = model_writer_memfd(w);
+        model_writer_free(model);
+        model_writer_free(w);
+    }
+    driver_start(&d);
+    driver_load_files(&d, fds, 3,
+                      "{\"model\": \"m\", \"sequences\": 3, \"kv_tokens\": 512, \"batch_tokens\": 64, "
+                      "\"drafts\": \"always\", \"adapters\": [\"a\", \"b\"]}");
+    assert_true(d.ready);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < N; i++) {
+            snprintf(json, sizeof(json),
+                     "{\"prompt\": \"%.*s\", \"temperature\": 0, \"max_tokens\": %d, \"adapter\": %s}", 5 + 3 * i,
+                     "once upon a time there was a little fox", 60 + 10 * i, adapters[i % 3]);
+            if (round == 0)
+                alone[i] = driver_complete(&d, SUBMIT_COMPLETE, json);
+            else
+                together[i] = driver_submit(&d, 1 + (uint32_t)i % 2, SUBMIT_COMPLETE, 0, json);
+        }
+    for (int i = 0; i < N; i++) {
+        driver_wait(&d, together[i]);
+        expect_same(alone[i], together[i]);
+    }
+    assert_true(driver_complete(&d, SUBMIT_COMPLETE, "{\"prompt\": \"x\", \"adapter\": \"c\"}")->failed);
+    stop(&d);
+}
+
 /* A draft makes a step longer for all, so nobody drafts while another tenant runs. */
 static void test_nobody_drafts_in_company(void **state)
 {
@@ -237,6 +281,7 @@ int main(void)
         cmocka_unit_test(test_a_draft_model_saves_steps),
         cmocka_unit_test(test_a_draft_model_has_to_fit),
         cmocka_unit_test(test_same_answers_where_it_pays),
+        cmocka_unit_test(test_adapters_and_drafts_in_company),
         cmocka_unit_test(test_nobody_drafts_in_company),
         cmocka_unit_test(test_bad_setting),
     };
