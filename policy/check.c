@@ -716,6 +716,9 @@ static int check_pairs(struct checker *c, json_object *object, const char *what,
     return 0;
 }
 
+/* Of one model: as many as a worker loads (ENGINE_ADAPTERS_MAX). */
+#define ADAPTERS_MAX 64
+
 static int check_adapters(struct checker *c, const struct key *key, json_object *value, void *field)
 {
     struct policy_model *model = field;
@@ -736,8 +739,6 @@ static const char *const auto_names[] = {"auto", NULL};
 static const char *const auto_all_names[] = {"auto", "all", NULL};
 
 /* clang-format off */
-/* Of one model: as many as a worker loads (ENGINE_ADAPTERS_MAX). */
-#define ADAPTERS_MAX 64
 #define AT(type, member) .at = offsetof(struct type, member)
 
 static const struct key residency_keys[] = {
