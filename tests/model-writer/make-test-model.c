@@ -45,6 +45,12 @@ enum option_id {
     OPTION_EXPERT_FF,
     OPTION_SHARED_FF,
     OPTION_WINDOW,
+    OPTION_KV_RANK,
+    OPTION_Q_RANK,
+    OPTION_ROT_DIM,
+    OPTION_V_DIM,
+    OPTION_COMPRESSED,
+    OPTION_DENSE_LAYERS,
     OPTION_ADAPTER,
     OPTION_ADAPTER_SEED,
 };
@@ -78,6 +84,12 @@ static const struct option options[] = {
     {"expert-ff", required_argument, NULL, OPTION_EXPERT_FF},
     {"shared-ff", required_argument, NULL, OPTION_SHARED_FF},
     {"window", required_argument, NULL, OPTION_WINDOW},
+    {"kv-rank", required_argument, NULL, OPTION_KV_RANK},
+    {"q-rank", required_argument, NULL, OPTION_Q_RANK},
+    {"rot-dim", required_argument, NULL, OPTION_ROT_DIM},
+    {"v-dim", required_argument, NULL, OPTION_V_DIM},
+    {"compressed", no_argument, NULL, OPTION_COMPRESSED},
+    {"dense-layers", required_argument, NULL, OPTION_DENSE_LAYERS},
     {"adapter", required_argument, NULL, OPTION_ADAPTER},
     {"adapter-seed", required_argument, NULL, OPTION_ADAPTER_SEED},
     {0},
@@ -193,6 +205,24 @@ static void set(struct model_shape *s, uint32_t *n_parts, int option, const char
         break;
     case OPTION_SHARED_FF:
         s->shared_ff = number(value);
+        break;
+    case OPTION_KV_RANK:
+        s->latent.kv_rank = number(value);
+        break;
+    case OPTION_Q_RANK:
+        s->latent.q_rank = number(value);
+        break;
+    case OPTION_ROT_DIM:
+        s->latent.n_rot = number(value);
+        break;
+    case OPTION_V_DIM:
+        s->latent.v_dim = number(value);
+        break;
+    case OPTION_COMPRESSED:
+        s->latent.compressed = true;
+        break;
+    case OPTION_DENSE_LAYERS:
+        s->dense_layers = number(value);
         break;
     case OPTION_WINDOW:
         s->window = number(value);
