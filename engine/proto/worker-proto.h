@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(1)
+#define PROTO_VERSION UINT32_C(2)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -88,7 +88,7 @@ struct packet_hello {
     uint32_t reserved;
 };
 
-/* MODEL; fds: the model's files in order; blob: JSON (engine/worker/config.h) */
+/* MODEL; fds: the model's files in order, those of a draft model, one of each adapter; blob: JSON (engine/worker/config.h) */
 struct packet_model {
     uint64_t reserved;
 };

@@ -17,9 +17,9 @@ def json():
 def proto():
     def packet(worker, state, kind, body, epoch=5, fds=0, bits=0):
         return struct.pack('<BBHHIQ', worker | state << 1 | bits, fds, kind, 0, len(body), epoch) + body
-    hello = struct.pack('<IIII', 0x6b777372, 1, 0, 0) + b'0.1.0'
+    hello = struct.pack('<IIII', 0x6b777372, 2, 0, 0) + b'0.1.0'
     piece = struct.pack('<QIIIiq', 7, 2, 2, 1, -1, -1) + b'hi{}'
-    step = struct.pack('<QQIIIIII', 1, 2, 2, 1, 1, 0, 3, 4) + struct.pack('<IIQII', 9, 1, 100, 3, 1) + piece + piece
+    step = struct.pack('<QQIIIIIIII', 1, 2, 2, 1, 1, 0, 3, 4, 5, 6) + struct.pack('<IIQII', 9, 1, 100, 3, 1) + piece + piece
     q = lambda *numbers: struct.pack('<%dQ' % len(numbers), *numbers)
     return [
         packet(0, 0, 1, hello, bits=0x80), packet(1, 0, 1, hello), packet(0, 3, 11, hello, epoch=6),
