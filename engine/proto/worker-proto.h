@@ -88,7 +88,8 @@ struct packet_hello {
     uint32_t reserved;
 };
 
-/* MODEL; fds: the model's files in order, those of a draft model, one of each adapter; blob: JSON (engine/worker/config.h) */
+/* MODEL; fds: the model's files in order, those of a draft model, one of each adapter; blob: JSON
+ * (engine/worker/config.h) */
 struct packet_model {
     uint64_t reserved;
 };
