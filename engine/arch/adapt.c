@@ -50,6 +50,12 @@ static int header_read(struct adapting *a, const struct gguf *g)
                             "it is no adapter: general.type has to be \"adapter\", adapter.type \"lora\"");
         return -EINVAL;
     }
+    /* Such an adapter works from certain tokens on, not from the first. */
+    if (gguf_find_key(g, "adapter.alora.invocation_tokens")) {
+        fault_model_invalid(a->fault, (int64_t)gguf_find_key(g, "adapter.alora.invocation_tokens")->offset,
+                            "it is to be switched on by tokens (aLoRA), which this version can't do");
+        return -EINVAL;
+    }
     r = gguf_get_string(g, "general.architecture", &own, a->fault);
     if (r == -EINVAL || gguf_get_string(a->model, "general.architecture", &model, NULL) < 0)
         return -EINVAL;

@@ -7,6 +7,9 @@
  * dropped them; the sequence is as long as n_fed;
  *  3. all works are of @epoch: a RESET ends those of an older one.
  *
+ * Longer than other files: it is one struct and one thread, and what could be taken out of it is (prepare.c, drafts.c,
+ * emit.c, intake.c, work.c).
+ *
  * Memory is taken when a request comes. If it is short later on, in the middle of a step, the process ends:
  * there is no way to go on that would not leave one user's request half done for another's sake.
  */

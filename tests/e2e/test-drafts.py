@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, PATIENCE_S, REAL_WORKER, Daemon, main, wait_for  # noqa: E402
+from harness import BUILD, PATIENCE_S, REAL_WORKER, Daemon, main, need_locking, smaps, wait_for  # noqa: E402
 
 MAKE = os.path.join(BUILD, "tests", "model-writer", "make-test-model")
 RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
@@ -71,6 +71,20 @@ def a_draft_model_is_held_with_its_model_and_changes_no_answer():
         assert shown.returncode == 0 and "DRAFTS RIGHT" in shown.stdout, shown
 
 
+def a_draft_model_is_locked_with_its_model():
+    need_locking(2 * (size("m.gguf") + size("d.gguf")) + (64 << 20))
+    p = policy("d")
+    p["models"]["m"]["residency"]["ram"] = "lock"
+    with daemon(p) as d:
+        status = d.wait_state("ready")
+        assert status["ram_locked_bytes"] >= size("m.gguf") + size("d.gguf"), status
+        # Neither the daemon's nor the worker's end would unlock it.
+        for pid in (d.process.pid, status["worker_pid"]):
+            for name in ("m.gguf", "d.gguf"):
+                m = smaps(pid, os.path.join(d.dir, name))
+                assert m["found"] and m["locked"] and m["rss"] == m["size"], (pid, name, m)
+
+
 def a_draft_model_comes_and_goes_with_the_policy():
     with daemon(policy()) as d:
         first = d.wait_state("ready")["worker_pid"]
@@ -92,6 +106,7 @@ def a_draft_model_with_another_vocabulary_is_refused():
 
 main([
     a_draft_model_is_held_with_its_model_and_changes_no_answer,
+    a_draft_model_is_locked_with_its_model,
     a_draft_model_comes_and_goes_with_the_policy,
     a_draft_model_with_another_vocabulary_is_refused,
 ])

@@ -396,6 +396,14 @@ static void no_such_layer(struct model_writer *w, const struct model_writer *mod
     factor(w, "blk.2.attn_q.weight.lora_b", 4, 256);
 }
 
+static void switched_on_by_tokens(struct model_writer *w, const struct model_writer *model)
+{
+    const uint32_t token = 5;
+
+    header(w, "adapter", "lora", "llama");
+    model_writer_array(w, "adapter.alora.invocation_tokens", GGUF_U32, &token, 1, sizeof(token));
+}
+
 static void huge_alpha(struct model_writer *w, const struct model_writer *model)
 {
     header(w, "adapter", "lora", "llama");
@@ -409,6 +417,8 @@ static void what_is_no_adapter_is_refused(void **state)
     expect_refused(a_model, none);
     expect_refused(another_kind, none);
     expect_refused(another_architecture, "adapter 1: general.architecture is not the model's");
+    expect_refused(switched_on_by_tokens, "adapter 1: it is to be switched on by tokens (aLoRA), which this version can't "
+                                          "do");
     expect_refused(no_tensors, "adapter 1: it has no tensors");
     expect_refused(huge_alpha, "adapter 1: adapter.lora.alpha is 1e+07, expected at most 1e6");
     expect_refused(one_factor, "adapter 1: of blk.0.attn_q.weight there is only one of lora_a and lora_b");
