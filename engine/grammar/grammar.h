@@ -100,6 +100,14 @@ DEFINE_CLEANUP(struct matcher *, matcher_free)
 int matcher_mask(struct matcher *m, const uint64_t **ret_mask, int32_t *ret_only);
 
 /**
+ * matcher_guess() - tokens that the text may well go on with, as long as the grammar leaves no choice of bytes
+ * @ret: [@n_max]
+ * Returns how many; 0 where there is a choice. Changes nothing that masks and matcher_accept() would say, and never
+ * fails: where a grammar is so ambiguous that going on could be refused, nothing is guessed. Bounded in time.
+ */
+uint32_t matcher_guess(struct matcher *m, int32_t *ret, uint32_t n_max);
+
+/**
  * matcher_accept() - the token that the text goes on with
  * Returns 0; -EINVAL (it was not in the mask; nothing has changed); -E2BIG; -ENOMEM.
  */

@@ -16,6 +16,10 @@
 
 #define NO_SLOT UINT32_MAX
 
+/* How far ahead is looked, and through configurations of how many threads. */
+#define GUESS_BYTES_MAX   64
+#define GUESS_THREADS_MAX 8
+
 struct slot {
     uint64_t *mask;
     uint32_t config;
@@ -354,6 +358,109 @@ int matcher_accept(struct matcher *m, int32_t token)
     m->config = config;
     m->strips = false;
     return 0;
+}
+
+/* ---- guessing ---- */
+
+/* One configuration's number of threads is far from what a step may refuse, so looking ahead refuses nothing. */
+static bool is_simple(const struct matcher *m, uint32_t config)
+{
+    uint32_t n_words;
+
+    intern_get(&m->machine.configs, config, &n_words);
+    return n_words / 2 <= GUESS_THREADS_MAX;
+}
+
+/* The only byte that may come next; -1: there are several, a token, or the end. */
+static int only_byte(struct matcher *m, uint32_t config, uint32_t *ret_next)
+{
+    const struct nfa *nfa = &m->grammar->nfa;
+    int found = -1;
+
+    if (!is_simple(m, config) || machine_accepts(&m->machine, config))
+        return -1;
+    for (uint32_t i = 0; i < nfa->n_tokens; i++)
+        if (machine_step(&m->machine, config, nfa->n_classes + i) != MACHINE_DEAD)
+            return -1;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        uint32_t next = machine_step(&m->machine, config, nfa->class_of[byte]);
+
+        if (next == MACHINE_DEAD)
+            continue;
+        if (found >= 0)
+            return -1;
+        found = (int)byte;
+        *ret_next = next;
+    }
+    return found;
+}
+
+/* Of tokens with the same bytes the last: a byte's own token comes before the one that models say it with. */
+static int32_t last_same(const struct grammar_vocabulary *v, int32_t token)
+{
+    int32_t last = token;
+
+    for (; token >= 0; token = v->same[token])
+        last = token > last ? token : last;
+    return last;
+}
+
+/* The longest token of @t that @text begins with, and its length in *ret_n; -1: none. */
+static int32_t longest(const struct trie *t, const uint8_t *text, uint32_t n_text, uint32_t *ret_n)
+{
+    uint32_t i = t->first[text[0]], end = t->first[text[0] + 1], n = 1;
+    int32_t token = -1;
+
+    *ret_n = 0;
+    while (i < end) {
+        const struct trie_node *node = &t->nodes[i];
+
+        /* Its bytes are those on the way here and its own; the first node of a byte stands for that alone. */
+        if (n > 1 && node->byte != text[n - 1]) {
+            i = node->next;
+            continue;
+        }
+        if (node->token >= 0) {
+            token = node->token;
+            *ret_n = n;
+        }
+        if (n++ == n_text)
+            break;
+        end = node->next;
+        i++;
+    }
+    return token;
+}
+
+uint32_t matcher_guess(struct matcher *m, int32_t *ret, uint32_t n_max)
+{
+    uint32_t config = m->config, n_text = 0, n = 0;
+    uint8_t text[GUESS_BYTES_MAX];
+    int byte;
+
+    if (m->machine.error || m->strips || m->machine.bytes > GRAMMAR_MACHINE_BYTES_SOFT / 2)
+        return 0;
+    m->machine.work = 0;
+    while (n_text < GUESS_BYTES_MAX && (byte = only_byte(m, config, &config)) >= 0)
+        text[n_text++] = (uint8_t)byte;
+    for (uint32_t at = 0; at < n_text && n < n_max;) {
+        uint32_t best = 0;
+
+        for (unsigned part = 0; part < PART_MAX; part++) {
+            uint32_t length;
+            int32_t token = longest(&m->vocabulary->parts[part], text + at, n_text - at, &length);
+
+            if (length <= best)
+                continue;
+            best = length;
+            ret[n] = last_same(m->vocabulary, token);
+        }
+        if (best == 0)
+            break;
+        at += best;
+        n++;
+    }
+    return n;
 }
 
 bool matcher_is_complete(const struct matcher *m)

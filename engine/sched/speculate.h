@@ -7,9 +7,10 @@
  * is sampled behind each token is compared with it. So drafts change how long an answer takes and not a bit of it.
  *
  * A draft comes from the sequence itself (what followed the last time when the same tokens stood there; Saxena 2023,
- * "prompt lookup decoding") or from a smaller model. How long it should be follows from how often such drafts were
- * right and from what a further token costs beside the step: with the probability p that a token is right, a draft of
- * k brings (1 - p^(k+1)) / (1 - p) tokens for 1 + k * cost steps (Leviathan et al. 2023, arXiv 2211.17192).
+ * "prompt lookup decoding"), from a grammar that leaves no choice, or from a smaller model. How long it should be
+ * follows from how often such drafts were right and from what a further token costs beside the step: with the
+ * probability p that a token is right, a draft of k brings (1 - p^(k+1)) / (1 - p) tokens for 1 + k * cost steps
+ * (Leviathan et al. 2023, arXiv 2211.17192).
  *
  * Pure; no state but the caller's.
  */

@@ -40,8 +40,8 @@ struct drafts *drafts_free(struct drafts *d)
     return NULL;
 }
 
-/* Room for a draft of @item and how long it should be; 0: it would not pay. */
-static uint32_t draft_length(const struct drafts *d, const struct work *w, const struct speculation *s, double cost,
+/* How long a draft for @w should be, of @left tokens that it may have; 0: it would not pay. */
+static uint32_t draft_length(const struct drafts *d, const struct work *w, enum draft_source source, double cost,
                              uint32_t left)
 {
     /* The last token of an answer is not fed. */
@@ -50,7 +50,7 @@ static uint32_t draft_length(const struct drafts *d, const struct work *w, const
     n = n < left ? n : left;
     if (d->model->config.drafts == CONFIG_DRAFTS_ALWAYS)
         return n < SPECULATE_TOKENS_MAX ? n : SPECULATE_TOKENS_MAX;
-    return speculate_length(s, cost, n);
+    return speculate_length(&w->speculation[source], cost, n);
 }
 
 /* What the @i-th of @n may have of what is left: all of it would leave nothing to those behind it. */
@@ -75,7 +75,7 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
             continue;
         d->wanting[n] = w;
         d->items[n] = (struct drafter_item){.id = w->id, .tokens = w->tokens, .n_tokens = w->batch.n_tokens};
-        d->items[n].n_max = draft_length(d, w, &w->drafted, cost * (double)n_sampled, share(left, i, n_sampled));
+        d->items[n].n_max = draft_length(d, w, DRAFT_BY_MODEL, cost * (double)n_sampled, share(left, i, n_sampled));
         left -= d->items[n].n_max;
         n += d->items[n].n_max > 0;
     }
@@ -84,7 +84,7 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
         struct work *w = d->wanting[i];
 
         w->batch.n_draft = d->items[i].n;
-        w->is_drafted = true;
+        w->draft_source = DRAFT_BY_MODEL;
         fair_charge(batch_fair(b), w->batch.item.tenant, d->items[i].cost_ns);
     }
 }
@@ -101,10 +101,15 @@ void drafts_make(struct drafts *d, struct batch *b, struct work *const *sampled,
 
     for (size_t i = 0; i < n_sampled && left > 0; i++) {
         struct work *w = sampled[i];
+        uint32_t n_max = share(left, i, n_sampled);
 
-        w->is_drafted = false;
-        w->batch.n_draft = speculate_lookup(
-            w->tokens, w->batch.n_tokens, draft_length(d, w, &w->looked_up, cost, share(left, i, n_sampled)));
+        w->draft_source = DRAFT_BY_FORM;
+        w->batch.n_draft = work_guess(w, draft_length(d, w, DRAFT_BY_FORM, cost, n_max));
+        if (w->batch.n_draft == 0) {
+            w->draft_source = DRAFT_BY_TEXT;
+            w->batch.n_draft = speculate_lookup(w->tokens, w->batch.n_tokens,
+                                                draft_length(d, w, DRAFT_BY_TEXT, cost, n_max));
+        }
         left -= w->batch.n_draft;
     }
     if (d->model->drafter && left > 0)
@@ -114,6 +119,6 @@ void drafts_make(struct drafts *d, struct batch *b, struct work *const *sampled,
 void drafts_learn(struct work *w, uint32_t n_drafted, uint32_t n_right)
 {
     /* A source that had nothing to say in this step hears of one without a draft. */
-    speculate_learn(&w->looked_up, w->is_drafted ? 0 : n_drafted, w->is_drafted ? 0 : n_right);
-    speculate_learn(&w->drafted, w->is_drafted ? n_drafted : 0, w->is_drafted ? n_right : 0);
+    for (unsigned i = 0; i < DRAFT_SOURCE_MAX; i++)
+        speculate_learn(&w->speculation[i], i == w->draft_source ? n_drafted : 0, i == w->draft_source ? n_right : 0);
 }

@@ -3,8 +3,8 @@
 
 /*
  * Which sequences get a draft before the next step, from where, and how long it is (engine/sched/speculate.h says
- * why). First comes what a sequence's own text offers, which costs nothing; then the draft model, if there is one.
- * Compute thread.
+ * why). First comes what the answer's form (a grammar, a schema) leaves no choice about, then what a sequence's own
+ * text offers, which both cost nothing; then the draft model, if there is one. Compute thread.
  */
 
 #include <stddef.h>

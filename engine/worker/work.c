@@ -270,6 +270,11 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
     return r < 0 ? r : (int)result;
 }
 
+uint32_t work_guess(struct work *w, uint32_t n_max)
+{
+    return is_held_to_form(w) ? matcher_guess(w->matcher, w->tokens + w->batch.n_tokens, n_max) : 0;
+}
+
 int work_flush(struct work *w, struct emit *e)
 {
     _cleanup_json_ json_object *extra = NULL;

@@ -27,6 +27,9 @@ struct sampler;
 struct sampler_workspace;
 struct stops;
 
+/* Where a draft comes from; what is tried first comes first. */
+enum draft_source { DRAFT_BY_FORM, DRAFT_BY_TEXT, DRAFT_BY_MODEL, DRAFT_SOURCE_MAX /* there is none */ };
+
 struct work {
     struct batch_request batch;
     uint64_t id, epoch;
@@ -54,8 +57,8 @@ struct work {
     size_t i_deadline;
     uint32_t sequence; /* of the engine, if has_sequence */
     bool has_sequence;
-    struct speculation looked_up, drafted; /* drafts from the sequence itself, and from a draft model */
-    bool is_drafted;                       /* the present one is of the latter kind */
+    struct speculation speculation[DRAFT_SOURCE_MAX];
+    enum draft_source draft_source; /* of the present draft */
     uint64_t told_ns; /* when the daemon last heard of it, 0: never */
     int result;       /* of work_sample() in the present step */
 };
@@ -79,6 +82,12 @@ enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH, WORK_NEXT_TEXT /* of
  */
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
                 const float *logits, struct emit *e, struct fault *reterr);
+
+/**
+ * work_guess() - tokens that the answer's form leaves little choice about, behind the known ones; at most @n_max
+ * Returns how many.
+ */
+uint32_t work_guess(struct work *w, uint32_t n_max);
 
 /**
  * work_flush() - the text that was held back, at an end that did not come from a token; adds a piece if there

@@ -55,6 +55,84 @@ static int32_t token_of(const char *text)
     return -1;
 }
 
+/* What is guessed, as text. */
+static const char *guess(struct matcher *m, uint32_t n_max, char *buffer)
+{
+    int32_t tokens[64];
+    uint32_t n = matcher_guess(m, tokens, n_max);
+    char *at = buffer;
+
+    assert_true(n <= n_max);
+    for (uint32_t i = 0; i < n; i++) {
+        const char *piece;
+        size_t n_piece = checker_piece(NULL, tokens[i], &piece);
+
+        memcpy(at, piece, n_piece);
+        at += n_piece;
+    }
+    *at = 0;
+    return buffer;
+}
+
+static void accept_text(struct matcher *m, const char *text)
+{
+    for (; *text; text++)
+        assert_int_equal(matcher_accept(m, (uint8_t)*text), 0);
+}
+
+static void guesses_where_there_is_no_choice(void **state)
+{
+    struct grammar_vocabulary *v = checker_vocabulary();
+    struct matcher *m = start(v, "root ::= \"{\\\"name\\\": \" (\"yes\" | \"no\") \", \" [a-z] \"end\" \"x\"?", 0);
+    char text[512];
+
+    assert_string_equal(guess(m, 64, text), "{\"name\": ");
+    assert_int_equal(strlen(guess(m, 1, text)) < 10, 1);
+    assert_string_equal(guess(m, 0, text), "");
+    accept_text(m, "{\"na");
+    assert_string_equal(guess(m, 64, text), "me\": ");
+    accept_text(m, "me\": ");
+    assert_string_equal(guess(m, 64, text), "");
+    accept_text(m, "n");
+    assert_string_equal(guess(m, 64, text), "o, ");
+    accept_text(m, "o, ");
+    assert_string_equal(guess(m, 64, text), "");
+    accept_text(m, "q");
+    /* Behind that the text may end. */
+    assert_string_equal(guess(m, 64, text), "end");
+    accept_text(m, "end");
+    assert_string_equal(guess(m, 64, text), "");
+    matcher_free(m);
+    grammar_vocabulary_free(v);
+}
+
+/* Tokens are as long as they may be, and what was guessed is allowed, token by token. */
+static void guesses_are_allowed(void **state)
+{
+    struct grammar_vocabulary *v = checker_vocabulary();
+    struct matcher *m = start(v, "root ::= (\"the quick brown fox, \"){40} \"and nothing else\"", 0);
+    uint32_t n_tokens = 0, n_bytes = 0;
+
+    while (!matcher_is_complete(m)) {
+        int32_t tokens[12];
+        uint32_t n = matcher_guess(m, tokens, 12);
+
+        assert_true(n > 0);
+        for (uint32_t i = 0; i < n; i++) {
+            const char *piece;
+
+            assert_true(allows(m, tokens[i]));
+            assert_int_equal(matcher_accept(m, tokens[i]), 0);
+            n_bytes += (uint32_t)checker_piece(NULL, tokens[i], &piece);
+        }
+        n_tokens += n;
+    }
+    assert_int_equal(n_bytes, 40 * 21 + 16);
+    assert_true(n_tokens < n_bytes);
+    matcher_free(m);
+    grammar_vocabulary_free(v);
+}
+
 /* ---- masks against the recogniser ---- */
 
 static const char *const grammars[] = {
@@ -357,6 +435,8 @@ static void test_nesting_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guesses_where_there_is_no_choice),
+        cmocka_unit_test(guesses_are_allowed),
         cmocka_unit_test(test_masks_are_what_trying_each_token_gives),
         cmocka_unit_test(test_control_tokens_are_never_matched_by_text),
         cmocka_unit_test(test_a_token_may_cross_lexemes),

@@ -110,7 +110,7 @@ static void compare(const char *architecture, uint32_t window, uint64_t draft_se
     }
     assert_int_equal(off.n_drafted, 0);
     /* Right ones save steps; wrong ones were taken back. */
-    assert_true(on.n_accepted > 100);
+    assert_true(on.n_accepted > 30);
     assert_true(on.n_drafted > on.n_accepted + 20);
     assert_true(on.n_output - on.n_accepted <= 2 * n_output);
     stop(&off);
@@ -148,6 +148,32 @@ static void test_a_draft_model_saves_steps(void **state)
     assert_int_equal(a->usage.output_tokens, 60);
     assert_in_range(d.n_accepted, 45, 59);
     assert_true(d.n_steps_heard < 20);
+    stop(&d);
+}
+
+/* Where a grammar leaves no choice of bytes, it is the draft; the text has nothing of it before. */
+static void test_a_grammar_saves_steps(void **state)
+{
+    struct model_shape shape = model_shape_default();
+    struct model_writer *w = model_writer_new();
+    struct answer *a;
+    struct driver d;
+    int fd;
+
+    /* A vocabulary in which nothing can be said in two ways. */
+    shape.tokenizer = "gpt2";
+    model_writer_llama(w, &shape);
+    fd = model_writer_memfd(w);
+    model_writer_free(w);
+    driver_start(&d);
+    driver_load(&d, fd, "{\"model\": \"m\", \"drafts\": \"always\"}");
+    a = driver_complete(&d, SUBMIT_COMPLETE,
+                        "{\"prompt\": \"x\", \"temperature\": 1, \"seed\": 2, \"max_tokens\": 200, \"grammar\": "
+                        "\"root ::= (\\\"q7z-1k4x9w\\\" | \\\"7\\\") \\\"+5j2v8*6b3y0=\\\"\"}");
+    assert_true(a->done);
+    assert_true(strcmp(a->text, "q7z-1k4x9w+5j2v8*6b3y0=") == 0 || strcmp(a->text, "7+5j2v8*6b3y0=") == 0);
+    assert_true(d.n_accepted >= 8);
+    assert_true(d.n_output > 10 && d.n_accepted + d.n_steps_heard < d.n_output + 8);
     stop(&d);
 }
 
@@ -279,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_same_answers_with_windows),
         cmocka_unit_test(test_same_answers_with_a_draft_model),
         cmocka_unit_test(test_a_draft_model_saves_steps),
+        cmocka_unit_test(test_a_grammar_saves_steps),
         cmocka_unit_test(test_a_draft_model_has_to_fit),
         cmocka_unit_test(test_same_answers_where_it_pays),
         cmocka_unit_test(test_adapters_and_drafts_in_company),
