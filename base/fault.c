@@ -288,7 +288,8 @@ const char *fault_describe(const struct fault *f, char *buffer, size_t size)
         snprintf(buffer, size, "cancelled: %s", f->reason);
         break;
     case FAULT_SHUTTING_DOWN:
-        snprintf(buffer, size, "the service is shutting down");
+        snprintf(buffer, size, "the service is stopping or being restarted; what you asked for was not "
+                 "finished: ask again in a moment");
         break;
     case FAULT_INVALID_PARAMETER:
         snprintf(buffer, size, "invalid parameter \"%s\"%s%s", f->subject, f->reason[0] ? ": " : "", f->reason);

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "daemon/account.h"
 #include "daemon/budget.h"
+#include "daemon/handover.h"
 #include "daemon/manager.h"
 #include "daemon/measure.h"
 #include "daemon/model.h"
@@ -44,10 +45,14 @@ struct manager {
     bool listening;
     void (*reloaded)(void *userdata); /* of manager_set_reloaded() */
     void *reloaded_userdata;
+    bool (*is_connected)(void *userdata); /* of manager_set_stopping() */
+    void *is_connected_userdata;
 
     struct accounts *accounts;
     struct residencies *residencies;
     struct workers *workers;
+    uint64_t epoch; /* of the links to all of them */
+    struct handover *handover;
     struct list models; /* of struct model, sorted by name */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */
@@ -69,6 +74,9 @@ enum model_event {
     MODEL_CRASHED_OUT, /* … once too often */
     MODEL_UNLOAD,      /* an administrator, the policy, idleness or the budget */
     MODEL_DRAINED,     /* the worker ended as it was told */
+    MODEL_KEPT,        /* an earlier daemon left its worker running */
+    MODEL_RENEW,       /* that worker is of another build: one of this build is to take its place */
+    MODEL_RENEWED,     /* it ended as it was told, to be followed */
     MODEL_EVENT_MAX,
 };
 
@@ -95,6 +103,11 @@ struct model {
     uint64_t granted_bytes;  /* of the budget, from before they are taken until they are given back */
     bool waits_for_room;
     struct worker *worker;
+    bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
+    bool is_opened, is_answered; /* of one taken over: its files are the same still; the worker has answered */
+    bool renews;   /* DRAINING leads to a new worker, not to absence */
+    uint64_t link_id, copies_id; /* the names under which handover.c had link and copies kept, 0: it has not */
+    size_t n_copies;
     struct fault fault;     /* of FAILED */
     char note[512];         /* what status says as reason; "" none */
     uint64_t failed_us;     /* when it failed … */
@@ -147,88 +160,6 @@ struct request {
     uint64_t prompt_tokens, output_tokens;
     int64_t queue_position, eta_ms;
 };
-
-/* ---- model.c ---- */
-
-/* The table of states: what @event makes of @state; MODEL_STATE_MAX: nothing. */
-enum model_state model_next(enum model_state state, enum model_event event);
-
-/* How long to wait before a worker is started again after its @n_crashes-th end in a row. */
-uint64_t model_backoff_us(unsigned n_crashes);
-
-/* An event for the table; what follows from it has happened on return. */
-void model_handle(struct model *model, enum model_event event);
-
-/* It can't be loaded; @fault need not name the model. */
-void model_fail(struct model *model, const struct fault *fault);
-void model_fail_errno(struct model *model, const char *what, int error);
-/* From the loop soon: answers to those who wait, and whether it has to come back or to go for good. */
-void model_kick(struct model *model);
-
-int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret);
-struct model *model_free(struct model *model);
-struct model *model_find(struct manager *m, const char *name);
-
-/* Somebody needs it: loads it if it is not there, or will be again. False: it failed lately, *reterr says why. */
-bool model_want(struct model *model, struct fault *reterr);
-
-/* An administrator's Load: tries also what failed a moment ago. */
-void model_load(struct model *model);
-void model_unload(struct model *model);
-
-/* What an administrator says of keeping it; also of its successor. */
-void model_pin(struct model *model, enum model_pin pin);
-
-bool model_is_pinned(const struct model *model);
-
-/* ---- model-update.c ---- */
-
-/* New rules for a model that stays in the policy; replaces it if what it is loaded with changed. */
-int model_update(struct model *model, struct policy *policy, const struct policy_model *rules);
-
-/* The rules in force become those that it is loaded with. */
-void model_set_loaded(struct model *model);
-
-/* Its aliases under the rules in force. Returns 0 or -ENOMEM. */
-int model_collect_aliases(struct model *model);
-
-/* The three ends of a replacement; each does nothing where there is none. */
-void model_take_over(struct model *successor);
-void model_successor_failed(struct model *successor);
-void model_drop_successor(struct model *model);
-
-/* ---- model-measure.c ---- */
-
-/* The files are open: finds out what the model takes, then asks for room. */
-void model_measure(struct model *model);
-
-/* Loads it if there is room; else it waits for others to leave, or fails. */
-void model_ask_for_room(struct model *model);
-
-/* What would fit into @available. */
-void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
-
-/* ---- model-facts.c ---- */
-
-void model_take_facts(struct model *model, struct json_object *facts);
-
-/* Its last request ended, or one began. */
-void model_used(struct model *model);
-
-uint64_t model_ram_bytes(const struct model *model);
-const char *model_reason(const struct model *model);
-
-/* ---- model-wait.c ---- */
-
-/* Those who wait: told how far it is, answered from the loop when it is over, moved to another model, or forgotten. */
-void model_tell_progress(struct model *model);
-void model_settle_waits(struct model *model);
-void model_move_waits(struct model *from, struct model *to);
-void model_abandon_waits(struct model *model);
-
-/* Adds somebody who waits for the model to be ready (or absent); answered from the loop. */
-int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
-                   struct model_wait **ret);
 
 /* ---- request.c ---- */
 
@@ -298,3 +229,5 @@ void manager_request_ended(struct manager *m);
 void manager_room_came(struct manager *m);
 
 uint64_t manager_now_us(const struct manager *m);
+
+#include "daemon/model-internal.h"

@@ -66,6 +66,10 @@
 /* What running requests have after SIGTERM; systemd waits for 90 s. */
 #define LIMIT_DRAIN_US (UINT64_C(5) * 1000000)
 
+/* Starts of the daemon within this time, none of which ended in order: at so many, what they left is not trusted. */
+#define LIMIT_STARTS_US (UINT64_C(60) * 1000000)
+#define LIMIT_STARTS 3
+
 /* Models.Plan at a time, of everybody: each is a process for some 100 ms. */
 #define LIMIT_PLANS 4
 

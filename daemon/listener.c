@@ -384,6 +384,19 @@ static int add_sources(struct listener *l)
     return 0;
 }
 
+/* systemd's socket stays when this process goes: who connects from now on is the next daemon's, and waits in the queue.
+ * At a socket of our own they are told that they are too late. */
+static bool on_stopping(void *userdata)
+{
+    struct listener *l = userdata;
+
+    if (!l->path) {
+        (void)sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
+        (void)sd_event_source_set_enabled(l->again, SD_EVENT_OFF);
+    }
+    return l->n_sessions > 0;
+}
+
 int listener_new(struct manager *m, const struct listener_options *options, struct listener **ret)
 {
     _cleanup_(listener_freep) struct listener *l = calloc(1, sizeof(*l));
@@ -411,6 +424,7 @@ int listener_new(struct manager *m, const struct listener_options *options, stru
     if (r < 0)
         return r;
     manager_set_reloaded(m, on_reloaded, l);
+    manager_set_stopping(m, on_stopping, l);
     *ret = TAKE_PTR(l);
     return 0;
 }
@@ -429,6 +443,7 @@ struct listener *listener_free(struct listener *l)
     if (!l)
         return NULL;
     manager_set_reloaded(l->host.manager, NULL, NULL);
+    manager_set_stopping(l->host.manager, NULL, NULL);
     while (l->n_sessions > 0)
         session_free(l->sessions[--l->n_sessions]);
     free(l->sessions);

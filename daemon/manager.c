@@ -5,7 +5,8 @@
  *
  * Stopping: after SIGTERM nothing new is taken, what waits ends with ShuttingDown, and what runs has LIMIT_DRAIN_US to
  * finish before it ends so, too. Then the sessions have a moment to send that, and the loop is left; main.c closes the
- * listener and frees the manager, which ends the workers. A second signal leaves the loop at once.
+ * listener and frees the manager, which ends the workers, or leaves them to the next daemon (handover.h): systemd knows
+ * whether there will be one. A second signal leaves the loop at once.
  */
 #include "daemon/manager.h"
 
@@ -30,6 +31,10 @@
 #define TICK_US (UINT64_C(2) * 1000000)
 /* What sessions have to send their last replies. */
 #define STOP_GRACE_US UINT64_C(200000)
+/* What they have when nothing runs: to be told of calls that are on their way that they are too late. */
+#define STOP_IDLE_US UINT64_C(50000)
+/* When to ask again: a daemon that restarts is there by then. */
+#define STOP_RETRY_MS 1000
 
 sd_event *manager_event(struct manager *m)
 {
@@ -252,6 +257,12 @@ void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), v
     m->reloaded_userdata = userdata;
 }
 
+void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), void *userdata)
+{
+    m->is_connected = stopping;
+    m->is_connected_userdata = userdata;
+}
+
 /* ---- methods ---- */
 
 static int find_for_admin(struct manager *m, const struct policy_subject *s, const char *name, struct model **ret,
@@ -363,6 +374,7 @@ static int on_pump(sd_event_source *s, void *userdata)
 static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
 {
     struct manager *m = userdata;
+    struct list *at, *after;
     int r;
 
     if (!list_is_empty(&m->held)) {
@@ -370,6 +382,8 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
         requests_pump(m);
     }
     manager_look_at_pressure(m);
+    list_foreach (at, after, &m->models)
+        model_look_at_build(list_entry(at, struct model, entry));
     r = sd_event_source_set_time(s, now + TICK_US);
     return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
@@ -380,6 +394,7 @@ static void fail_everything(struct manager *m, bool running_too)
     struct list *at, *after;
 
     fault_init(&fault, FAULT_SHUTTING_DOWN, NULL);
+    fault.retry_after_ms = STOP_RETRY_MS;
     list_foreach (at, after, &m->models) {
         struct model *model = list_entry(at, struct model, entry);
 
@@ -412,6 +427,7 @@ static int on_stop_timer(sd_event_source *s, uint64_t now, void *userdata)
 static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
     struct manager *m = userdata;
+    bool is_connected;
     int r;
 
     if (m->stopping)
@@ -422,9 +438,15 @@ static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si,
     if (r < 0)
         return r;
     m->stopping = true;
-    fail_everything(m, /* running_too= */ false);
-    manager_request_ended(m);
-    return 0;
+    handover_stopping(m->handover);
+    is_connected = m->is_connected && m->is_connected(m->is_connected_userdata);
+    if (m->n_requests > 0) {
+        fail_everything(m, /* running_too= */ false);
+        manager_request_ended(m);
+        return 0;
+    }
+    /* Soon: whoever connects now waits for the next daemon. */
+    return is_connected ? sd_event_source_set_time_relative(m->stop_timer, STOP_IDLE_US) : sd_event_exit(m->event, 0);
 }
 
 static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -480,7 +502,7 @@ static int copy_paths(struct manager *m, const struct manager_options *options)
 int manager_new(const struct manager_options *options, struct manager **ret, struct fault *reterr_fault)
 {
     _cleanup_(manager_freep) struct manager *m = calloc(1, sizeof(*m));
-    struct timespec epoch;
+    struct timespec now;
     int r;
 
     if (!m)
@@ -515,9 +537,13 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
         r = accounts_new(&m->accounts);
     if (r >= 0)
         r = residencies_new(m->event, m->own_uid, &m->residencies);
-    clock_gettime(CLOCK_REALTIME, &epoch);
     if (r >= 0)
-        r = workers_new(m->event, (uint64_t)epoch.tv_sec * 1000000 + (uint64_t)epoch.tv_nsec / 1000, &m->workers);
+        r = handover_new(m, &m->handover);
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (r >= 0) {
+        m->epoch = handover_epoch(m->handover, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+        r = workers_new(m->event, m->epoch, &m->workers);
+    }
     if (r >= 0 && worker_start_is_unit(m->worker_path))
         r = workers_expect_reports(m->workers, m->worker_path);
     if (r >= 0)
@@ -526,6 +552,7 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
         r = apply_models(m);
     if (r < 0)
         return r;
+    handover_take_back(m->handover);
     *ret = TAKE_PTR(m);
     return 0;
 }
@@ -535,10 +562,13 @@ struct manager *manager_free(struct manager *m)
     if (!m)
         return NULL;
     assert(m->n_requests == 0);
+    if (m->handover)
+        handover_leave(m->handover);
     while (!list_is_empty(&m->models))
         model_free(list_entry(m->models.next, struct model, entry));
     workers_free(m->workers);
     residencies_free(m->residencies);
+    handover_free(m->handover);
     accounts_free(m->accounts);
     sd_event_source_disable_unref(m->pump);
     sd_event_source_disable_unref(m->room);

@@ -173,3 +173,9 @@ int manager_reload(struct manager *m, struct json_object **ret_changed, struct f
  * manager_set_reloaded() - have @reloaded called, from the loop, after each reload with the new policy in force
  */
 void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata);
+
+/**
+ * manager_set_stopping() - have @stopping called, from the loop, when the daemon begins to stop
+ * It returns whether anybody is connected, who has a moment then to ask and to be answered.
+ */
+void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), void *userdata);

@@ -52,19 +52,3 @@ bool model_files_add(json_object *config, const struct policy_model *rules, cons
            add_count_if(config, rules->draft != NULL, "draft_files", residency_n_files(residency, 1)) &&
            add_adapters(config, rules);
 }
-
-bool model_files_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
-                       const struct policy_model *b)
-{
-    const char *x = draft_path(p, a), *y = draft_path(q, b);
-
-    if ((x || y) && (!x || !y || strcmp(x, y) != 0))
-        return false;
-    if (a->n_adapters != b->n_adapters)
-        return false;
-    for (size_t i = 0; i < a->n_adapters; i++)
-        if (strcmp(a->adapters[i].name, b->adapters[i].name) != 0 ||
-            strcmp(a->adapters[i].value, b->adapters[i].value) != 0)
-            return false;
-    return true;
-}

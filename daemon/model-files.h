@@ -29,9 +29,3 @@ int model_files_others(const struct policy *p, const struct policy_model *rules,
  * False: no memory.
  */
 bool model_files_add(struct json_object *config, const struct policy_model *rules, const struct residency *residency);
-
-/**
- * model_files_alike() - whether the files beside the model's own are the same under two policies
- */
-bool model_files_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
-                       const struct policy_model *b);

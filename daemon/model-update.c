@@ -15,10 +15,13 @@
  * A model that nobody uses and nothing pins is just unloaded: the next request loads the new version.
  */
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
+#include "daemon/build.h"
 #include "daemon/internal.h"
 #include "daemon/model-files.h"
 
@@ -40,21 +43,56 @@ int model_collect_aliases(struct model *model)
     return 0;
 }
 
-static bool same_text(const char *a, const char *b)
+static json_object *texts(const char *const *list, size_t n)
 {
-    return a && b ? strcmp(a, b) == 0 : a == b;
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < n; i++) {
+        if (!append_take(array, json_object_new_string(list[i])))
+            return NULL;
+    }
+    return TAKE_PTR(array);
 }
 
-/* Whether what was loaded under @a, of policy @p, would be loaded alike under @b, of policy @q. */
+static json_object *adapter_names(const struct policy_model *rules)
+{
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < rules->n_adapters; i++) {
+        if (!append_take(array, json_object_new_string(rules->adapters[i].name)))
+            return NULL;
+    }
+    return TAKE_PTR(array);
+}
+
+int model_loading_text(const struct policy *p, const struct policy_model *rules, char **ret)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+    _cleanup_free_ const char **others = NULL;
+    const char *text;
+    size_t n_others;
+
+    if (!o || model_files_others(p, rules, &others, &n_others) < 0 || !add_text(o, "path", rules->path) ||
+        !add_text_if(o, "sha256", rules->sha256) || !add_count(o, "ram", rules->residency.ram) ||
+        !add_count(o, "huge", rules->residency.huge) || !add_count(o, "numa", rules->residency.numa) ||
+        !add_count(o, "numa_node", rules->residency.numa_node) || !add_count(o, "tokens", rules->context.tokens) ||
+        !add_count(o, "sequences", rules->context.sequences) || !add_text(o, "k", rules->context.k) ||
+        !add_text(o, "v", rules->context.v) || !add_bool(o, "draft", rules->draft != NULL) ||
+        !add_take(o, "others", texts(others, n_others)) || !add_take(o, "adapters", adapter_names(rules)))
+        return -ENOMEM;
+    text = json_text(o);
+    *ret = text ? strdup(text) : NULL;
+    return *ret ? 0 : -ENOMEM;
+}
+
+/* Whether what was loaded under @a, of policy @p, would be loaded alike under @b, of policy @q. Without memory to tell,
+ * what is loaded stays. */
 static bool loads_alike(const struct policy *p, const struct policy_model *a, const struct policy *q,
                         const struct policy_model *b)
 {
-    return strcmp(a->path, b->path) == 0 && same_text(a->sha256, b->sha256) &&
-           a->residency.ram == b->residency.ram && a->residency.huge == b->residency.huge &&
-           a->residency.numa == b->residency.numa && a->residency.numa_node == b->residency.numa_node &&
-           a->context.tokens == b->context.tokens && a->context.sequences == b->context.sequences &&
-           strcmp(a->context.k, b->context.k) == 0 && strcmp(a->context.v, b->context.v) == 0 &&
-           model_files_alike(p, a, q, b);
+    _cleanup_free_ char *x = NULL, *y = NULL;
+
+    return model_loading_text(p, a, &x) < 0 || model_loading_text(q, b, &y) < 0 || strcmp(x, y) == 0;
 }
 
 void model_set_loaded(struct model *model)

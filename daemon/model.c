@@ -12,6 +12,9 @@
  *
  *      FAULT (any state in which something is loaded), CRASHED_OUT ──► FAILED ── WANT ──► MAPPING
  *
+ *      ABSENT ── KEPT ──► LOADING            a worker that an earlier daemon left (handover.c) answers, LOADED follows
+ *      READY ── RENEW ──► DRAINING ── RENEWED ──► LOADING       it was of another build; the mapping is kept
+ *
  * Invariants:
  *  1. There is a residency in MAPPING, LOADING, READY, DRAINING; a worker in READY, and in LOADING and DRAINING unless
  *     the back-off is running.
@@ -26,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/units.h"
@@ -47,13 +51,13 @@
 /* clang-format off */
 #define NONE MODEL_STATE_MAX
 static const enum model_state transitions[MODEL_STATE_MAX][MODEL_EVENT_MAX] = {
-    /*                  WANT           MAPPED         LOADED       FAULT         CRASHED        CRASHED_OUT    UNLOAD          DRAINED */
-    [MODEL_ABSENT]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          NONE,           NONE},
-    [MODEL_MAPPING]  = {NONE,          MODEL_LOADING, NONE,        MODEL_FAILED, NONE,          NONE,          MODEL_ABSENT,   NONE},
-    [MODEL_LOADING]  = {NONE,          NONE,          MODEL_READY, MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE},
-    [MODEL_READY]    = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE},
-    [MODEL_DRAINING] = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_ABSENT,  MODEL_ABSENT,  NONE,           MODEL_ABSENT},
-    [MODEL_FAILED]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          MODEL_ABSENT,   NONE},
+    /*                  WANT           MAPPED         LOADED       FAULT         CRASHED        CRASHED_OUT    UNLOAD          DRAINED       KEPT           RENEW           RENEWED */
+    [MODEL_ABSENT]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          NONE,           NONE,         MODEL_LOADING, NONE,           NONE},
+    [MODEL_MAPPING]  = {NONE,          MODEL_LOADING, NONE,        MODEL_FAILED, NONE,          NONE,          MODEL_ABSENT,   NONE,         NONE,          NONE,           NONE},
+    [MODEL_LOADING]  = {NONE,          NONE,          MODEL_READY, MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE,         NONE,          NONE,           NONE},
+    [MODEL_READY]    = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_LOADING, MODEL_FAILED,  MODEL_DRAINING, NONE,         NONE,          MODEL_DRAINING, NONE},
+    [MODEL_DRAINING] = {NONE,          NONE,          NONE,        MODEL_FAILED, MODEL_ABSENT,  MODEL_ABSENT,  NONE,           MODEL_ABSENT, NONE,          NONE,           MODEL_LOADING},
+    [MODEL_FAILED]   = {MODEL_MAPPING, NONE,          NONE,        NONE,         NONE,          NONE,          MODEL_ABSENT,   NONE,         NONE,          NONE,           NONE},
 };
 /* clang-format on */
 
@@ -134,7 +138,8 @@ void model_fail_errno(struct model *model, const char *what, int error)
     model_fail(model, &fault);
 }
 
-static void begin_mapping(struct model *model)
+/* @kept, @copy_fds: as model_take_back() has them, or NULL. */
+static int open_files(struct model *model, const struct snapshot_model *kept, const int *copy_fds)
 {
     _cleanup_free_ const char **others = NULL;
     struct residency_options options;
@@ -144,8 +149,9 @@ static void begin_mapping(struct model *model)
     model_set_loaded(model);
     r = model_files_others(model->loaded_of, model->loaded, &others, &n_others);
     if (r < 0) {
-        model_fail_errno(model, "can't open the model", r);
-        return;
+        for (size_t i = 0; copy_fds && i < kept->n_files; i++)
+            close(copy_fds[i]);
+        return r;
     }
     options = (struct residency_options){
         .path = model->loaded->path,
@@ -154,9 +160,18 @@ static void begin_mapping(struct model *model)
         .sha256 = model->loaded->sha256,
         .others = others,
         .n_others = n_others,
+        .kept = kept ? kept->files : NULL,
+        .n_kept = kept ? kept->n_files : 0,
+        .kept_fds = copy_fds,
     };
     model->bytes_done = model->bytes_total = 0;
-    r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
+    return residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
+}
+
+static void begin_mapping(struct model *model)
+{
+    int r = open_files(model, NULL, NULL);
+
     if (r < 0)
         model_fail_errno(model, "can't open the model", r);
 }
@@ -211,6 +226,7 @@ static void start_worker(struct model *model)
 
 static void forget_worker(struct model *model)
 {
+    handover_forget_link(model);
     model->worker = worker_free(model->worker);
     model->n_running = model->pages_used = 0;
     model->n_drafted = model->n_accepted = 0;
@@ -220,7 +236,9 @@ static void let_go(struct model *model)
 {
     forget_worker(model);
     model->measure = measure_free(model->measure);
+    handover_forget_copies(model);
     model->residency = residency_free(model->residency);
+    model->is_kept = model->renews = false;
     model->granted_bytes = 0;
     model->waits_for_room = false;
     manager_room_came(model->manager);
@@ -232,22 +250,35 @@ static void enter_loading(struct model *model, enum model_state from)
 {
     if (from == MODEL_MAPPING) {
         start_worker(model);
-    } else {
+    } else if (from == MODEL_DRAINING) {
+        model->renews = false;
+        forget_worker(model);
+        start_worker(model);
+    } else if (from != MODEL_ABSENT) { /* there its worker runs already */
         forget_worker(model);
         set_timer(model, model_backoff_us(model->n_crashes));
     }
 }
 
-static void enter_ready(struct model *model)
+static void log_locked(const struct model *model, const char *what)
 {
     char locked[UNITS_TEXT_MAX], text[160];
 
-    model->ready_us = model->used_us = manager_now_us(model->manager);
-    model->note[0] = 0;
-    snprintf(text, sizeof(text), "ready, %s of it locked",
+    snprintf(text, sizeof(text), "%s, %s of it locked", what,
              units_format_size(residency_locked_bytes(model->residency), locked));
     log_model(model, LOG_INFO, text);
+}
+
+static void enter_ready(struct model *model)
+{
+    model->ready_us = model->used_us = manager_now_us(model->manager);
+    model->note[0] = 0;
+    if (model->is_kept)
+        log_model(model, LOG_INFO, "ready: its worker went on while the daemon was started anew");
+    else
+        log_locked(model, "ready");
     model_used(model);
+    handover_changed(model->manager);
     model_take_over(model);
     requests_pump_soon(model->manager);
 }
@@ -327,6 +358,49 @@ void model_handle(struct model *model, enum model_event event)
     manager_model_changed(model->manager);
 }
 
+/* ---- taken over from an earlier daemon ---- */
+
+/* Something is not as it was left: everything of it goes, and it is loaded as if there had been nothing. */
+static void drop_kept(struct model *model, const char *why)
+{
+    char text[512];
+
+    snprintf(text, sizeof(text), "loaded anew, since what was kept is of no use: %s", why);
+    log_model(model, LOG_WARNING, text);
+    forget_worker(model);
+    model->wanted = true;
+    model_handle(model, MODEL_UNLOAD);
+}
+
+/* It takes requests as soon as its files were seen to be the same and its worker has answered. That the daemon's own
+ * mapping is locked again is verified meanwhile: until then the worker's lock holds the pages. */
+static void go_on_if_both(struct model *model)
+{
+    if (model->is_opened && model->is_answered)
+        model_handle(model, MODEL_LOADED);
+}
+
+void model_take_back(struct model *model, const struct snapshot_model *kept, int link_fd, const int *copy_fds)
+{
+    const struct worker_adoption adoption = {
+        .link_fd = link_fd, .pid = kept->pid, .uid = kept->uid, .n_threads = model->manager->n_cores};
+    int r;
+
+    model->wanted = false;
+    model->is_kept = true;
+    model->is_opened = model->is_answered = false;
+    model->link_id = kept->link_id;
+    model->copies_id = kept->copies_id;
+    model->n_copies = kept->copies_id > 0 ? kept->n_files : 0;
+    model->granted_bytes = kept->granted_bytes;
+    model->kv_bytes = kept->kv_bytes;
+    model->scratch_bytes = kept->scratch_bytes;
+    r = worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker);
+    model_handle(model, MODEL_KEPT);
+    if (open_files(model, kept, copy_fds) < 0 || r < 0)
+        drop_kept(model, "out of memory or descriptors");
+}
+
 /* ---- events from below ---- */
 
 static void on_opened(struct residency *residency, uint64_t bytes_total, void *userdata)
@@ -334,7 +408,14 @@ static void on_opened(struct residency *residency, uint64_t bytes_total, void *u
     struct model *model = userdata;
 
     model->bytes_total = bytes_total;
-    model_measure(model);
+    if (!model->is_kept) {
+        model_measure(model);
+    } else if (residency_load(residency) < 0) {
+        drop_kept(model, "no thread to verify it");
+    } else {
+        model->is_opened = true;
+        go_on_if_both(model);
+    }
 }
 
 static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total,
@@ -353,12 +434,22 @@ static void on_loaded(struct residency *residency, void *userdata)
 
     model->bytes_done = model->bytes_total;
     model_tell_progress(model);
+    if (model->is_kept) {
+        model->is_kept = false;
+        log_locked(model, "verified");
+    }
     model_handle(model, MODEL_MAPPED);
 }
 
 static void on_residency_failed(struct residency *residency, const struct fault *fault, void *userdata)
 {
-    model_fail(userdata, fault);
+    struct model *model = userdata;
+    char why[448];
+
+    if (model->is_kept)
+        drop_kept(model, fault_describe(fault, why, sizeof(why)));
+    else
+        model_fail(model, fault);
 }
 
 static const struct residency_callbacks residency_callbacks = {
@@ -380,8 +471,15 @@ static void on_worker_progress(struct worker *w, uint64_t bytes_done, uint64_t b
 
 static void on_ready(struct worker *w, json_object *facts, void *userdata)
 {
-    model_take_facts(userdata, facts);
-    model_handle(userdata, MODEL_LOADED);
+    struct model *model = userdata;
+
+    model_take_facts(model, facts);
+    if (!model->is_kept || model->state != MODEL_LOADING) {
+        model_handle(model, MODEL_LOADED);
+        return;
+    }
+    model->is_answered = true;
+    go_on_if_both(model);
 }
 
 static void on_piece(struct worker *w, const struct step_piece *piece, const char *text, json_object *extra,
@@ -449,7 +547,11 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     struct fault fault;
 
     if (expected) {
-        model_handle(model, MODEL_DRAINED);
+        model_handle(model, model->renews ? MODEL_RENEWED : MODEL_DRAINED);
+        return;
+    }
+    if (model->is_kept) {
+        drop_kept(model, reason);
         return;
     }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
@@ -576,9 +678,24 @@ void model_load(struct model *model)
 
 void model_unload(struct model *model)
 {
-    model->wanted = model->reload = false;
+    model->wanted = model->reload = model->renews = false;
     model_drop_successor(model);
     model_handle(model, MODEL_UNLOAD);
+}
+
+void model_look_at_build(struct model *model)
+{
+    uint64_t deadline_us = model->manager->policy->upgrade_deadline_us;
+    bool is_idle = model->n_submitted == 0 && model->n_held == 0;
+
+    if (model->state != MODEL_READY || model->is_kept || model->successor || !worker_is_outdated(model->worker))
+        return;
+    if (!is_idle && manager_now_us(model->manager) - model->ready_us < deadline_us)
+        return;
+    snprintf(model->note, sizeof(model->note), "its worker is of another build and is being replaced");
+    log_model(model, LOG_NOTICE, model->note);
+    model->renews = true;
+    model_handle(model, MODEL_RENEW);
 }
 
 void model_used(struct model *model)

@@ -46,6 +46,8 @@
 #define CHUNK_BYTES (UINT64_C(32) << 20)
 #define READ_BYTES (UINT64_C(1) << 20)
 #define PROGRESS_INTERVAL_US 250000
+/* What makes a copy unchangeable for everybody. */
+#define COPY_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -57,6 +59,7 @@ struct part {
     int fd;
     size_t i_path; /* whose file it is */
     uint64_t n_bytes;
+    struct residency_identity identity;
     uint8_t *map; /* NULL: not mapped */
     uint64_t map_bytes;
 };
@@ -77,6 +80,9 @@ struct residency {
     char *path, *sha256; /* path is paths[0] */
     enum policy_ram ram;
     enum policy_huge huge;
+    struct residency_identity *kept; /* [n_kept] NULL: loaded afresh */
+    int *kept_fds;                   /* [n_kept] NULL: files are used in place */
+    size_t n_kept;
 
     enum phase phase;         /* loop */
     bool abandoned;           /* loop */
@@ -152,12 +158,64 @@ static int fail_errno(struct residency *r, const char *what, int error)
     return -error;
 }
 
+static int identify(struct residency *r, struct part *part, const char *path)
+{
+    struct stat st;
+
+    if (fstat(part->fd, &st) < 0)
+        return fail_errno(r, path, errno);
+    if (st.st_size <= 0) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is empty", path);
+        return -EINVAL;
+    }
+    part->n_bytes = (uint64_t)st.st_size;
+    part->identity = (struct residency_identity){
+        .device = st.st_dev,
+        .inode = st.st_ino,
+        .n_bytes = (uint64_t)st.st_size,
+        .mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec,
+        .ctime_ns = st.st_ctim.tv_sec * INT64_C(1000000000) + st.st_ctim.tv_nsec,
+    };
+    return 0;
+}
+
+/* A file that an earlier daemon had loaded is the same file, untouched. */
+static int check_kept(struct residency *r, const struct part *part, const char *path)
+{
+    const struct residency_identity *a = &part->identity, *b;
+    size_t i = (size_t)(part - r->parts);
+
+    if (!r->kept)
+        return 0;
+    b = i < r->n_kept ? &r->kept[i] : NULL;
+    if (b && a->device == b->device && a->inode == b->inode && a->n_bytes == b->n_bytes &&
+        a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns)
+        return 0;
+    fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is not the file that was loaded", path);
+    return -EINVAL;
+}
+
+static int take_copy(struct residency *r, struct part *part, const char *path)
+{
+    size_t i = (size_t)(part - r->parts);
+    int seals;
+
+    if (i >= r->n_kept)
+        return check_kept(r, part, path);
+    part->fd = TAKE_FD(r->kept_fds[i]);
+    seals = fcntl(part->fd, F_GET_SEALS);
+    if (seals < 0 || (seals & COPY_SEALS) != COPY_SEALS) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "the copy of %s is not sealed", path);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* Part @i of the files that paths[i_path] begins. */
 static int open_part(struct residency *r, struct part *part, size_t i)
 {
     _cleanup_free_ char *path = NULL;
     struct trust_error why;
-    struct stat st;
     size_t n_parts;
     unsigned flags = 0;
     int q;
@@ -167,20 +225,18 @@ static int open_part(struct residency *r, struct part *part, size_t i)
         return fail_errno(r, r->paths[part->i_path], -q);
     if (r->ram == POLICY_RAM_COPY && r->sha256 && part->i_path == 0)
         flags = TRUST_ANYBODY; /* the copy can't be changed, and the digest says what it is */
-    q = trust_open(path, r->owner->own_uid, flags, &part->fd, &why);
+    q = r->kept_fds ? take_copy(r, part, path) : trust_open(path, r->owner->own_uid, flags, &part->fd, &why);
     if (q == -EPERM) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s must be %s", why.path, why.reason);
         return q;
     }
     if (q < 0)
-        return fail_errno(r, path, -q);
-    if (fstat(part->fd, &st) < 0)
-        return fail_errno(r, path, errno);
-    if (st.st_size <= 0) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is empty", path);
-        return -EINVAL;
-    }
-    part->n_bytes = (uint64_t)st.st_size;
+        return r->kept_fds ? q : fail_errno(r, path, -q);
+    q = identify(r, part, path);
+    if (q == 0)
+        q = check_kept(r, part, path);
+    if (q < 0)
+        return q;
     if (!checked_add(r->bytes_total, part->n_bytes, &r->bytes_total))
         return fail_errno(r, path, EOVERFLOW);
     return 0;
@@ -227,6 +283,10 @@ static int open_all(struct residency *r)
             q = open_part(r, &r->parts[i], i - first);
         if (q < 0)
             return q;
+    }
+    if (r->kept && r->n_kept != r->n_parts) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s has another number of files now", r->path);
+        return -EINVAL;
     }
     return 0;
 }
@@ -474,14 +534,14 @@ static int copy_part(struct residency *r, struct part *part, struct sha256 *dige
     munmap(to, part->map_bytes);
     if (q < 0)
         return q;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+    if (fcntl(fd, F_ADD_SEALS, COPY_SEALS) < 0)
         return fail_errno(r, "sealing", errno);
     q = reopen(fd);
     if (q < 0)
         return fail_errno(r, "memfd", -q);
     close(part->fd);
     part->fd = q;
-    return 0;
+    return identify(r, part, r->paths[part->i_path]);
 }
 
 static int verify(struct residency *r)
@@ -515,7 +575,7 @@ static int load_parts(struct residency *r, uint8_t *buffer, struct sha256 *diges
         struct part *part = &r->parts[i];
         struct sha256 *d = i == 0 ? digest : NULL;
 
-        if (r->ram == POLICY_RAM_COPY) {
+        if (r->ram == POLICY_RAM_COPY && !r->kept) {
             q = copy_part(r, part, d);
             if (q < 0)
                 return q;
@@ -544,16 +604,16 @@ static int load_all(struct residency *r)
     q = check_lock_limit(r);
     if (q < 0)
         return q;
-    if (r->sha256) {
+    if (r->sha256 && !r->kept) {
         buffer = malloc(READ_BYTES);
         if (!buffer)
             return fail_errno(r, r->path, ENOMEM);
         sha256_init(&digest);
     }
-    q = load_parts(r, buffer, r->sha256 ? &digest : NULL);
+    q = load_parts(r, buffer, buffer ? &digest : NULL);
     if (q < 0)
         return q;
-    if (r->sha256 && strcmp(sha256_text(&digest, text), r->sha256) != 0) {
+    if (buffer && strcmp(sha256_text(&digest, text), r->sha256) != 0) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "SHA-256 of %s is %s, the policy says %s", r->path, text,
                             r->sha256);
         return -EINVAL;
@@ -606,6 +666,10 @@ static void release(struct residency *r)
             close(r->parts[i].fd);
     }
     free(r->parts);
+    for (size_t i = 0; r->kept_fds && i < r->n_kept; i++)
+        closep(&r->kept_fds[i]);
+    free(r->kept_fds);
+    free(r->kept);
     for (size_t i = 0; i < r->n_paths; i++)
         free(r->paths[i]);
     free(r->paths);
@@ -671,14 +735,39 @@ static int copy_paths(struct residency *r, const struct residency_options *optio
     return 0;
 }
 
+static int copy_kept(struct residency *r, const struct residency_options *options)
+{
+    if (!options->kept)
+        return 0;
+    r->kept = calloc(options->n_kept, sizeof(*r->kept));
+    if (!r->kept)
+        return -ENOMEM;
+    memcpy(r->kept, options->kept, options->n_kept * sizeof(*r->kept));
+    if (!options->kept_fds)
+        return 0;
+    r->kept_fds = calloc(options->n_kept, sizeof(int));
+    if (!r->kept_fds)
+        return -ENOMEM;
+    memcpy(r->kept_fds, options->kept_fds, options->n_kept * sizeof(int));
+    return 0;
+}
+
+static void close_kept(const struct residency_options *options)
+{
+    for (size_t i = 0; options->kept_fds && i < options->n_kept; i++)
+        close(options->kept_fds[i]);
+}
+
 int residency_new(struct residencies *owner, const struct residency_options *options,
                   const struct residency_callbacks *callbacks, void *userdata, struct residency **ret)
 {
     _cleanup_(residency_freep) struct residency *r = calloc(1, sizeof(*r));
     int q;
 
-    if (!r)
+    if (!r) {
+        close_kept(options);
         return -ENOMEM;
+    }
     list_init(&r->entry);
     r->owner = owner;
     r->event_fd = -EBADF;
@@ -688,6 +777,12 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
     r->huge = options->huge;
     r->phase = FAILED;
     fault_init(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL);
+    r->n_kept = options->n_kept;
+    q = copy_kept(r, options);
+    if (q < 0) {
+        close_kept(options);
+        return q;
+    }
     q = copy_paths(r, options);
     if (q < 0)
         return q;
@@ -777,6 +872,21 @@ size_t residency_n_files(const struct residency *r, size_t i)
     for (size_t k = 0; r->phase != OPENING && k < r->n_parts; k++)
         n += r->parts[k].i_path == i;
     return n;
+}
+
+size_t residency_n_parts(const struct residency *r)
+{
+    return r->phase == OPENING ? 0 : r->n_parts;
+}
+
+void residency_identity(const struct residency *r, size_t i, struct residency_identity *ret)
+{
+    *ret = r->parts[i].identity;
+}
+
+int residency_copy_fd(const struct residency *r, size_t i)
+{
+    return r->ram == POLICY_RAM_COPY && r->phase == LOADED ? r->parts[i].fd : -EBADF;
 }
 
 int residency_open_fds(const struct residency *r, int **ret, size_t *ret_n)

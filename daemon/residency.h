@@ -32,6 +32,12 @@ struct residency_callbacks {
     void (*failed)(struct residency *r, const struct fault *fault, void *userdata);
 };
 
+/* What a file is known by as long as nobody touches it. Of a copy: the copy. */
+struct residency_identity {
+    uint64_t device, inode, n_bytes;
+    int64_t mtime_ns, ctime_ns;
+};
+
 struct residency_options {
     const char *path; /* of the (first) file; copied */
     enum policy_ram ram;
@@ -39,6 +45,11 @@ struct residency_options {
     const char *sha256; /* of the (first) file, NULL: not checked; copied */
     const char *const *others; /* [n_others] paths of what is to be held with it, behind it in order; copied */
     size_t n_others;
+    /* What an earlier daemon had loaded: files must be the same still, and are neither copied nor checked against
+     * @sha256 again, which took reading them. NULL: nothing. */
+    const struct residency_identity *kept; /* [n_kept] of all files in order; copied */
+    const int *kept_fds; /* [n_kept] sealed copies, consumed, on failure too; NULL: the files are used in place */
+    size_t n_kept;
 };
 
 /**
@@ -101,6 +112,21 @@ uint64_t residency_huge_bytes(const struct residency *r);
  * residency_n_files() - how many files @i has: 0 the model itself, from 1 on others[i - 1]; 0 before opened
  */
 size_t residency_n_files(const struct residency *r, size_t i);
+
+/**
+ * residency_n_parts() - how many files they are in all; 0 before opened
+ */
+size_t residency_n_parts(const struct residency *r);
+
+/**
+ * residency_identity() - what file @i of all, in order, is known by; of a loaded residency
+ */
+void residency_identity(const struct residency *r, size_t i, struct residency_identity *ret);
+
+/**
+ * residency_copy_fd() - the sealed copy of file @i, borrowed; -EBADF: it is used in place, or not loaded yet
+ */
+int residency_copy_fd(const struct residency *r, size_t i);
 
 /**
  * residency_open_fds() - fresh read-only descriptors of the loaded files, in order, for a worker

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,6 +63,8 @@ struct worker {
     bool exited; /* waited for */
     char exit_reason[160];
     bool greeted, draining, told_gone;
+    bool adopted, outdated;     /* an earlier daemon's; of another build */
+    struct worker_process told; /* adopted: which process it has to be */
     bool reported, waits_for_report; /* a unit's end: its reason is known, or comes soon */
     bool dispatching; /* a callback may be running that frees the worker: on_link() then finishes */
     bool freed;
@@ -433,7 +436,23 @@ static int check_credentials(struct worker *w, struct channel_packet *packet)
         return -errno;
     w->process.pid = packet->credentials.pid;
     w->process.uid = packet->credentials.uid;
+    if (w->adopted && (w->process.pid != w->told.pid || w->process.uid != w->told.uid))
+        return -EBADMSG;
     return watch_process(w);
+}
+
+/* The answer to RESET. What it has loaded follows as FACTS. */
+static int on_hello_again(struct worker *w, const struct packet *p)
+{
+    const struct packet_threads threads = {.n_threads = w->n_threads};
+
+    if (channel_context(w->channel)->state != PROTO_STATE_READY) {
+        mark_broken(w, "the worker was not ready when the daemon came back");
+        return 0;
+    }
+    w->greeted = true;
+    w->outdated = p->n_blob != strlen(RESIDENTD_BUILD) || memcmp(p->blob, RESIDENTD_BUILD, p->n_blob) != 0;
+    return send_packet(w, PACKET_THREADS, &threads, sizeof(threads), NULL, 0);
 }
 
 static int on_hello(struct worker *w, struct channel_packet *packet)
@@ -450,6 +469,8 @@ static int on_hello(struct worker *w, struct channel_packet *packet)
                     packet->p.hello->version, PROTO_VERSION);
         return 0;
     }
+    if (w->adopted)
+        return on_hello_again(w, &packet->p);
     w->greeted = true;
     r = send_packet(w, PACKET_THREADS, &threads, sizeof(threads), NULL, 0);
     if (r < 0)
@@ -468,7 +489,7 @@ static int on_facts(struct worker *w, const struct packet *p)
         return r;
     if (!facts)
         return -EBADMSG;
-    if (p->type == PACKET_READY)
+    if (p->type == PACKET_READY || w->adopted)
         w->callbacks->ready(w, facts, w->userdata);
     else
         w->callbacks->facts(w, facts, w->userdata);
@@ -585,6 +606,8 @@ static void end(struct worker *w)
 {
     w->link = sd_event_source_disable_unref(w->link);
     w->defer = sd_event_source_disable_unref(w->defer);
+    /* A copy of the link may be in systemd's keeping: closing ours would not tell the worker. */
+    shutdown(channel_fd(w->channel), SHUT_RDWR);
     w->channel = channel_free(w->channel);
     close_fds(w);
     if (w->exited || w->process.pidfd < 0) {
@@ -730,7 +753,7 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
     if (r >= 0)
         r = watch(w);
     if (r >= 0)
-        r = channel_greet(w->channel, PACKET_HELLO, owner->epoch, RESIDENTD_VERSION);
+        r = channel_greet(w->channel, PACKET_HELLO, owner->epoch, RESIDENTD_BUILD);
     if (r < 0) {
         kill_process(w);
         reap(w);
@@ -741,6 +764,61 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
     list_append(&owner->live, &w->entry);
     *ret = w;
     return 0;
+}
+
+int worker_adopt(struct workers *owner, const struct worker_adoption *adoption,
+                 const struct worker_callbacks *callbacks, void *userdata, struct worker **ret)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    int r;
+
+    if (!w) {
+        close(adoption->link_fd);
+        return -ENOMEM;
+    }
+    list_init(&w->entry);
+    w->owner = owner;
+    w->callbacks = callbacks;
+    w->userdata = userdata;
+    w->process = (struct worker_process){.link_fd = -EBADF, .pidfd = -EBADF, .uid = (uid_t)-1};
+    w->told = (struct worker_process){.pid = adoption->pid, .uid = adoption->uid};
+    w->adopted = true;
+    w->n_threads = adoption->n_threads;
+    r = channel_new(PROTO_DAEMON, adoption->link_fd, &w->channel);
+    if (r >= 0)
+        r = watch(w);
+    if (r >= 0)
+        r = channel_greet(w->channel, PACKET_RESET, owner->epoch, RESIDENTD_BUILD);
+    if (r < 0) {
+        release(w);
+        return r;
+    }
+    update_events(w);
+    list_append(&owner->live, &w->entry);
+    *ret = w;
+    return 0;
+}
+
+struct worker *worker_leave(struct worker *w)
+{
+    if (w)
+        release(w);
+    return NULL;
+}
+
+int worker_link_fd(const struct worker *w)
+{
+    return w->channel && !w->process.is_child ? channel_fd(w->channel) : -EBADF;
+}
+
+uid_t worker_uid(const struct worker *w)
+{
+    return w->process.uid;
+}
+
+bool worker_is_outdated(const struct worker *w)
+{
+    return w->outdated;
 }
 
 struct worker *worker_free(struct worker *w)

@@ -6,7 +6,9 @@
  * the process' end. Knows nothing of states of models or requests; model.c decides what an event means.
  *
  *   new: process started, HELLO sent → HELLO of the worker, credentials checked: MODEL sent → facts → ready
+ *   adopt: the link of a worker that an earlier daemon left running, RESET sent → HELLO of the worker → ready
  *   worker_free(): link closed, the process ends by itself (a link thread sees the end) or is killed a little later
+ *   worker_leave(): let go of, for the next daemon
  */
 
 #include <stdbool.h>
@@ -82,6 +84,43 @@ DEFINE_CLEANUP(struct workers *, workers_free)
  */
 int worker_new(struct workers *owner, const struct worker_options *options, const struct worker_callbacks *callbacks,
                void *userdata, struct worker **ret);
+
+struct worker_adoption {
+    int link_fd;  /* consumed, on failure too */
+    pid_t pid;    /* who has to answer, and as whom */
+    uid_t uid;
+    uint32_t n_threads;
+};
+
+/**
+ * worker_adopt() - go on with the worker at the other end of a link that an earlier daemon kept
+ * It forgets what it was doing. ready follows once it has answered; gone, if it is not the process of @adoption, not
+ * ready, or speaks another version of the protocol.
+ * Returns 0 or a negative errno.
+ */
+int worker_adopt(struct workers *owner, const struct worker_adoption *adoption,
+                 const struct worker_callbacks *callbacks, void *userdata, struct worker **ret);
+
+/**
+ * worker_leave() - let go of a worker without ending it: somebody else holds a copy of its link
+ * No callback comes any more. Not from a callback. Takes NULL, returns NULL
+ */
+struct worker *worker_leave(struct worker *w);
+
+/**
+ * worker_link_fd() - our end of the link, borrowed; -EBADF: the worker is a child, which ends with its parent
+ */
+int worker_link_fd(const struct worker *w);
+
+/**
+ * worker_uid() - that the process runs as; (uid_t)-1 before its HELLO
+ */
+uid_t worker_uid(const struct worker *w);
+
+/**
+ * worker_is_outdated() - it was adopted, and comes from another build than this daemon
+ */
+bool worker_is_outdated(const struct worker *w);
 
 /**
  * worker_free() - end the process; no callback comes any more. Takes NULL, returns NULL

@@ -114,7 +114,7 @@ int main(int argc, char **argv)
     }
     r = intake_new(&intake);
     if (r == 0)
-        r = link_new(fd, intake, &log, RESIDENTD_VERSION, &watchdog, &link);
+        r = link_new(fd, intake, &log, RESIDENTD_BUILD, &watchdog, &link);
     if (r == 0)
         r = link_start(link);
     if (r < 0) {

@@ -186,6 +186,10 @@ void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), v
     m->reloaded_userdata = userdata;
 }
 
+void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), void *userdata)
+{
+}
+
 struct model_wait *model_wait_cancel(struct model_wait *w)
 {
     if (w) {

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Names in the store: residentd-link-N, residentd-copy-N-I (file I of a model), residentd-state-N. Each N is used once,
+ * and what names something is written after it: a snapshot never speaks of what is not there, unless that has died.
+ * A new snapshot is put before the one before it is removed, and the highest N is the one that counts.
+ */
+#include "daemon/handover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/fdstore.h"
+#include "daemon/internal.h"
+#include "daemon/limits.h"
+#include "daemon/worker-start.h"
+
+#define STATE_PREFIX "residentd-state-"
+#define NAME_BYTES 64
+
+struct handover {
+    struct manager *manager;
+    struct fdstore *store;
+    struct snapshot *before; /* until it was taken back; NULL: nothing was left that is of use */
+    uint64_t epoch_before;
+    uint64_t next_id;
+    uint64_t state_id; /* of the snapshot in the store, 0: none */
+    uint64_t starts_us[SNAPSHOT_STARTS_MAX]; /* [n_starts] this one's included */
+    size_t n_starts;
+    sd_event_source *defer;
+};
+
+static uint64_t boottime_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void name_link(uint64_t id, char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, "residentd-link-%" PRIu64, id);
+}
+
+static void name_copy(uint64_t id, size_t i, char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, "residentd-copy-%" PRIu64 "-%zu", id, i);
+}
+
+static void name_state(uint64_t id, char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, STATE_PREFIX "%" PRIu64, id);
+}
+
+/* ---- at start ---- */
+
+/* The snapshot with the highest number, if it is one. */
+static void read_state(struct handover *h)
+{
+    _cleanup_close_ int newest = -EBADF;
+    const char *name, *why = "";
+    uint64_t highest = 0;
+    int r;
+
+    while ((name = fdstore_next(h->store, STATE_PREFIX))) {
+        uint64_t id = strtoull(name + strlen(STATE_PREFIX), NULL, 10);
+        char copy[NAME_BYTES];
+        int fd;
+
+        snprintf(copy, sizeof(copy), "%s", name);
+        fd = fdstore_take(h->store, name);
+        fdstore_remove(h->store, copy);
+        if (id >= highest) {
+            closep(&newest);
+            newest = fd;
+            highest = id;
+        } else {
+            close(fd);
+        }
+    }
+    h->next_id = highest + 1;
+    if (newest < 0)
+        return;
+    r = snapshot_read(newest, &h->before, &why);
+    if (r < 0) {
+        log_line(h->manager->log, LOG_WARNING, NULL, "what the daemon before left is of no use: %s",
+                 r == -EBADMSG ? why : strerror(-r));
+        return;
+    }
+    h->epoch_before = h->before->epoch;
+    if (h->before->next_id > h->next_id)
+        h->next_id = h->before->next_id;
+}
+
+/* Adds this start to those before it in the last minute. */
+static void count_starts(struct handover *h)
+{
+    uint64_t now_us = boottime_us();
+
+    for (size_t i = 0; h->before && i < h->before->n_starts; i++) {
+        uint64_t at_us = h->before->starts_us[i];
+
+        if (at_us <= now_us && now_us - at_us < LIMIT_STARTS_US && h->n_starts < SNAPSHOT_STARTS_MAX - 1)
+            h->starts_us[h->n_starts++] = at_us;
+    }
+    h->starts_us[h->n_starts++] = now_us;
+    if (!h->before || h->n_starts < LIMIT_STARTS)
+        return;
+    log_line(h->manager->log, LOG_WARNING, NULL, "the daemon ended without being told to %zu times in a minute: "
+             "what it left is thrown away, models are loaded anew", h->n_starts - 1);
+    h->before = snapshot_free(h->before);
+}
+
+static int on_defer(sd_event_source *s, void *userdata);
+
+int handover_new(struct manager *m, struct handover **ret)
+{
+    struct handover *h = calloc(1, sizeof(*h));
+    int r;
+
+    if (!h)
+        return -ENOMEM;
+    h->manager = m;
+    r = fdstore_open(worker_start_is_unit(m->worker_path), &h->store);
+    if (r >= 0)
+        r = sd_event_add_defer(m->event, &h->defer, on_defer, h);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(h->defer, SD_EVENT_OFF);
+    if (r < 0) {
+        handover_free(h);
+        return r;
+    }
+    read_state(h);
+    count_starts(h);
+    *ret = h;
+    return 0;
+}
+
+struct handover *handover_free(struct handover *h)
+{
+    if (!h)
+        return NULL;
+    sd_event_source_disable_unref(h->defer);
+    snapshot_free(h->before);
+    fdstore_close(h->store);
+    free(h);
+    return NULL;
+}
+
+uint64_t handover_epoch(const struct handover *h, uint64_t now_us)
+{
+    return now_us > h->epoch_before ? now_us : h->epoch_before + 1;
+}
+
+/* The descriptors of one model; false: one is missing, none is held. */
+static bool take_fds(struct handover *h, const struct snapshot_model *kept, int *ret_link, int **ret_copies)
+{
+    _cleanup_free_ int *copies = NULL;
+    char name[NAME_BYTES];
+
+    name_link(kept->link_id, name);
+    *ret_link = fdstore_take(h->store, name);
+    if (*ret_link < 0)
+        return false;
+    if (kept->copies_id > 0) {
+        size_t n = 0;
+
+        copies = calloc(kept->n_files, sizeof(*copies));
+        for (; copies && n < kept->n_files; n++) {
+            name_copy(kept->copies_id, n, name);
+            copies[n] = fdstore_take(h->store, name);
+            if (copies[n] < 0)
+                break;
+        }
+        if (n < kept->n_files) {
+            while (n-- > 0)
+                close(copies[n]);
+            close(*ret_link);
+            return false;
+        }
+    }
+    *ret_copies = TAKE_PTR(copies);
+    return true;
+}
+
+/* Whether the policy, as it is now, would load it as it was; and there is room for it beside those before it. */
+static bool is_wanted_alike(const struct model *model, const struct snapshot_model *kept)
+{
+    _cleanup_free_ char *loading = NULL;
+    struct fault fault;
+
+    if (model->state != MODEL_ABSENT || model->worker)
+        return false;
+    if ((kept->copies_id > 0) != (model->rules->residency.ram == POLICY_RAM_COPY))
+        return false;
+    return model_loading_text(model->rules_of, model->rules, &loading) == 0 && strcmp(loading, kept->loading) == 0 &&
+           manager_make_room(model->manager, model, kept->granted_bytes, &fault) == 0;
+}
+
+static void take_back_pin(struct model *model, const struct snapshot_model *kept)
+{
+    if (kept->pin == PIN_BY_POLICY)
+        return;
+    model_pin(model, (enum model_pin)kept->pin);
+    model->wanted = kept->pin == PIN_ON;
+}
+
+void handover_take_back(struct handover *h)
+{
+    unsigned n_models = 0, n_dropped;
+
+    for (size_t i = 0; h->before && i < h->before->n_models; i++) {
+        const struct snapshot_model *kept = &h->before->models[i];
+        struct model *model = model_find(h->manager, kept->name);
+        _cleanup_free_ int *copies = NULL;
+        int link_fd;
+
+        if (!model)
+            continue;
+        take_back_pin(model, kept);
+        if (!kept->loading || !is_wanted_alike(model, kept) || !take_fds(h, kept, &link_fd, &copies))
+            continue;
+        model_take_back(model, kept, link_fd, copies);
+        n_models++;
+    }
+    h->before = snapshot_free(h->before);
+    n_dropped = fdstore_drop_rest(h->store);
+    if (n_models > 0 || n_dropped > 0)
+        log_line(h->manager->log, LOG_NOTICE, NULL, "%u models go on with what the daemon before left, %u descriptors "
+                 "of it are dropped", n_models, n_dropped);
+    handover_changed(h->manager);
+}
+
+/* ---- while it runs ---- */
+
+static int put_link(struct handover *h, struct model *model)
+{
+    char name[NAME_BYTES];
+
+    if (model->link_id > 0)
+        return 0;
+    name_link(h->next_id, name);
+    model->link_id = h->next_id++;
+    return fdstore_put(h->store, name, worker_link_fd(model->worker));
+}
+
+static int put_copies(struct handover *h, struct model *model)
+{
+    char name[NAME_BYTES];
+    int r = 0;
+
+    if (model->copies_id > 0 || residency_copy_fd(model->residency, 0) < 0)
+        return 0;
+    model->copies_id = h->next_id++;
+    model->n_copies = residency_n_parts(model->residency);
+    for (size_t i = 0; r == 0 && i < model->n_copies; i++) {
+        name_copy(model->copies_id, i, name);
+        r = fdstore_put(h->store, name, residency_copy_fd(model->residency, i));
+    }
+    return r;
+}
+
+/* Ready, and no version of a model that another one is about to follow. */
+static bool can_be_left(const struct model *model)
+{
+    return model->state == MODEL_READY && !model->removed && !model->predecessor && model->worker &&
+           worker_link_fd(model->worker) >= 0 && worker_uid(model->worker) != (uid_t)-1;
+}
+
+static int describe_loaded(struct model *model, struct snapshot_model *ret)
+{
+    ret->link_id = model->link_id;
+    ret->copies_id = model->copies_id;
+    ret->pid = worker_pid(model->worker);
+    ret->uid = worker_uid(model->worker);
+    ret->granted_bytes = model->granted_bytes;
+    ret->kv_bytes = model->kv_bytes;
+    ret->scratch_bytes = model->scratch_bytes;
+    ret->files = calloc(residency_n_parts(model->residency), sizeof(*ret->files));
+    if (!ret->files)
+        return -ENOMEM;
+    ret->n_files = residency_n_parts(model->residency);
+    for (size_t i = 0; i < ret->n_files; i++)
+        residency_identity(model->residency, i, &ret->files[i]);
+    return model_loading_text(model->loaded_of, model->loaded, &ret->loading);
+}
+
+static int describe(struct handover *h, struct model *model, struct snapshot_model *ret)
+{
+    int r;
+
+    ret->name = strdup(model->rules->name);
+    if (!ret->name)
+        return -ENOMEM;
+    ret->pin = model->pin;
+    if (!can_be_left(model))
+        return 0;
+    r = put_link(h, model);
+    if (r >= 0)
+        r = put_copies(h, model);
+    return r < 0 ? r : describe_loaded(model, ret);
+}
+
+static int make_snapshot(struct handover *h, struct snapshot **ret)
+{
+    _cleanup_(snapshot_freep) struct snapshot *s = calloc(1, sizeof(*s));
+    struct list *at, *after;
+    size_t n = 0;
+
+    if (!s)
+        return -ENOMEM;
+    list_foreach (at, after, &h->manager->models)
+        n++;
+    s->models = calloc(n + 1, sizeof(*s->models));
+    if (!s->models)
+        return -ENOMEM;
+    s->epoch = h->manager->epoch;
+    memcpy(s->starts_us, h->starts_us, sizeof(s->starts_us));
+    s->n_starts = h->n_starts;
+    list_foreach (at, after, &h->manager->models) {
+        struct model *model = list_entry(at, struct model, entry);
+        int r;
+
+        if (model->removed || model->predecessor)
+            continue;
+        r = describe(h, model, &s->models[s->n_models++]);
+        if (r < 0)
+            return r;
+    }
+    s->next_id = h->next_id + 1;
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+static int put_state(struct handover *h)
+{
+    _cleanup_(snapshot_freep) struct snapshot *s = NULL;
+    _cleanup_close_ int fd = -EBADF;
+    uint64_t before = h->state_id;
+    char name[NAME_BYTES];
+    int r;
+
+    r = make_snapshot(h, &s);
+    if (r >= 0)
+        r = snapshot_write(s, &fd);
+    if (r < 0)
+        return r;
+    h->state_id = h->next_id++;
+    name_state(h->state_id, name);
+    r = fdstore_put(h->store, name, fd);
+    if (before > 0) {
+        name_state(before, name);
+        fdstore_remove(h->store, name);
+    }
+    return r;
+}
+
+static void update(struct handover *h)
+{
+    int r;
+
+    if (!fdstore_is_there(h->store))
+        return;
+    r = put_state(h);
+    if (r < 0)
+        log_line(h->manager->log, LOG_WARNING, NULL, "can't have systemd keep what a restart needs, models would be "
+                 "loaded anew: %s", strerror(-r));
+}
+
+static int on_defer(sd_event_source *s, void *userdata)
+{
+    update(userdata);
+    return 0;
+}
+
+void handover_changed(struct manager *m)
+{
+    sd_event_source_set_enabled(m->handover->defer, SD_EVENT_ONESHOT);
+}
+
+void handover_forget_link(struct model *model)
+{
+    struct handover *h = model->manager->handover;
+    char name[NAME_BYTES];
+
+    if (model->link_id == 0)
+        return;
+    name_link(model->link_id, name);
+    fdstore_remove(h->store, name);
+    model->link_id = 0;
+    handover_changed(model->manager);
+}
+
+void handover_forget_copies(struct model *model)
+{
+    struct handover *h = model->manager->handover;
+    char name[NAME_BYTES];
+
+    if (model->copies_id == 0)
+        return;
+    for (size_t i = 0; i < model->n_copies; i++) {
+        name_copy(model->copies_id, i, name);
+        fdstore_remove(h->store, name);
+    }
+    model->copies_id = 0;
+    handover_changed(model->manager);
+}
+
+/* ---- at the end ---- */
+
+void handover_stopping(struct handover *h)
+{
+    h->n_starts = 0;
+    update(h);
+}
+
+void handover_leave(struct handover *h)
+{
+    struct list *at, *after;
+
+    if (!fdstore_is_there(h->store))
+        return;
+    list_foreach (at, after, &h->manager->models) {
+        struct model *model = list_entry(at, struct model, entry);
+
+        if (model->link_id > 0)
+            model->worker = worker_leave(model->worker);
+    }
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the files model*.c offer to each other and to the rest of the back half; internal.h includes it and has the
+ * structures.
+ */
+
+#include "daemon/internal.h"
+
+/* ---- model.c ---- */
+
+/* The table of states: what @event makes of @state; MODEL_STATE_MAX: nothing. */
+enum model_state model_next(enum model_state state, enum model_event event);
+
+/* How long to wait before a worker is started again after its @n_crashes-th end in a row. */
+uint64_t model_backoff_us(unsigned n_crashes);
+
+/* An event for the table; what follows from it has happened on return. */
+void model_handle(struct model *model, enum model_event event);
+
+/* It can't be loaded; @fault need not name the model. */
+void model_fail(struct model *model, const struct fault *fault);
+void model_fail_errno(struct model *model, const char *what, int error);
+/* From the loop soon: answers to those who wait, and whether it has to come back or to go for good. */
+void model_kick(struct model *model);
+
+int model_new(struct manager *m, struct policy *policy, const struct policy_model *rules, struct model **ret);
+struct model *model_free(struct model *model);
+struct model *model_find(struct manager *m, const char *name);
+
+/* Somebody needs it: loads it if it is not there, or will be again. False: it failed lately, *reterr says why. */
+bool model_want(struct model *model, struct fault *reterr);
+
+/* An administrator's Load: tries also what failed a moment ago. */
+void model_load(struct model *model);
+void model_unload(struct model *model);
+
+/* At each tick: a worker that was taken over from a daemon of another build is replaced when nobody uses it, or when
+ * host.upgrade_deadline has passed; what runs then is finished first, and nothing of the model is read again. */
+void model_look_at_build(struct model *model);
+
+/* What an administrator says of keeping it; also of its successor. */
+void model_pin(struct model *model, enum model_pin pin);
+
+bool model_is_pinned(const struct model *model);
+
+/* Goes on with what an earlier daemon left: @kept, whose link is @link_fd and whose copies are @copy_fds
+ * [kept->n_files] (NULL: files are used in place); descriptors are consumed. It is absent before. */
+void model_take_back(struct model *model, const struct snapshot_model *kept, int link_fd, const int *copy_fds);
+
+/* ---- model-update.c ---- */
+
+/* All of @rules, of policy @p, that decides what is loaded and how, as JSON text, to compare. Returns 0 or -ENOMEM. */
+int model_loading_text(const struct policy *p, const struct policy_model *rules, char **ret);
+
+/* New rules for a model that stays in the policy; replaces it if what it is loaded with changed. */
+int model_update(struct model *model, struct policy *policy, const struct policy_model *rules);
+
+/* The rules in force become those that it is loaded with. */
+void model_set_loaded(struct model *model);
+
+/* Its aliases under the rules in force. Returns 0 or -ENOMEM. */
+int model_collect_aliases(struct model *model);
+
+/* The three ends of a replacement; each does nothing where there is none. */
+void model_take_over(struct model *successor);
+void model_successor_failed(struct model *successor);
+void model_drop_successor(struct model *model);
+
+/* ---- model-measure.c ---- */
+
+/* The files are open: finds out what the model takes, then asks for room. */
+void model_measure(struct model *model);
+
+/* Loads it if there is room; else it waits for others to leave, or fails. */
+void model_ask_for_room(struct model *model);
+
+/* What would fit into @available. */
+void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
+
+/* ---- model-facts.c ---- */
+
+void model_take_facts(struct model *model, struct json_object *facts);
+
+/* Its last request ended, or one began. */
+void model_used(struct model *model);
+
+uint64_t model_ram_bytes(const struct model *model);
+const char *model_reason(const struct model *model);
+
+/* ---- model-wait.c ---- */
+
+/* Those who wait: told how far it is, answered from the loop when it is over, moved to another model, or forgotten. */
+void model_tell_progress(struct model *model);
+void model_settle_waits(struct model *model);
+void model_move_waits(struct model *from, struct model *to);
+void model_abandon_waits(struct model *model);
+
+/* Adds somebody who waits for the model to be ready (or absent); answered from the loop. */
+int model_wait_new(struct model *model, bool for_absence, const struct model_wait_callbacks *callbacks, void *userdata,
+                   struct model_wait **ret);
