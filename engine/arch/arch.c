@@ -66,6 +66,13 @@ int arch_build(const struct gguf *g, const struct arch_target *target, struct ar
     struct gguf_string name;
     int r;
 
+    /* An adapter names the architecture that it is for. */
+    if (gguf_get_string(g, "general.type", &name, NULL) == 0 && name.n_bytes == 7 &&
+        memcmp(name.data, "adapter", 7) == 0) {
+        fault_model_invalid(reterr, (int64_t)gguf_find_key(g, "general.type")->offset,
+                            "it is an adapter and no model: it is loaded with one");
+        return -EINVAL;
+    }
     r = gguf_get_string(g, "general.architecture", &name, reterr);
     if (r == -ENOENT) {
         fault_model_invalid(reterr, FAULT_NO_OFFSET, "the key general.architecture is missing");

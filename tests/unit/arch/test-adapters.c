@@ -410,6 +410,22 @@ static void huge_alpha(struct model_writer *w, const struct model_writer *model)
     model_writer_f32(w, "adapter.lora.alpha", 1e7f);
 }
 
+static void an_adapter_is_no_model(void **state)
+{
+    struct model_shape shape = shape_of(&families[0]);
+    struct engine_config config = models_config();
+    int fd = adapter_fd(&shape, &adapters[0]);
+    struct engine *e = NULL;
+    struct fault fault;
+
+    config.fds = &fd;
+    config.n_fds = 1;
+    fault_init(&fault, FAULT_NONE, NULL);
+    assert_int_equal(engine_open(&config, &e, &fault), -22);
+    assert_string_equal(fault.reason, "it is an adapter and no model: it is loaded with one");
+    close(fd);
+}
+
 static void what_is_no_adapter_is_refused(void **state)
 {
     const char *none = "adapter 1: it is no adapter: general.type has to be \"adapter\", adapter.type \"lora\"";
@@ -443,6 +459,7 @@ int main(void)
         cmocka_unit_test(bits_do_not_depend_on_others_adapters),
         cmocka_unit_test(who_has_none_is_not_changed),
         cmocka_unit_test(a_fork_keeps_its_adapter),
+        cmocka_unit_test(an_adapter_is_no_model),
         cmocka_unit_test(what_is_no_adapter_is_refused),
     };
 
