@@ -38,6 +38,19 @@ static void read_shape(const struct engine_config *config, struct plan_shape *re
     assert_int_equal(plan_shape_parse(json_object_object_get(copy, "shape"), ret), 0);
 }
 
+static int adapter_of(const struct model_writer *model, const char *architecture)
+{
+    const struct adapter_shape shape = {
+        .architecture = architecture, .rank = 24, .alpha = 1, .type = TENSOR_F16, .period = 1, .seed = 2};
+    struct model_writer *w = model_writer_new();
+    int fd;
+
+    model_writer_adapter(w, model, &shape);
+    fd = model_writer_memfd(w);
+    model_writer_free(w);
+    return fd;
+}
+
 static void planned_is_what_is_allocated(void **state)
 {
     static const struct {
@@ -47,6 +60,7 @@ static void planned_is_what_is_allocated(void **state)
         const char *k_name, *v_name;
         const char *architecture;
         uint32_t window, n_experts;
+        bool adapter, latent;
     } cases[] = {
         {256, 1, 1, 512, TENSOR_F32, TENSOR_F32, false, "f32", "f32"},
         {256, 4, 2, 512, TENSOR_F16, TENSOR_F16, false, "f16", "f16"},
@@ -56,6 +70,8 @@ static void planned_is_what_is_allocated(void **state)
         {2048, 4, 1, 128, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "llama", 64, 0},
         {2048, 3, 1, 256, TENSOR_F16, TENSOR_F16, true, "f16", "f16", "gemma2", 100, 0},
         {256, 2, 1, 64, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "llama", 0, 8},
+        {256, 2, 2, 64, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "llama", 0, 0, true},
+        {256, 2, 2, 64, TENSOR_F16, TENSOR_F16, false, "f16", "f16", "deepseek2", 0, 8, true, true},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -64,9 +80,10 @@ static void planned_is_what_is_allocated(void **state)
         _cleanup_engine_ struct engine *e = NULL;
         struct plan_shape shape;
         struct plan_result plan;
+        struct engine_shape counted;
         struct engine_facts facts;
         uint64_t planned, used;
-        int fd;
+        int fd, adapter;
 
         model.tied = cases[i].tied;
         model.type = i % 2 ? TENSOR_Q8_0 : TENSOR_F32;
@@ -77,12 +94,22 @@ static void planned_is_what_is_allocated(void **state)
         model.window = cases[i].window;
         model.n_experts = cases[i].n_experts;
         model.n_experts_used = cases[i].n_experts / 4;
+        if (cases[i].latent) {
+            model.head_dim = 32;
+            model.latent.kv_rank = 64;
+            model.latent.n_rot = 16;
+            model.latent.v_dim = 24;
+            model.latent.compressed = true;
+        }
         model_writer_llama(w, &model);
         fd = model_writer_memfd(w);
+        adapter = adapter_of(w, model.architecture);
         model_writer_free(w);
         const struct engine_config config = {
             .fds = &fd,
             .n_fds = 1,
+            .adapters = &adapter,
+            .n_adapters = cases[i].adapter,
             .context_tokens = cases[i].context,
             .sequences_max = 4 * cases[i].sequences + 4,
             .kv_tokens = (uint64_t)(cases[i].context ? cases[i].context : model.context) * cases[i].sequences,
@@ -111,7 +138,11 @@ static void planned_is_what_is_allocated(void **state)
         assert_int_equal(plan_make(&shape, &wish, &plan), 0);
         assert_int_equal(engine_open(&config, &e, NULL), 0);
         engine_facts(e, &facts);
+        assert_int_equal(engine_shape(&config, &counted, NULL), 0);
+        assert_int_equal(engine_shape_kv_bytes(&counted, &config), facts.bytes_kv);
+        engine_shape_done(&counted);
         close(fd);
+        close(adapter);
         assert_true(plan.fits);
         assert_int_equal(plan.ram.weights, facts.bytes_weights);
         assert_int_equal(plan.ram.kv, facts.bytes_kv);

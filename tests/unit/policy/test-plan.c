@@ -82,6 +82,12 @@ static void without_devices_everything_is_in_ram(void **state)
     f->wish.is_mapped_only = true;
     assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
     assert_int_equal(r.ram_needed_bytes, 165 * M);
+    /* What is loaded with the model, and for both threads. */
+    f->shape.other_bytes = 40 * M;
+    f->shape.other_thread_bytes = 2 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.scratch, 49 * M);
+    assert_int_equal(r.ram_needed_bytes, 209 * M);
 }
 
 static void pages_are_whole_and_sequences_count(void **state)
@@ -292,7 +298,7 @@ static void shapes_that_lie_are_refused(void **state)
         " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
         " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
         "1, "
-        "\"thread_scratch\": 1}";
+        "\"thread_scratch\": 1, \"others\": [7, 8]}";
     static const char *const changes[][2] = {
         {"[10, 0, 0]", "[90, 0, 0]"},
         {"[10, 0, 0]", "[10, 0, 1]"},
@@ -309,6 +315,10 @@ static void shapes_that_lie_are_refused(void **state)
         {"\"scratch\": 1,", ""},
         {"\"window\": 0", "\"window\": -1"},
         {"\"head\": 20", "\"head\": \"20\""},
+        {"[7, 8]", "[7]"},
+        {"[7, 8]", "[-7, 8]"},
+        {"[7, 8]", "[9007199254740992, 8]"},
+        {"[7, 8]", "{}"},
     };
     struct plan_shape s;
 
@@ -330,8 +340,11 @@ static void shapes_that_lie_are_refused(void **state)
         r = plan_shape_parse(o, &s);
         if (r != (i == 0 ? 0 : -EINVAL))
             fail_msg("%s: %d", text, r);
-        if (r == 0)
+        if (r == 0) {
+            assert_int_equal(s.other_bytes, 7);
+            assert_int_equal(s.other_thread_bytes, 8);
             plan_shape_done(&s);
+        }
     }
     assert_int_equal(plan_shape_parse(NULL, &s), -EINVAL);
 }
