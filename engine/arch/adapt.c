@@ -75,15 +75,15 @@ static int header_read(struct adapting *a, const struct gguf *g)
     return 0;
 }
 
-/* One of the two factors, of a type that can be multiplied with. */
-static int factor_read(struct adapting *a, const struct gguf_tensor *t, uint64_t n_cols, uint64_t n_rows,
+/* One of the two factors, of a type that can be multiplied with; @n of them for experts. */
+static int factor_read(struct adapting *a, const struct gguf_tensor *t, uint64_t n_cols, uint64_t n_rows, uint64_t n,
                        struct graph_tensor *ret)
 {
-    if (t->dims[0] != n_cols || t->dims[1] != n_rows || t->dims[2] != 1 || t->dims[3] != 1) {
+    if (t->dims[0] != n_cols || t->dims[1] != n_rows || t->dims[2] != n || t->dims[3] != 1) {
         fault_model_invalid(a->fault, (int64_t)t->offset,
                             "the tensor %s has the shape %" PRIu64 " x %" PRIu64 " x %" PRIu64 " x %" PRIu64
-                            ", expected %" PRIu64 " x %" PRIu64,
-                            t->name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows);
+                            ", expected %" PRIu64 " x %" PRIu64 " x %" PRIu64,
+                            t->name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows, n);
         return -EINVAL;
     }
     if (a->target->format(a->target->userdata, (enum tensor_type)t->type) < 0) {
@@ -129,12 +129,12 @@ static int adapted_read(struct adapting *a, const struct graph_linear *l, struct
                             ", expected 1 to %u", down->name, rank, ADAPT_RANK_MAX);
         return -EINVAL;
     }
-    r = factor_read(a, down, l->weight.n_cols, rank, &ret->down);
+    r = factor_read(a, down, l->weight.n_cols, rank, whole->dims[2], &ret->down);
     if (r == 0)
-        r = factor_read(a, up, rank, whole->n_rows, &ret->up);
+        r = factor_read(a, up, rank, whole->dims[1], whole->dims[2], &ret->up);
     if (r < 0)
         return r;
-    /* A product may have only some of the matrix's rows (q, k and v in one). */
+    /* A product may have only some of the matrix's rows (q, k and v in one); never one of experts. */
     row0 = (uint64_t)((const uint8_t *)l->weight.data - (const uint8_t *)whole->data) / l->weight.row_bytes;
     ret->up.data = (const uint8_t *)ret->up.data + row0 * ret->up.row_bytes;
     ret->up.n_rows = l->weight.n_rows;
@@ -155,6 +155,9 @@ static uint32_t source_of(const struct graph *g, size_t i_op, uint32_t packed)
         for (uint32_t i = 0; op->type == GRAPH_PACK && i < op->pack.n_packs; i++)
             if (op->pack.packs[i] == packed)
                 return op->pack.in;
+        for (uint32_t i = 0; op->type == GRAPH_EXPERTS_PACK && i < op->experts_pack.n_packs; i++)
+            if (op->experts_pack.packs[i] == packed)
+                return op->experts_pack.in;
     }
     return GRAPH_NONE;
 }
@@ -177,8 +180,8 @@ static int site_add(struct adapting *a)
     return 0;
 }
 
-/* Makes @l a site if any adapter changes it; l->site tells. */
-static int linear_adapt(struct adapting *a, struct graph_linear *l)
+/* Makes @l, whose result has @rows, a site if any adapter changes it; l->site tells. */
+static int linear_adapt(struct adapting *a, struct graph_linear *l, enum graph_rows rows)
 {
     struct graph *g = a->graph;
     struct graph_adapted *row;
@@ -201,13 +204,25 @@ static int linear_adapt(struct adapting *a, struct graph_linear *l)
         return 0;
     }
     l->site = g->n_sites;
-    return graph_value_f32(g, g->values[l->out].rows, rank_max, &l->low);
+    return graph_value_f32(g, rows, rank_max, &l->low);
 }
 
-/* The products of @op that can be adapted. The output of a tied model is none: its matrix is the embedding, too. */
-static uint32_t linears_of(struct graph_op *op, struct graph_linear *ret[GRAPH_LINEAR_MAX])
+/* The products of @op that can be adapted, and whose routes they have. The output of a tied model is none: its matrix
+ * is the embedding, too. */
+static uint32_t linears_of(struct graph_op *op, struct graph_linear *ret[GRAPH_LINEAR_MAX], uint32_t *ret_routes)
 {
     uint32_t n = 0;
+
+    *ret_routes = GRAPH_NONE;
+    if (op->type == GRAPH_EXPERTS_GLU) {
+        ret[n++] = &op->experts_glu.gate;
+        ret[n++] = &op->experts_glu.up;
+        *ret_routes = op->experts_glu.routes;
+    }
+    if (op->type == GRAPH_EXPERTS_DOWN) {
+        ret[n++] = &op->experts_down.down;
+        *ret_routes = op->experts_down.routes;
+    }
 
     if (op->type == GRAPH_GLU) {
         ret[n++] = &op->glu.gate;
@@ -226,7 +241,8 @@ static int op_adapt(struct adapting *a, const struct graph *before, size_t i_op)
 {
     struct graph_op op = before->ops[i_op], adapt = {.type = GRAPH_ADAPT, .adapters_only = true};
     struct graph_linear *linears[GRAPH_LINEAR_MAX];
-    uint32_t n = linears_of(&op, linears);
+    uint32_t n = linears_of(&op, linears, &adapt.adapt.routes);
+    bool dense = adapt.adapt.routes == GRAPH_NONE;
     int r;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -234,7 +250,7 @@ static int op_adapt(struct adapting *a, const struct graph *before, size_t i_op)
 
         if (source == GRAPH_NONE || (adapt.adapt.n_parts > 0 && source != adapt.adapt.in))
             continue;
-        r = linear_adapt(a, linears[i]);
+        r = linear_adapt(a, linears[i], dense ? a->graph->values[linears[i]->out].rows : GRAPH_ROWS_SLOTS);
         if (r < 0)
             return r;
         if (!linears[i]->site)

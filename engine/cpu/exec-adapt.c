@@ -76,10 +76,10 @@ static const struct graph_adapted *adapter_at(const struct exec_thread *t, uint3
     return &t->x->graph->adapted[(size_t)(site - 1) * t->x->graph->n_adapters + adapter];
 }
 
-/* Where packed rows and the products made of them are, behind the products' own scratch. */
+/* Where packed rows and the products made of them are, behind what products and experts use. */
 static float *products(const struct exec_thread *t)
 {
-    return (float *)(void *)(t->scratch + t->x->linear_scratch_bytes);
+    return (float *)(void *)(t->scratch + t->x->adapt_scratch_at);
 }
 
 static void *packed(const struct exec_thread *t)
@@ -103,7 +103,7 @@ static void down(struct exec_thread *t, const struct graph_op *op, const struct 
                 (float *)value(t, op->adapt.outs[part]) + (size_t)first * stride, stride, t->scratch);
 }
 
-void exec_op_adapt(struct exec_thread *t, const struct graph_op *op)
+static void adapt_dense(struct exec_thread *t, const struct graph_op *op)
 {
     const struct exec_adapted *a = adapted_of(t, op->adapt.outs[0]);
     uint32_t n_chunks = 0, from, to;
@@ -126,6 +126,56 @@ void exec_op_adapt(struct exec_thread *t, const struct graph_op *op)
             m = g->n - at < EXEC_ADAPT_TOKENS ? g->n - at : EXEC_ADAPT_TOKENS;
             down(t, op, a, unit % op->adapt.n_parts, g->adapter, g->first + at, m);
         }
+    }
+}
+
+void exec_op_adapt(struct exec_thread *t, const struct graph_op *op)
+{
+    if (op->adapt.routes != GRAPH_NONE)
+        exec_op_adapt_experts(t, op);
+    else
+        adapt_dense(t, op);
+}
+
+/* Of an expert's adapter. */
+static const uint8_t *expert_matrix(const struct graph_tensor *w, uint32_t expert)
+{
+    return (const uint8_t *)w->data + expert * w->matrix_bytes;
+}
+
+void exec_adapt_slot_down(struct exec_thread *t, const struct graph_op *op, const struct exec_slot *s, const float *in)
+{
+    const struct kernels *k = t->x->kernels;
+    uint32_t adapter = t->x->batch->adapters[s->token];
+
+    for (uint32_t i = 0; adapter > 0 && i < op->adapt.n_parts; i++) {
+        const struct graph_tensor *w = &adapter_at(t, op->adapt.sites[i], adapter - 1)->down;
+        uint32_t stride = t->x->graph->values[op->adapt.outs[i]].n_cols;
+
+        if (!w->data)
+            continue;
+        linear_pack(k, linear_format(k, w->type), in, w->n_cols, w->n_cols, 1, 0, 1, packed(t));
+        linear_rows(k, w->type, expert_matrix(w, s->expert), w->row_bytes, w->n_cols, 0, w->n_rows, packed(t), 1,
+                    (float *)value(t, op->adapt.outs[i]) + (size_t)s->slot * stride, stride, t->scratch);
+    }
+}
+
+void exec_adapt_slot_rows(struct exec_thread *t, const struct graph_linear *l, const struct exec_slot *s, uint32_t row0,
+                          uint32_t row1, float *y)
+{
+    const struct kernels *k = t->x->kernels;
+    uint32_t adapter = t->x->batch->adapters[s->token], stride = t->x->graph->values[l->low].n_cols, n;
+    const struct graph_adapted *d = adapter > 0 ? adapter_at(t, l->site, adapter - 1) : NULL;
+    const float *low = (const float *)value(t, l->low) + (size_t)s->slot * stride;
+
+    if (!d || !d->up.data)
+        return;
+    linear_pack(k, linear_format(k, d->up.type), low, stride, d->up.n_cols, 1, 0, 1, packed(t));
+    for (; row0 < row1; row0 += n, y += n) {
+        n = row1 - row0 < UP_FLOATS ? row1 - row0 : UP_FLOATS;
+        linear_rows(k, d->up.type, expert_matrix(&d->up, s->expert) + row0 * d->up.row_bytes, d->up.row_bytes,
+                    d->up.n_cols, 0, n, packed(t), 1, products(t), n, t->scratch);
+        k->vector.add_scaled(y, products(t), d->scale, n);
     }
 }
 

@@ -253,8 +253,8 @@ static const uint8_t *expert_act(const struct exec_thread *t, const struct route
     return (const uint8_t *)value(t, id) + group * group_bytes(t, &t->x->graph->values[id]);
 }
 
-/* y[m, row1 - row0] = rows [row0, row1) of expert a's matrix times its tokens, with its bias. */
-static void expert_product(const struct exec_thread *t, const struct routes *r, const struct graph_linear *l,
+/* y[m, row1 - row0] = rows [row0, row1) of expert a's matrix times its tokens, with its bias and what adapters add. */
+static void expert_product(struct exec_thread *t, const struct routes *r, const struct graph_linear *l,
                            uint32_t a, uint32_t row0, uint32_t row1, float *y, size_t y_stride)
 {
     const struct graph_tensor *w = &l->weight;
@@ -266,6 +266,31 @@ static void expert_product(const struct exec_thread *t, const struct routes *r, 
                 y, y_stride, t->scratch);
     for (uint32_t i = 0; bias && i < m; i++)
         t->x->kernels->vector.add(y + i * y_stride, bias, row1 - row0);
+    for (uint32_t i = 0; l->site && t->x->batch->adapters && i < m; i++) {
+        uint32_t slot = r->slot0[a] + i;
+
+        exec_adapt_slot_rows(t, l, &(struct exec_slot){slot, r->slot_tokens[slot], r->active[a]}, row0, row1,
+                             y + i * y_stride);
+    }
+}
+
+void exec_op_adapt_experts(struct exec_thread *t, const struct graph_op *op)
+{
+    struct routes r = routes_at(t, op->adapt.routes);
+    bool gather = t->x->graph->values[op->adapt.in].rows == GRAPH_ROWS_TOKENS;
+    uint32_t n_cols = t->x->graph->values[op->adapt.in].n_cols, a = 0, from, to;
+    const float *in = value(t, op->adapt.in);
+
+    while (draw(t, 4, r.slot0[*r.n_active], &from, &to)) {
+        for (uint32_t slot = from; slot < to; slot++) {
+            uint32_t token = r.slot_tokens[slot];
+
+            while (r.slot0[a + 1] <= slot)
+                a++;
+            exec_adapt_slot_down(t, op, &(struct exec_slot){slot, token, r.active[a]},
+                                 in + (size_t)(gather ? token : slot) * n_cols);
+        }
+    }
 }
 
 void exec_op_experts_glu(struct exec_thread *t, const struct graph_op *op)

@@ -60,6 +60,7 @@ struct exec {
     uint64_t thread_scratch_bytes; /* of each */
     uint64_t thread_scratch_total;
     uint64_t linear_scratch_bytes; /* of each, the part at its beginning that products use */
+    uint64_t adapt_scratch_at;     /* where that of adapters begins, behind that of experts */
 
     const struct exec_batch *batch; /* of the running step */
     struct exec_block *blocks;      /* [tokens_max] of it, n_blocks in use */
@@ -204,6 +205,27 @@ void exec_op_adapt(struct exec_thread *t, const struct graph_op *op);
  * exec_adapt_rows() - add what adapters do to rows [row0, row1) of the product @l
  */
 void exec_adapt_rows(struct exec_thread *t, const struct graph_linear *l, uint32_t row0, uint32_t row1);
+
+/* A pair of a token and an expert that was chosen for it. */
+struct exec_slot {
+    uint32_t slot, token, expert;
+};
+
+/**
+ * exec_op_adapt_experts() - exec_op_adapt() for products of experts
+ */
+void exec_op_adapt_experts(struct exec_thread *t, const struct graph_op *op);
+
+/**
+ * exec_adapt_slot_down() - all parts' first factors for one slot, whose row is @in; nothing where it has no adapter
+ */
+void exec_adapt_slot_down(struct exec_thread *t, const struct graph_op *op, const struct exec_slot *s, const float *in);
+
+/**
+ * exec_adapt_slot_rows() - add what the slot's adapter does to rows [row0, row1) of the product @l, which begin at @y
+ */
+void exec_adapt_slot_rows(struct exec_thread *t, const struct graph_linear *l, const struct exec_slot *s, uint32_t row0,
+                          uint32_t row1, float *y);
 
 /**
  * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a

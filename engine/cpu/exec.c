@@ -67,15 +67,22 @@ static uint64_t linear_scratch_max(const struct exec_config *x)
     return (n_bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
+/* Adapters change products of experts while those hold theirs. */
+static uint64_t adapt_scratch_at(const struct exec_config *x)
+{
+    uint64_t experts = x->graph->n_experts ? exec_experts_scratch_bytes(x) : 0;
+
+    return linear_scratch_max(x) + (experts + LINEAR_ALIGN - 1) / LINEAR_ALIGN * LINEAR_ALIGN;
+}
+
 /* Over all operations: they run one after the other, so they share it. */
 int exec_thread_scratch_bytes(const struct exec_config *x, uint64_t *ret)
 {
     uint64_t n_bytes = linear_scratch_max(x), behind = 0, attention = 0, pages;
 
-    if (x->graph->n_experts)
-        behind = exec_experts_scratch_bytes(x);
-    if (x->graph->n_sites && exec_adapt_scratch_bytes(x) > behind)
-        behind = exec_adapt_scratch_bytes(x);
+    behind = adapt_scratch_at(x) - n_bytes;
+    if (x->graph->n_sites)
+        behind += exec_adapt_scratch_bytes(x);
     if (exec_heads_scratch_bytes(x) > behind)
         behind = exec_heads_scratch_bytes(x);
     n_bytes += behind;
@@ -148,6 +155,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
     if (r < 0)
         return r;
     x->linear_scratch_bytes = linear_scratch_max(config);
+    x->adapt_scratch_at = adapt_scratch_at(config);
     r = exec_thread_scratch_bytes(config, &x->thread_scratch_bytes);
     if (r < 0)
         return r;

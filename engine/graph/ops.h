@@ -129,6 +129,7 @@ struct graph_op {
             uint32_t n_parts;
             uint32_t sites[GRAPH_LINEAR_MAX]; /* as in graph_linear */
             uint32_t outs[GRAPH_LINEAR_MAX];  /* f32 [rows, largest rank]; rows in the executor's order of adapters */
+            uint32_t routes; /* of products of experts: outs have SLOTS, in has TOKENS or SLOTS; GRAPH_NONE: dense */
         } adapt;
         struct {
             uint32_t logits; /* f32 [tokens, n_experts] */

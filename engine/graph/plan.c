@@ -216,6 +216,8 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         break;
     case GRAPH_ADAPT:
         reads[r++] = op->adapt.in;
+        if (op->adapt.routes != GRAPH_NONE)
+            reads[r++] = op->adapt.routes;
         for (uint32_t i = 0; i < op->adapt.n_parts; i++)
             writes[w++] = op->adapt.outs[i];
         break;
@@ -233,6 +235,10 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
         reads[r++] = op->experts_glu.routes;
         reads[r++] = op->experts_glu.gate.in;
         reads[r++] = op->experts_glu.up.in;
+        if (op->experts_glu.gate.site)
+            reads[r++] = op->experts_glu.gate.low;
+        if (op->experts_glu.up.site)
+            reads[r++] = op->experts_glu.up.low;
         writes[w++] = op->experts_glu.gate.out;
         writes[w++] = op->experts_glu.up.out;
         writes[w++] = op->experts_glu.out;
@@ -240,6 +246,8 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_EXPERTS_DOWN:
         reads[r++] = op->experts_down.routes;
         reads[r++] = op->experts_down.down.in;
+        if (op->experts_down.down.site)
+            reads[r++] = op->experts_down.down.low;
         reads[r++] = writes[w++] = op->experts_down.residual;
         break;
     case GRAPH_OP_TYPE_MAX:

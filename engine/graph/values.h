@@ -63,7 +63,8 @@ struct graph_linear {
     uint32_t site, low;
 };
 
-/* What an adapter adds to one product: scale * (up · (down · x)), of low rank (LoRA; Hu et al., arXiv 2106.09685). */
+/* What an adapter adds to one product: scale * (up · (down · x)), of low rank (LoRA; Hu et al., arXiv 2106.09685). For
+ * experts a matrix of each, one after the other. */
 struct graph_adapted {
     struct graph_tensor down, up; /* [rank, n_cols] and [n_rows, rank]; data is NULL: nothing */
     float scale;

@@ -214,10 +214,10 @@ def model():
         return written(metadata, shapes + [(b'blk.1.exp_probs_b.bias', (4,))], kind)
 
     def adapter(architecture, names, rank=4, alpha=8.0):
-        """names: matrices with their columns and rows."""
+        """names: matrices with their columns and rows, and how many experts have one."""
         metadata = [key(b'general.type', string, b'adapter'), key(b'adapter.type', string, b'lora'),
                     key(b'general.architecture', string, architecture), key(b'adapter.lora.alpha', f32, alpha)]
-        return written(metadata, [t for n, k, m in names for t in ((n + b'.lora_a', (k, rank)), (n + b'.lora_b', (rank, m)))], 0)
+        return written(metadata, [t for n, k, m, *e in names for t in ((n + b'.lora_a', (k, rank, *e)), (n + b'.lora_b', (rank, m, *e)))], 0)
 
     dense = [(b'blk.0.attn_q.weight', 32, 32), (b'blk.0.attn_v.weight', 32, 16), (b'blk.0.ffn_up.weight', 32, 32), (b'output.weight', 32, 6)]
     scaling = lambda kind: ((b'rope.scaling.type', string, kind), (b'rope.scaling.factor', f32, 4.0),
@@ -226,7 +226,8 @@ def model():
             llama(2, extra=((b'rope_freqs.weight', (4,)),)), llama(2, more=((b'expert_count', u32, 2),)),
             llama(2, more=((b'attention.key_length', u32, 8), (b'attention.value_length', u32, 8), (b'rope.freq_base', f32, 1e6))),
             deepseek2(False), deepseek2(True), deepseek2(True, q_rank=32, kind=8), llama() + adapter(b'llama', dense),
-            llama(2) + adapter(b'llama', dense[:1], rank=32), deepseek2(False) + adapter(b'deepseek2', [(b'blk.1.attn_kv_b.weight', 32, 32)])]
+            llama(2) + adapter(b'llama', dense[:1], rank=32), deepseek2(False) + adapter(b'deepseek2', [(b'blk.1.attn_kv_b.weight', 32, 32)]),
+            deepseek2(True) + adapter(b'deepseek2', [(b'blk.1.ffn_up_exps.weight', 32, 32, 4), (b'blk.1.ffn_down_exps.weight', 32, 32, 4)])]
 
 
 def grammar():

@@ -440,11 +440,13 @@ void model_writer_adapter(struct model_writer *w, const struct model_writer *mod
         model_writer_f32(w, "adapter.lora.alpha", s->alpha);
     for (size_t i = 0; i < model->n_tensors; i++) {
         const struct tensor *t = &model->tensors[i];
-        uint64_t down[] = {t->dims[0], s->rank}, up[] = {s->rank, t->dims[1]}, row_bytes;
+        bool experts = t->n_dims == 3 && strstr(t->name, "_exps.weight");
+        uint64_t down[] = {t->dims[0], s->rank, t->dims[2]}, up[] = {s->rank, t->dims[1], t->dims[2]}, row_bytes;
+        uint32_t n_dims = experts ? 3 : 2;
         enum tensor_type types[2] = {s->type, s->type};
         char name[256];
 
-        if (t->n_dims != 2 || t->dims[1] < 2 || !strstr(t->name, ".weight") || strstr(t->name, "token_embd") ||
+        if ((t->n_dims != 2 && !experts) || t->dims[1] < 2 || !strstr(t->name, ".weight") || strstr(t->name, "token_embd") ||
             n++ % s->period != 0)
             continue;
         if (tensor_row_bytes(s->type, down[0], &row_bytes) < 0)
@@ -452,8 +454,8 @@ void model_writer_adapter(struct model_writer *w, const struct model_writer *mod
         if (tensor_row_bytes(s->type, up[0], &row_bytes) < 0)
             types[1] = TENSOR_F32;
         snprintf(name, sizeof(name), "%s.lora_a", t->name);
-        model_writer_tensor_random(w, name, types[0], 2, down, 1.0f / sqrtf((float)down[0]), s->seed * 7919 + 2 * i);
+        model_writer_tensor_random(w, name, types[0], n_dims, down, 1.0f / sqrtf((float)down[0]), s->seed * 7919 + 2 * i);
         snprintf(name, sizeof(name), "%s.lora_b", t->name);
-        model_writer_tensor_random(w, name, types[1], 2, up, 1.0f / sqrtf((float)s->rank), s->seed * 7919 + 2 * i + 1);
+        model_writer_tensor_random(w, name, types[1], n_dims, up, 1.0f / sqrtf((float)s->rank), s->seed * 7919 + 2 * i + 1);
     }
 }

@@ -122,7 +122,7 @@ struct adapter_shape {
 };
 
 /**
- * model_writer_adapter() - all keys and tensors of an adapter for the matrices of @model but embeddings and experts
+ * model_writer_adapter() - all keys and tensors of an adapter for the matrices of @model but embeddings and heads' own
  */
 void model_writer_adapter(struct model_writer *w, const struct model_writer *model, const struct adapter_shape *shape);
 

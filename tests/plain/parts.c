@@ -112,6 +112,7 @@ static void adapt(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows, c
     char name[256];
     float alpha = 0;
     double scale;
+    uint64_t rank;
 
     snprintf(name, sizeof(name), "%s.lora_a", w->name);
     a = o->adapter ? gguf_find_tensor(o->adapter, name) : NULL;
@@ -120,10 +121,12 @@ static void adapt(const struct gguf_tensor *w, uint64_t row0, uint64_t n_rows, c
     snprintf(name, sizeof(name), "%s.lora_b", w->name);
     b = gguf_find_tensor(o->adapter, name);
     gguf_get_f32(o->adapter, "adapter.lora.alpha", &alpha, NULL);
-    scale = alpha != 0 ? alpha / (double)a->n_rows : 1;
-    low = plain_new(n * a->n_rows);
+    rank = a->dims[1];
+    scale = alpha != 0 ? alpha / (double)rank : 1;
+    low = plain_new(n * rank);
     sum = plain_new(n * n_rows);
-    plain_multiply(a, 0, a->n_rows, &factors, x, n, low);
+    /* Each expert has factors of its own, like its matrix. */
+    plain_multiply(a, a->dims[2] > 1 ? row0 / w->dims[1] * rank : 0, rank, &factors, x, n, low);
     plain_multiply(b, row0, n_rows, &factors, low, n, sum);
     for (uint64_t i = 0; i < n * n_rows; i++)
         y[i] += scale * sum[i];

@@ -439,11 +439,11 @@ static void what_is_no_adapter_is_refused(void **state)
     expect_refused(huge_alpha, "adapter 1: adapter.lora.alpha is 1e+07, expected at most 1e6");
     expect_refused(one_factor, "adapter 1: of blk.0.attn_q.weight there is only one of lora_a and lora_b");
     expect_refused(other_columns, "adapter 1: the tensor blk.0.attn_q.weight.lora_a has the shape 255 x 4 x 1 x 1, "
-                                  "expected 256 x 4");
+                                  "expected 256 x 4 x 1");
     expect_refused(other_rows, "adapter 1: the tensor blk.0.attn_q.weight.lora_b has the shape 4 x 257 x 1 x 1, "
-                               "expected 4 x 256");
+                               "expected 4 x 256 x 1");
     expect_refused(other_rank, "adapter 1: the tensor blk.0.attn_q.weight.lora_b has the shape 5 x 256 x 1 x 1, "
-                               "expected 4 x 256");
+                               "expected 4 x 256 x 1");
     expect_refused(large_rank, "adapter 1: the tensor blk.0.attn_q.weight.lora_a has a rank of 1025, expected 1 to "
                                "1024");
     expect_refused(embedding, "adapter 1: the tensor token_embd.weight.lora_a belongs to no matrix of the model that "
