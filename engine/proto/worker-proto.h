@@ -170,7 +170,7 @@ struct packet_step {
 struct step_tenant {
     uint32_t tenant;
     uint32_t n_pages;  /* of the KV cache, held now */
-    uint64_t cost_ns;  /* its part of the time of this step */
+    uint64_t cost_ns;  /* its part of the time of this step, and of a draft model's before it */
     uint32_t n_prompt; /* prompt tokens computed in this step */
     uint32_t n_output; /* tokens sampled in this step */
 };

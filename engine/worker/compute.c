@@ -613,15 +613,16 @@ static void tell_costs(struct compute *c, const struct batch_plan *plan, uint64_
 {
     for (size_t i = 0; i < plan->n_slices; i++) {
         const struct batch_slice *s = &plan->slices[i];
-        const struct work *w = of_request(s->request);
+        struct work *w = of_request(s->request);
         const struct step_tenant part = {
             .tenant = w->tenant,
             .n_pages = (uint32_t)w->batch.item.tenant->n_pages,
-            .cost_ns = (uint64_t)((double)duration_ns * s->n_tokens / plan->n_tokens),
+            .cost_ns = (uint64_t)((double)duration_ns * s->n_tokens / plan->n_tokens) + w->draft_ns,
             .n_prompt = w->batch.n_fed < w->n_prompt ? s->n_tokens : 0,
             .n_output = s->wants_logits && !w->embedding,
         };
 
+        w->draft_ns = 0;
         if (emit_tenant(&c->emit, &part) < 0)
             out_of_memory(c);
     }

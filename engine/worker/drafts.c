@@ -85,6 +85,7 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
 
         w->batch.n_draft = d->items[i].n;
         w->draft_source = DRAFT_BY_MODEL;
+        w->draft_ns += d->items[i].cost_ns;
         fair_charge(batch_fair(b), w->batch.item.tenant, d->items[i].cost_ns);
     }
 }

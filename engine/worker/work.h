@@ -59,6 +59,7 @@ struct work {
     bool has_sequence;
     struct speculation speculation[DRAFT_SOURCE_MAX];
     enum draft_source draft_source; /* of the present draft */
+    uint64_t draft_ns;              /* what a draft model took for it; charged, not yet told to the daemon */
     uint64_t told_ns; /* when the daemon last heard of it, 0: never */
     int result;       /* of work_sample() in the present step */
 };
