@@ -113,6 +113,9 @@ int resident_start(struct resident *r, const char *method, const char *parameter
         return -EINVAL;
     if (r->lost < 0)
         return r->lost;
+    k = connection_renew(r);
+    if (k < 0)
+        return k;
     call = calloc(1, sizeof(*call));
     if (!call)
         return -ENOMEM;

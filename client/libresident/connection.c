@@ -81,6 +81,23 @@ int connection_open(struct resident *r)
     return 0;
 }
 
+/* What is unread is no end yet, even if one follows. */
+static bool was_closed(const struct resident *r)
+{
+    char byte;
+    ssize_t n;
+
+    if (r->socket_fd < 0)
+        return true;
+    n = recv(r->socket_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+int connection_renew(struct resident *r)
+{
+    return !r->first && was_closed(r) ? connection_open(r) : 0;
+}
+
 int resident_connect(const char *path, struct resident **ret)
 {
     _cleanup_(resident_closep) struct resident *r = NULL;
@@ -259,8 +276,10 @@ int resident_process(struct resident *r)
         flush(r);
     }
     if (r->lost == 0) {
-        k = read_and_handle(r, &did_something);
-        if (k < 0)
+        k = r->socket_fd >= 0 ? read_and_handle(r, &did_something) : 0;
+        if (k == -ECONNRESET && !r->first)
+            close_socket(r); /* nobody waits for anything: the next call opens it again */
+        else if (k < 0)
             connection_mark_lost(r, k);
     }
     while (r->lost < 0 && r->first)

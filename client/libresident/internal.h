@@ -61,6 +61,10 @@ struct resident {
  */
 int connection_open(struct resident *r);
 
+/* Before a call is queued: opens it again if the service has closed it while nothing was called, as it does when it is
+ * restarted. Returns 0 or a negative errno; the next call tries again. */
+int connection_renew(struct resident *r);
+
 /**
  * connection_send() - put the first call on the wire if it is not there yet, and write what can be written
  */

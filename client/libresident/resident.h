@@ -81,8 +81,9 @@ struct resident *resident_close(struct resident *r);
 
 /**
  * resident_get_fd() - a descriptor to poll in an event loop
- * It stays the same for the life of the connection, also when the library connects again after a cancel. Poll it for
- * reading (POLLIN, EPOLLIN); never read from it, close it or change it.
+ * It stays the same for the life of the connection, also when the library connects again: after a cancel, and with the
+ * next call when the service closed the connection while no call was running (it was restarted). Poll it for reading
+ * (POLLIN, EPOLLIN); never read from it, close it or change it.
  */
 int resident_get_fd(const struct resident *r);
 
@@ -95,7 +96,8 @@ int resident_get_events(const struct resident *r);
 /**
  * resident_process() - send what can be sent, read what has come, call callbacks. Never waits
  * Returns 1 when something was done and there may be more, 0 when there is nothing to do now, or a negative errno when
- * the connection is lost: every call on it has then been ended with an error, and it can only be closed.
+ * the connection is lost: every call on it has then been ended with an error, and it can only be closed. One that ends
+ * while no call is running is not lost, but opened again by the next call.
  */
 int resident_process(struct resident *r);
 

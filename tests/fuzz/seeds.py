@@ -244,6 +244,15 @@ def grammar():
     return [b'G' + t.encode() for t in texts] + [b'S' + jsons.dumps(s).encode() for group in schemas.GROUPS.values() for s in group]
 
 
+def snapshot():
+    import json as jsons
+    file = {'device': 1, 'inode': 2, 'bytes': 3, 'mtime_ns': 4, 'ctime_ns': 5}
+    model = {'name': 'm', 'pin': 1, 'loading': '{}', 'link': 7, 'copies': 8, 'pid': 9, 'uid': 61184, 'granted': 10, 'kv': 11, 'scratch': 12,
+             'files': [file, file]}
+    return [jsons.dumps({'epoch': 5, 'next_id': 9, 'starts': starts, 'models': models}).encode()
+            for starts, models in (([], []), ([1, 2], [{'name': 'n', 'pin': 0}]), ([3], [model, model]))]
+
+
 def main():
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     for i, seed in enumerate(globals()[name.replace('-', '_')]()):

@@ -209,6 +209,16 @@ def a_generation_ends_or_says_what_to_do():
     assert ask().stdout.strip()
 
 
+def an_idle_chat_goes_on():
+    m = need_machine()
+    settle()
+    # A turn, a restart while nothing is asked, and another turn on what was the same connection.
+    done = m.run("sh", "-c", '(echo "Hello!"; sleep 2; systemctl restart residentd.service; echo "Hello again!") |'
+                 ' runuser -u alice -- residentctl chat default -n 8')
+    assert done.returncode == 0 and not done.stderr.strip(), done
+    assert len(done.stdout.strip()) > 2, done
+
+
 def a_changed_policy_is_loaded():
     m = need_machine()
     before = settle()
@@ -383,6 +393,7 @@ TESTS = [
     what_is_locked_stays_locked_without_a_daemon,
     the_third_start_in_a_minute_loads_anew,
     a_generation_ends_or_says_what_to_do,
+    an_idle_chat_goes_on,
     a_changed_policy_is_loaded,
     a_changed_file_is_loaded,
     a_worker_that_died_meanwhile_is_replaced,

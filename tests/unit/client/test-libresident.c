@@ -59,6 +59,9 @@ static int answer(int fd, const char *call)
         while (send(fd, piece, sizeof(piece), MSG_NOSIGNAL) > 0)
             ;
         return 0;
+    } else if (strstr(call, "\"a.b.Last\"")) {
+        reply(fd, "{}");
+        return 0;
     } else if (strstr(call, "\"a.b.Close\"")) {
         return 0;
     } else if (strstr(call, "\"a.b.Nonsense\"")) {
@@ -373,6 +376,31 @@ static void a_lost_connection_ends_every_call(void **state)
     resident_close(r);
 }
 
+/* A service that was restarted between two calls. */
+static void a_connection_that_was_closed_while_idle_is_opened_again(void **state)
+{
+    struct service *s = *state;
+    struct resident *r = connect_to(s);
+    struct resident_reply *reply = NULL;
+    int fd = resident_get_fd(r);
+
+    /* Noticed by the next call, or while waiting for one, or with the last answer. */
+    assert_int_equal(resident_call(r, "a.b.Last", NULL, NULL, NULL), 0);
+    poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 100);
+    assert_int_equal(resident_call(r, "a.b.Last", NULL, NULL, NULL), 0);
+    poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 100);
+    assert_int_equal(resident_process(r), 0);
+    assert_int_equal(resident_wait(r, 0), 0);
+    assert_int_equal(resident_call(r, "a.b.Echo", "{\"a\":1}", &reply, NULL), 0);
+    assert_string_equal(resident_reply_json(reply), "{\"a\":1}");
+    resident_reply_free(reply);
+    assert_int_equal(resident_get_fd(r), fd);
+    resident_close(r);
+    stop(s);
+    assert_int_equal(s->n_connections, 3);
+    assert_int_equal(pthread_create(&s->thread, NULL, run, s), 0);
+}
+
 static void a_service_that_is_none_is_told_apart(void **state)
 {
     struct resident *r = connect_to(*state);
@@ -445,6 +473,7 @@ int main(void)
         TEST(calls_from_a_loop_are_answered_in_order),
         TEST(a_cancel_from_the_callback_lets_the_next_call_run),
         TEST(a_lost_connection_ends_every_call),
+        TEST(a_connection_that_was_closed_while_idle_is_opened_again),
         TEST(a_service_that_is_none_is_told_apart),
         TEST(a_blocking_call_can_be_interrupted),
         TEST(open_calls_may_be_left_behind),
