@@ -157,7 +157,7 @@ uint64_t handover_epoch(const struct handover *h, uint64_t now_us)
     return now_us > h->epoch_before ? now_us : h->epoch_before + 1;
 }
 
-/* The descriptors of one model; false: one is missing, none is held. */
+/* The descriptors of one model. The link may be gone, with its worker; false: a copy is missing, nothing is held. */
 static bool take_fds(struct handover *h, const struct snapshot_model *kept, int *ret_link, int **ret_copies)
 {
     _cleanup_free_ int *copies = NULL;
@@ -165,8 +165,6 @@ static bool take_fds(struct handover *h, const struct snapshot_model *kept, int 
 
     name_link(kept->link_id, name);
     *ret_link = fdstore_take(h->store, name);
-    if (*ret_link < 0)
-        return false;
     if (kept->copies_id > 0) {
         size_t n = 0;
 
@@ -180,7 +178,7 @@ static bool take_fds(struct handover *h, const struct snapshot_model *kept, int 
         if (n < kept->n_files) {
             while (n-- > 0)
                 close(copies[n]);
-            close(*ret_link);
+            closep(ret_link);
             return false;
         }
     }

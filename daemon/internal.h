@@ -41,6 +41,7 @@ struct manager {
     uint64_t ram_total_bytes;
     bool stopping;
     bool said_ready;
+    uint64_t start_bytes_done; /* until then: read of models, at the last tick */
     bool recheck; /* the policy has changed: look at held requests again */
     bool listening;
     void (*reloaded)(void *userdata); /* of manager_set_reloaded() */

@@ -29,6 +29,8 @@
 
 /* How often those who wait hear something; the interface promises 10 s. */
 #define TICK_US (UINT64_C(2) * 1000000)
+/* How much longer systemd is asked to wait for READY=1, at each tick: several of them. */
+#define EXTEND_START_US (UINT64_C(30) * 1000000)
 /* What sessions have to send their last replies. */
 #define STOP_GRACE_US UINT64_C(200000)
 /* What they have when nothing runs: to be told of calls that are on their way that they are too late. */
@@ -144,6 +146,27 @@ void manager_model_changed(struct manager *m)
         m->said_ready = true;
         sd_notify(0, "READY=1");
     }
+}
+
+/* A start that waits for models takes as long as they do, as long as something is going on: a worker that gets ready
+ * shows by its heartbeats that it lives, a file by the bytes that come. */
+static void extend_start(struct manager *m)
+{
+    struct list *at, *after;
+    bool is_loading = false;
+    uint64_t done = 0;
+
+    if (m->said_ready || m->stopping)
+        return;
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        is_loading |= model->state == MODEL_LOADING;
+        done += model->state == MODEL_MAPPING ? model->bytes_done : 0;
+    }
+    if (is_loading || done != m->start_bytes_done)
+        sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, EXTEND_START_US);
+    m->start_bytes_done = done;
 }
 
 void manager_listening(struct manager *m)
@@ -382,6 +405,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
         requests_pump(m);
     }
     manager_look_at_pressure(m);
+    extend_start(m);
     list_foreach (at, after, &m->models)
         model_look_at_build(list_entry(at, struct model, entry));
     r = sd_event_source_set_time(s, now + TICK_US);

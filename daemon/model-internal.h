@@ -45,8 +45,9 @@ void model_pin(struct model *model, enum model_pin pin);
 
 bool model_is_pinned(const struct model *model);
 
-/* Goes on with what an earlier daemon left: @kept, whose link is @link_fd and whose copies are @copy_fds
- * [kept->n_files] (NULL: files are used in place); descriptors are consumed. It is absent before. */
+/* Goes on with what an earlier daemon left: @kept, whose link is @link_fd (-EBADF: its worker has ended) and
+ * whose copies are @copy_fds [kept->n_files] (NULL: files are used in place); descriptors are consumed. It is absent
+ * before. */
 void model_take_back(struct model *model, const struct snapshot_model *kept, int link_fd, const int *copy_fds);
 
 /* ---- model-update.c ---- */

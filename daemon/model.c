@@ -384,18 +384,19 @@ void model_take_back(struct model *model, const struct snapshot_model *kept, int
 {
     const struct worker_adoption adoption = {
         .link_fd = link_fd, .pid = kept->pid, .uid = kept->uid, .n_threads = model->manager->n_cores};
-    int r;
+    int r = 0;
 
     model->wanted = false;
     model->is_kept = true;
     model->is_opened = model->is_answered = false;
-    model->link_id = kept->link_id;
+    model->link_id = link_fd >= 0 ? kept->link_id : 0;
     model->copies_id = kept->copies_id;
     model->n_copies = kept->copies_id > 0 ? kept->n_files : 0;
     model->granted_bytes = kept->granted_bytes;
     model->kv_bytes = kept->kv_bytes;
     model->scratch_bytes = kept->scratch_bytes;
-    r = worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker);
+    if (link_fd >= 0)
+        r = worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker);
     model_handle(model, MODEL_KEPT);
     if (open_files(model, kept, copy_fds) < 0 || r < 0)
         drop_kept(model, "out of memory or descriptors");
@@ -414,7 +415,10 @@ static void on_opened(struct residency *residency, uint64_t bytes_total, void *u
         drop_kept(model, "no thread to verify it");
     } else {
         model->is_opened = true;
-        go_on_if_both(model);
+        if (model->worker)
+            go_on_if_both(model);
+        else
+            start_worker(model);
     }
 }
 
@@ -550,8 +554,11 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
         model_handle(model, model->renews ? MODEL_RENEWED : MODEL_DRAINED);
         return;
     }
-    if (model->is_kept) {
-        drop_kept(model, reason);
+    if (model->is_kept && !model->is_opened) {
+        /* Another version of the protocol, or it died with the daemon. What it used may still be the same: a new one is
+         * started when that has been seen. */
+        log_model(model, LOG_WARNING, reason);
+        forget_worker(model);
         return;
     }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)

@@ -274,7 +274,7 @@ def sigterm_ends_workers_and_removes_the_socket():
                 for _ in stream:
                     pass
             except Refused as e:
-                assert e.error == "io.residentd.ShuttingDown", e
+                assert e.error == "io.residentd.ShuttingDown" and e.parameters["retry_after_ms"] == 1000, e
             else:
                 raise AssertionError("went on")
         assert d.process.wait(PATIENCE_S) == 0, d.log()

@@ -270,7 +270,16 @@ def a_copy_is_kept_and_not_made_again():
         assert after["worker_pid"] == before["worker_pid"]
         assert copy_of(main_pid()) == copy, "the copy was made again"
         assert bytes_read(main_pid()) < SIZE // 4
-    # A new worker gets the same copy, too: the file may be gone meanwhile.
+    # A new worker gets the same copy, too, also when the one before died without a daemon.
+    settle()
+    m.run("kill", "-STOP", main_pid())
+    m.run("kill", "-KILL", str(before["worker_pid"]))
+    kill_daemon()
+    before = m.wait_for("another worker", lambda: ready() if model().get("worker_pid") not in (
+        None, before["worker_pid"]) else None)
+    assert copy_of(before["worker_pid"]) == copy == copy_of(main_pid())
+    settle()
+    # The file may be gone meanwhile.
     m.run("mv", FILE, FILE + ".away")
     m.run("systemctl", "restart", "residentd.service")
     ready()
