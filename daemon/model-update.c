@@ -128,7 +128,7 @@ static void unlink_successor(struct model *model)
 static void leave(struct model *model)
 {
     model->removed = true;
-    model->wanted = model->reload = false;
+    model->wanted = model->reload = model->renews = false;
     model_handle(model, MODEL_UNLOAD);
     model_kick(model);
 }
@@ -233,6 +233,10 @@ int model_update(struct model *model, struct policy *policy, const struct policy
     }
     if (is_loaded && !model->successor && !loads_alike(model->loaded_of, model->loaded, policy, rules))
         replace(model);
+    if (model->renews && !loads_alike(model->loaded_of, model->loaded, policy, rules)) {
+        model->renews = false;
+        model->reload = true;
+    }
     if (model_is_pinned(model) && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
         model->wanted = true;
     model_used(model);

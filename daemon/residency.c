@@ -168,7 +168,6 @@ static int identify(struct residency *r, struct part *part, const char *path)
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is empty", path);
         return -EINVAL;
     }
-    part->n_bytes = (uint64_t)st.st_size;
     part->identity = (struct residency_identity){
         .device = st.st_dev,
         .inode = st.st_ino,
@@ -237,6 +236,7 @@ static int open_part(struct residency *r, struct part *part, size_t i)
         q = check_kept(r, part, path);
     if (q < 0)
         return q;
+    part->n_bytes = part->identity.n_bytes;
     if (!checked_add(r->bytes_total, part->n_bytes, &r->bytes_total))
         return fail_errno(r, path, EOVERFLOW);
     return 0;

@@ -418,7 +418,7 @@ TESTS = [
 def run():
     global machine, reason
     try:
-        root = make_root(CACHE)
+        root = make_root(CACHE, os.environ.get("RESIDENTD_SUITE", "bookworm"))
     except Unavailable as e:
         reason = str(e)
         main(TESTS)

@@ -29,6 +29,22 @@ static void goes_up_and_down(void **state)
     }
 }
 
+/* A worker that was left running is taken back, and followed by one of this build. */
+static void goes_on_with_what_was_kept(void **state)
+{
+    assert_int_equal(model_next(MODEL_ABSENT, MODEL_KEPT), MODEL_LOADING);
+    assert_int_equal(model_next(MODEL_READY, MODEL_RENEW), MODEL_DRAINING);
+    assert_int_equal(model_next(MODEL_DRAINING, MODEL_RENEWED), MODEL_LOADING);
+    for (enum model_state s = 0; s < MODEL_STATE_MAX; s++) {
+        if (s != MODEL_ABSENT)
+            assert_int_equal(model_next(s, MODEL_KEPT), MODEL_STATE_MAX);
+        if (s != MODEL_READY)
+            assert_int_equal(model_next(s, MODEL_RENEW), MODEL_STATE_MAX);
+        if (s != MODEL_DRAINING)
+            assert_int_equal(model_next(s, MODEL_RENEWED), MODEL_STATE_MAX);
+    }
+}
+
 static void ignores_what_makes_no_sense(void **state)
 {
     assert_int_equal(model_next(MODEL_READY, MODEL_WANT), MODEL_STATE_MAX);
@@ -75,6 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goes_up_and_down),
+        cmocka_unit_test(goes_on_with_what_was_kept),
         cmocka_unit_test(ignores_what_makes_no_sense),
         cmocka_unit_test(every_state_can_be_left),
         cmocka_unit_test(waits_longer_after_each_crash),
