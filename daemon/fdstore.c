@@ -47,9 +47,7 @@ int fdstore_open(bool is_wanted, struct fdstore **ret)
     if (!s)
         return -ENOMEM;
     s->is_there = getenv("NOTIFY_SOCKET") != NULL;
-    n = sd_listen_fds_with_names(/* unset_environment= */ 0, &names);
-    if (n < 0)
-        return n;
+    n = sd_listen_fds_with_names(/* unset_environment= */ 0, &names); /* an error: nothing was passed */
     r = collect(s, names, n);
     for (int i = 0; i < n && names; i++)
         free(names[i]);
@@ -89,6 +87,15 @@ int fdstore_take(struct fdstore *s, const char *name)
             return TAKE_FD(s->kept[i].fd);
     }
     return -ENOENT;
+}
+
+bool fdstore_has(const struct fdstore *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_kept; i++) {
+        if (s->kept[i].fd >= 0 && strcmp(s->kept[i].name, name) == 0)
+            return true;
+    }
+    return false;
 }
 
 const char *fdstore_next(const struct fdstore *s, const char *prefix)

@@ -42,6 +42,11 @@ bool fdstore_is_there(const struct fdstore *s);
 int fdstore_take(struct fdstore *s, const char *name);
 
 /**
+ * fdstore_has() - whether fdstore_take() would give something
+ */
+bool fdstore_has(const struct fdstore *s, const char *name);
+
+/**
  * fdstore_next() - a name that begins with @prefix and was not taken yet; borrowed until then. NULL: none
  */
 const char *fdstore_next(const struct fdstore *s, const char *prefix);

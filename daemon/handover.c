@@ -157,31 +157,30 @@ uint64_t handover_epoch(const struct handover *h, uint64_t now_us)
     return now_us > h->epoch_before ? now_us : h->epoch_before + 1;
 }
 
-/* The descriptors of one model. The link may be gone, with its worker; false: a copy is missing, nothing is held. */
+/* The descriptors of one model; the link may be gone, with its worker. False: a copy is missing; what there is stays
+ * with what is dropped. */
 static bool take_fds(struct handover *h, const struct snapshot_model *kept, int *ret_link, int **ret_copies)
 {
+    size_t n_copies = kept->copies_id > 0 ? kept->n_files : 0;
     _cleanup_free_ int *copies = NULL;
     char name[NAME_BYTES];
 
+    for (size_t i = 0; i < n_copies; i++) {
+        name_copy(kept->copies_id, i, name);
+        if (!fdstore_has(h->store, name))
+            return false;
+    }
+    if (n_copies > 0) {
+        copies = calloc(n_copies, sizeof(*copies));
+        if (!copies)
+            return false;
+    }
+    for (size_t i = 0; i < n_copies; i++) {
+        name_copy(kept->copies_id, i, name);
+        copies[i] = fdstore_take(h->store, name);
+    }
     name_link(kept->link_id, name);
     *ret_link = fdstore_take(h->store, name);
-    if (kept->copies_id > 0) {
-        size_t n = 0;
-
-        copies = calloc(kept->n_files, sizeof(*copies));
-        for (; copies && n < kept->n_files; n++) {
-            name_copy(kept->copies_id, n, name);
-            copies[n] = fdstore_take(h->store, name);
-            if (copies[n] < 0)
-                break;
-        }
-        if (n < kept->n_files) {
-            while (n-- > 0)
-                close(copies[n]);
-            closep(ret_link);
-            return false;
-        }
-    }
     *ret_copies = TAKE_PTR(copies);
     return true;
 }

@@ -384,7 +384,6 @@ void model_take_back(struct model *model, const struct snapshot_model *kept, int
 {
     const struct worker_adoption adoption = {
         .link_fd = link_fd, .pid = kept->pid, .uid = kept->uid, .n_threads = model->manager->n_cores};
-    int r = 0;
 
     model->wanted = false;
     model->is_kept = true;
@@ -395,10 +394,12 @@ void model_take_back(struct model *model, const struct snapshot_model *kept, int
     model->granted_bytes = kept->granted_bytes;
     model->kv_bytes = kept->kv_bytes;
     model->scratch_bytes = kept->scratch_bytes;
-    if (link_fd >= 0)
-        r = worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker);
+    /* A worker that has just died: the link is broken already. */
+    if (link_fd >= 0 &&
+        worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker) < 0)
+        handover_forget_link(model);
     model_handle(model, MODEL_KEPT);
-    if (open_files(model, kept, copy_fds) < 0 || r < 0)
+    if (open_files(model, kept, copy_fds) < 0)
         drop_kept(model, "out of memory or descriptors");
 }
 

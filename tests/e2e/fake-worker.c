@@ -13,6 +13,8 @@
  *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load" or "invalid".
+ * $FAKE_WORKER=other-version: answers a daemon that took it over in another version of the protocol;
+ * other-build: comes from another build.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +44,7 @@ static struct running running[RUNNING_MAX];
 static size_t n_running;
 static uint64_t n_steps;
 static bool is_stuck;
+static char facts[512]; /* for a daemon that takes it over */
 static struct channel *channel;
 
 static void must(int r, const char *what)
@@ -126,7 +129,6 @@ static void send_shape(const struct channel_packet *packet)
 
 static void on_model(const struct channel_packet *packet)
 {
-    char text[512];
     char *copy = strndup(packet->p.blob, packet->p.n_blob);
     json_object *config = json_tokener_parse(copy), *name = NULL, *lock = NULL, *measure = NULL;
     const char *model = "";
@@ -166,12 +168,12 @@ static void on_model(const struct channel_packet *packet)
                 must(-errno, "mlock");
         }
     }
-    snprintf(text, sizeof(text),
+    snprintf(facts, sizeof(facts),
              "{\"architecture\": \"fake\", \"quantization\": \"f32\", \"parameters\": %llu, \"context_tokens\": 128, "
              "\"layers\": %zu, \"bytes\": {\"kv\": 4096, \"scratch\": 8192}, \"capabilities\": [\"complete\", \"chat\"]}",
              (unsigned long long)size, packet->n_fds);
-    send_json(PACKET_FACTS, text);
-    send_json(PACKET_READY, text);
+    send_json(PACKET_FACTS, facts);
+    send_json(PACKET_READY, facts);
     json_object_put(config);
 }
 
@@ -243,11 +245,42 @@ static void on_ping(const struct packet *p)
     must(channel_send(channel, PACKET_PONG, &pong, sizeof(pong), NULL, 0, NULL, 0), "pong");
 }
 
+static bool is_told(const char *what)
+{
+    const char *told = getenv("FAKE_WORKER");
+
+    return told && strcmp(told, what) == 0;
+}
+
+static void on_reset(void)
+{
+    n_running = 0;
+    if (is_told("other-version")) {
+        const struct {
+            struct packet_head head;
+            struct packet_hello hello;
+        } packet = {
+            .head = {.type = PACKET_HELLO, .n_bytes = sizeof(packet.hello), .epoch = channel_context(channel)->epoch},
+            .hello = {.magic = PROTO_MAGIC, .version = PROTO_VERSION + 1, .state = PROTO_STATE_READY},
+        };
+
+        if (write(LINK_FD, &packet, sizeof(packet)) < 0)
+            must(-errno, "write");
+        return;
+    }
+    must(channel_answer(channel, is_told("other-build") ? "another" : RESIDENTD_BUILD), "hello");
+    if (facts[0])
+        send_json(PACKET_FACTS, facts);
+}
+
 static void on_packet(const struct channel_packet *packet)
 {
     switch (packet->p.type) {
     case PACKET_HELLO:
-        must(channel_answer(channel, "fake"), "hello");
+        must(channel_answer(channel, RESIDENTD_BUILD), "hello");
+        break;
+    case PACKET_RESET:
+        on_reset();
         break;
     case PACKET_MODEL:
         on_model(packet);

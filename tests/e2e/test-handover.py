@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a daemon takes back from the descriptor store, and what it refuses. The store is this test's own, so that it can
+be tampered with: tests/systemd/test-restart.py has the real one."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import FAKE_WORKER, RESIDENTD, Daemon, is_alive, main, wait_for           # noqa: E402
+
+SIZE = 100000
+
+
+def policy(ram="lock"):
+    return {"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": ram, "when": "always"}}}}
+
+
+# Becomes the command, with the descriptors from 3 on: those of the first argument.
+SPAWN = """
+import os, sys
+fds = [os.dup(int(fd)) for fd in sys.argv[1].split(",") if fd]
+high = [os.dup2(fd, 300 + i) for i, fd in enumerate(fds)]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i)
+os.closerange(3 + len(fds), 1000)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def spawn(fds, command, **options):
+    return subprocess.Popen([sys.executable, "-S", "-c", SPAWN, ",".join(map(str, fds)), *command], pass_fds=fds, **options)
+
+
+class Systemd:
+    """A descriptor store behind $NOTIFY_SOCKET, and a socket at which each connection starts a worker."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="residentd-handover.")
+        os.mkdir(os.path.join(self.dir, "run"))
+        self.worker_path = os.path.join(self.dir, "run", "worker")
+        self.store, self.workers, self.lock = {}, [], threading.Lock()
+        self.fake = ""
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(os.path.join(self.dir, "notify"))
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listening.bind(self.worker_path)
+        self.listening.listen(16)
+        for loop in (self.keep, self.accept):
+            threading.Thread(target=loop, daemon=True).start()
+
+    def keep(self):
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.notify, 4096, 8)
+            fields = dict(line.split("=", 1) for line in data.decode().splitlines())
+            with self.lock:
+                if fields.get("FDSTOREREMOVE") == "1" and fields["FDNAME"] in self.store:
+                    os.close(self.store.pop(fields["FDNAME"]))
+                if fields.get("FDSTORE") == "1":
+                    self.store[fields["FDNAME"]] = fds.pop()
+            for fd in fds:
+                os.close(fd)
+
+    def worker(self, connection):
+        """A process at the other end of @connection, which is its descriptor 3."""
+        process = spawn([connection.fileno()], [FAKE_WORKER], stdin=subprocess.DEVNULL,
+                        env={**os.environ, "FAKE_WORKER": self.fake})
+        connection.close()
+        self.workers.append(process)
+        return process
+
+    def accept(self):
+        while True:
+            connection = self.listening.accept()[0]
+            self.worker(connection)
+
+    def names(self, prefix=""):
+        with self.lock:
+            return sorted(name for name in self.store if name.startswith("residentd-" + prefix))
+
+    def replace(self, name, fd):
+        with self.lock:
+            os.close(self.store[name])
+            self.store[name] = fd
+
+    def alive(self):
+        return [p.pid for p in self.workers if p.poll() is None]
+
+    def end(self):
+        for fd in self.store.values():
+            os.close(fd)
+        self.store = {}
+        for p in self.workers:
+            p.wait(10)
+        shutil.rmtree(self.dir)
+
+
+class Kept(Daemon):
+    """A daemon that gets what the store has."""
+
+    def __init__(self, policy_, systemd):
+        super().__init__(policy_, worker=systemd.worker_path, files={"m.gguf": b"x" * SIZE})
+        self.systemd = systemd
+
+    def start(self, expect=None):
+        with self.systemd.lock:
+            names = list(self.systemd.store)
+            fds = [os.dup(self.systemd.store[n]) for n in names]
+        command = [RESIDENTD, "--policy", self.policy_path, "--socket", self.socket, "--worker", self.worker, "--state",
+                   self.dir, "--log-level", "debug"]
+        env = {**os.environ, "LANG": "C", "NOTIFY_SOCKET": os.path.join(self.systemd.dir, "notify")}
+        if names:
+            env.update({"LISTEN_FDS": str(len(names)), "LISTEN_FDNAMES": ":".join(names)})
+        with open(self.log_path, "wb") as log:
+            self.process = spawn(fds, command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
+        for fd in fds:
+            os.close(fd)
+        wait_for(lambda: "listens on" in self.log() or self.process.poll() is not None, "the daemon to listen")
+        assert self.process.poll() is None, self.log()
+        return self
+
+    def ready(self, ram="lock"):
+        """The model, once it is ready, verified, and the store knows of it."""
+        def look():
+            m = self.status()
+            return m if m["state"] == "ready" and (ram == "map" or m["ram_locked_bytes"] >= SIZE) and \
+                len(self.systemd.names("link-")) == 1 and self.systemd.names("state-") else None
+        m = None
+
+        def found():
+            nonlocal m
+            m = look()
+            return m
+        wait_for(found, "a ready model")
+        with self.client() as c:
+            assert c.complete("hello")[0] == "hello"
+        return m
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def end_in_order(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(10) == 0, self.log()
+
+    def copies(self):
+        """Inodes of the copies that the daemon maps."""
+        with open("/proc/%d/maps" % self.process.pid) as f:
+            return {line.split()[4] for line in f if "memfd:residentd" in line}
+
+
+class bed:
+    def __init__(self, ram="lock"):
+        self.ram = ram
+
+    def __enter__(self):
+        self.systemd = Systemd()
+        self.daemon = Kept(policy(self.ram), self.systemd)
+        self.daemon.__enter__()
+        return self.systemd, self.daemon, self.daemon.ready(self.ram)
+
+    def __exit__(self, *error):
+        self.daemon.__exit__(*error)
+        self.systemd.end()
+
+
+def sealed(data):
+    fd = os.memfd_create("state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+def state_of(systemd):
+    """The name of the snapshot and its bytes."""
+    name = systemd.names("state-")[-1]
+    fd = systemd.store[name]
+    return name, os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def a_worker_is_taken_back_after_a_stop_and_after_a_kill():
+    for ram in ("lock", "copy", "map"):
+        with bed(ram) as (systemd, d, before):
+            for end in (d.end_in_order, d.kill, d.end_in_order):
+                copies = d.copies()
+                end()
+                assert is_alive(before["worker_pid"])
+                d.start()
+                assert d.ready(ram)["worker_pid"] == before["worker_pid"], d.log()
+                assert d.copies() == copies and len(copies) == (ram == "copy")
+            assert systemd.alive() == [before["worker_pid"]]
+            assert len(systemd.names("state-")) == 1, systemd.names()
+
+
+def requests_of_a_killed_daemon_are_forgotten():
+    with bed() as (systemd, d, before):
+        with d.client() as c:
+            stream = c.stream("Inference.Complete", model="m", prompt="count 1000000")
+            next(piece for piece in stream if piece["text"])
+            d.kill()
+            try:
+                for _ in stream:
+                    pass
+            except (EOFError, ConnectionResetError):
+                pass
+        d.start()
+        assert d.ready()["worker_pid"] == before["worker_pid"]
+        # Neither a piece nor the end of what nobody knows any more comes from the worker.
+        assert "broke the protocol" not in d.log()
+        assert d.status()["sequences_active"] == 0
+
+
+def a_snapshot_that_is_odd_is_of_no_use():
+    def flipped(data):
+        return data[:200] + bytes([data[200] ^ 1]) + data[201:]
+
+    def of_another_version(data):
+        return data[:8] + struct.pack("<I", 99) + data[12:]
+    with bed() as (systemd, d, before):
+        for spoil in (flipped, of_another_version, lambda data: data[:-1], lambda data: b"x"):
+            d.end_in_order()
+            name, data = state_of(systemd)
+            systemd.replace(name, sealed(spoil(data)))
+            d.start()
+            after = d.ready()
+            assert "is of no use" in d.log() and after["worker_pid"] != before["worker_pid"], d.log()
+            wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the old worker's end")
+            before = after
+        # One that somebody could still write.
+        d.end_in_order()
+        name, data = state_of(systemd)
+        fd = os.memfd_create("state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.write(fd, data)
+        systemd.replace(name, fd)
+        d.start()
+        assert "it is not sealed" in d.log()
+        assert d.ready()["worker_pid"] != before["worker_pid"]
+
+
+def a_link_to_somebody_else_is_refused():
+    with bed() as (systemd, d, before):
+        d.end_in_order()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        impostor = systemd.worker(theirs)
+        systemd.replace(systemd.names("link-")[0], ours.detach())
+        d.start()
+        after = d.ready()
+        assert after["worker_pid"] not in (before["worker_pid"], impostor.pid)
+        assert "broke the protocol" in d.log(), d.log()
+        wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the others' end")
+
+
+def a_missing_copy_is_made_again():
+    with bed("copy") as (systemd, d, before):
+        copies = d.copies()
+        d.end_in_order()
+        with systemd.lock:
+            os.close(systemd.store.pop("residentd-copy-%s" % systemd_copy_suffix(systemd)))
+        d.start()
+        after = d.ready("copy")
+        assert after["worker_pid"] != before["worker_pid"] and d.copies() != copies
+        wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the old worker's end")
+
+
+def systemd_copy_suffix(systemd):
+    return next(n for n in systemd.store if n.startswith("residentd-copy-"))[len("residentd-copy-"):]
+
+
+def a_dead_worker_or_one_of_another_version_is_replaced_on_the_same_copy():
+    for other in ("", "other-version"):
+        systemd = Systemd()
+        systemd.fake = other
+        with Kept(policy("copy"), systemd) as d:
+            before, copies = d.ready("copy"), d.copies()
+            d.end_in_order()
+            if not other:
+                os.kill(before["worker_pid"], signal.SIGKILL)
+            systemd.fake = ""
+            d.start()
+            after = d.ready("copy")
+            assert after["worker_pid"] != before["worker_pid"]
+            assert d.copies() == copies, "copied again"
+            assert not other or "version" in d.log()
+            wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the old worker's end")
+        systemd.end()
+
+
+def one_of_another_build_works_until_it_is_idle():
+    systemd = Systemd()
+    systemd.fake = "other-build"
+    with Kept(policy("copy"), systemd) as d:
+        before, copies = d.ready("copy"), d.copies()
+        d.end_in_order()
+        systemd.fake = ""
+        d.start()
+        with d.client() as c:
+            # It answers before it goes, and what runs is finished.
+            stream = c.stream("Inference.Complete", model="m", prompt="count 250")
+            next(piece for piece in stream if piece["text"])
+            assert d.status()["worker_pid"] == before["worker_pid"]
+            assert list(stream)[-1]["usage"]["output_tokens"] == 250
+        wait_for(lambda: d.status().get("worker_pid") not in (None, before["worker_pid"]), "a worker of this build")
+        after = d.ready("copy")
+        assert d.copies() == copies, "copied again"
+        assert "another build" in d.log()
+        wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the old worker's end")
+    systemd.end()
+
+
+def the_third_start_in_a_minute_trusts_nothing():
+    with bed() as (systemd, d, before):
+        d.kill()
+        d.start()
+        assert d.ready()["worker_pid"] == before["worker_pid"]
+        d.kill()
+        d.start()
+        after = d.ready()
+        assert after["worker_pid"] != before["worker_pid"], d.log()
+        wait_for(lambda: systemd.alive() == [after["worker_pid"]], "the old worker's end")
+        d.kill()
+        d.start()
+        assert d.ready()["worker_pid"] != after["worker_pid"]
+
+
+def what_is_unloaded_leaves_the_store():
+    with bed("copy") as (systemd, d, before):
+        with d.client() as c:
+            c.call("Models.Unload", model="m")
+        wait_for(lambda: not systemd.names("link-") and not systemd.names("copy-"), "an empty store")
+        wait_for(lambda: not systemd.alive(), "the worker's end")
+
+
+main([
+    a_worker_is_taken_back_after_a_stop_and_after_a_kill,
+    requests_of_a_killed_daemon_are_forgotten,
+    a_snapshot_that_is_odd_is_of_no_use,
+    a_link_to_somebody_else_is_refused,
+    a_missing_copy_is_made_again,
+    a_dead_worker_or_one_of_another_version_is_replaced_on_the_same_copy,
+    one_of_another_build_works_until_it_is_idle,
+    the_third_start_in_a_minute_trusts_nothing,
+    what_is_unloaded_leaves_the_store,
+])
