@@ -228,8 +228,8 @@ void handover_take_back(struct handover *h)
     h->before = snapshot_free(h->before);
     n_dropped = fdstore_drop_rest(h->store);
     if (n_models > 0 || n_dropped > 0)
-        log_line(h->manager->log, LOG_NOTICE, NULL, "%u models go on with what the daemon before left, %u descriptors "
-                 "of it are dropped", n_models, n_dropped);
+        log_line(h->manager->log, LOG_NOTICE, NULL, "models that go on as the daemon before left them: %u; descriptors "
+                 "that are of no use and dropped: %u", n_models, n_dropped);
     handover_changed(h->manager);
 }
 

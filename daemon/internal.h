@@ -106,6 +106,7 @@ struct model {
     struct worker *worker;
     bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
     bool is_opened, is_answered; /* of one taken over: its files are the same still; the worker has answered */
+    bool is_verifying; /* the thread that locks and verifies it has begun */
     bool renews;   /* DRAINING leads to a new worker, not to absence */
     uint64_t link_id, copies_id; /* the names under which handover.c had link and copies kept, 0: it has not */
     size_t n_copies;

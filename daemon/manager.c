@@ -406,8 +406,10 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     }
     manager_look_at_pressure(m);
     extend_start(m);
-    list_foreach (at, after, &m->models)
+    list_foreach (at, after, &m->models) {
+        model_verify(list_entry(at, struct model, entry));
         model_look_at_build(list_entry(at, struct model, entry));
+    }
     r = sd_event_source_set_time(s, now + TICK_US);
     return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }

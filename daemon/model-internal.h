@@ -36,6 +36,9 @@ bool model_want(struct model *model, struct fault *reterr);
 void model_load(struct model *model);
 void model_unload(struct model *model);
 
+/* At each tick: locks and verifies the memory of one that was taken over, when nobody uses it, or it has been long. */
+void model_verify(struct model *model);
+
 /* At each tick: a worker that was taken over from a daemon of another build is replaced when nobody uses it, or when
  * host.upgrade_deadline has passed; what runs then is finished first, and nothing of the model is read again. */
 void model_look_at_build(struct model *model);

@@ -45,6 +45,8 @@
  * costs little, starting a worker that crashes a lot. */
 #define FAULT_BELIEVED_US (UINT64_C(5) * 1000000)
 #define CRASHES_BELIEVED_US (UINT64_C(60) * 1000000)
+/* The daemon's own lock on a model that was taken over waits no longer than this for a moment without requests. */
+#define VERIFY_LATEST_US (UINT64_C(10) * 1000000)
 /* A pinned model is tried again by itself. */
 #define PINNED_RETRY_US (UINT64_C(60) * 1000000)
 
@@ -274,7 +276,8 @@ static void enter_ready(struct model *model)
     model->ready_us = model->used_us = manager_now_us(model->manager);
     model->note[0] = 0;
     if (model->is_kept)
-        log_model(model, LOG_INFO, "ready: its worker went on while the daemon was started anew");
+        log_model(model, LOG_INFO, model->link_id > 0 ? "ready: its worker went on while the daemon was started anew"
+                                                      : "ready: its memory was kept while the daemon was started anew");
     else
         log_locked(model, "ready");
     model_used(model);
@@ -372,8 +375,9 @@ static void drop_kept(struct model *model, const char *why)
     model_handle(model, MODEL_UNLOAD);
 }
 
-/* It takes requests as soon as its files were seen to be the same and its worker has answered. That the daemon's own
- * mapping is locked again is verified meanwhile: until then the worker's lock holds the pages. */
+/* It takes requests as soon as its files were seen to be the same and its worker has answered. The daemon's own mapping
+ * is locked again, and that verified, when nothing runs (model_verify()): until then the worker's lock holds the pages,
+ * and the first answers have the cores for themselves. */
 static void go_on_if_both(struct model *model)
 {
     if (model->is_opened && model->is_answered)
@@ -387,7 +391,7 @@ void model_take_back(struct model *model, const struct snapshot_model *kept, int
 
     model->wanted = false;
     model->is_kept = true;
-    model->is_opened = model->is_answered = false;
+    model->is_opened = model->is_answered = model->is_verifying = false;
     model->link_id = link_fd >= 0 ? kept->link_id : 0;
     model->copies_id = kept->copies_id;
     model->n_copies = kept->copies_id > 0 ? kept->n_files : 0;
@@ -412,15 +416,13 @@ static void on_opened(struct residency *residency, uint64_t bytes_total, void *u
     model->bytes_total = bytes_total;
     if (!model->is_kept) {
         model_measure(model);
-    } else if (residency_load(residency) < 0) {
-        drop_kept(model, "no thread to verify it");
-    } else {
-        model->is_opened = true;
-        if (model->worker)
-            go_on_if_both(model);
-        else
-            start_worker(model);
+        return;
     }
+    model->is_opened = true;
+    if (model->worker)
+        go_on_if_both(model);
+    else
+        start_worker(model);
 }
 
 static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total,
@@ -689,6 +691,19 @@ void model_unload(struct model *model)
     model->wanted = model->reload = model->renews = false;
     model_drop_successor(model);
     model_handle(model, MODEL_UNLOAD);
+}
+
+void model_verify(struct model *model)
+{
+    bool is_idle = model->n_submitted == 0;
+
+    if (model->state != MODEL_READY || !model->is_kept || model->is_verifying)
+        return;
+    if (!is_idle && manager_now_us(model->manager) - model->ready_us < VERIFY_LATEST_US)
+        return;
+    model->is_verifying = true;
+    if (residency_load(model->residency) < 0)
+        drop_kept(model, "no thread to verify it");
 }
 
 void model_look_at_build(struct model *model)

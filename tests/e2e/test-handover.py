@@ -15,7 +15,7 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import FAKE_WORKER, RESIDENTD, Daemon, is_alive, main, wait_for           # noqa: E402
+from harness import FAKE_WORKER, RESIDENTD, Daemon, is_alive, main, need_locking, wait_for  # noqa: E402
 
 SIZE = 100000
 
@@ -45,6 +45,7 @@ class Systemd:
     """A descriptor store behind $NOTIFY_SOCKET, and a socket at which each connection starts a worker."""
 
     def __init__(self):
+        need_locking(4 * SIZE)
         self.dir = tempfile.mkdtemp(prefix="residentd-handover.")
         os.mkdir(os.path.join(self.dir, "run"))
         self.worker_path = os.path.join(self.dir, "run", "worker")
