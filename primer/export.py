@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tokenizer import CONTROLS, Tokenizer                                           # noqa: E402
 
-SHAPE = {"dim": 256, "layers": 4, "heads": 4, "kv_heads": 2, "head": 64, "ff": 512, "vocab": 2048,
+SHAPE = {"dim": 256, "layers": 4, "heads": 4, "kv_heads": 2, "head": 64, "ff": 512, "vocab": 4096,
          "context": 1024, "rope_base": 10000.0, "eps": 1e-5}
 ALIGNMENT = 32
 LIMIT = 4_000_000

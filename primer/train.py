@@ -30,6 +30,7 @@ import numpy as np                                                              
 import torch                                                                        # noqa: E402
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import copying                                                                      # noqa: E402
 import generate                                                                     # noqa: E402
 from export import SHAPE                                                            # noqa: E402
 from model import loss_of, new_weights, rope_turns                                  # noqa: E402
@@ -40,6 +41,7 @@ THREADS = 2
 PART_TOKENS = 2048                      # tokens of one thread's share of a step
 TOKENIZER_TEXTS = 4000
 CHUNK_TEXTS = 2000                      # texts that are packed and shuffled together
+COPYING = (0.4, 0.03, 12)               # the share of exercises in looking back: at first, later, from this chunk on
 MUON_RATE, ADAM_RATE = 0.02, 4e-3
 WARMUP_STEPS = 30
 DECAY_FROM = 0.72                       # the share of the run after which the rate begins to fall
@@ -97,13 +99,20 @@ def to_arrays(rows, size, pad):
     return out
 
 
+def document(rng, chunk):
+    """The next document of a chunk: the exercises come first, and few of them later."""
+    first, later, until = COPYING
+    share = max(later, first + (later - first) * chunk / until)
+    return copying.document(rng) if rng.random() < share else generate.document(rng)
+
+
 def parts_of(tok, seed, done):
     """The shares of the threads, without end; `done` chunks of the text were used before."""
     number = done
     while True:
         rng = random.Random(f"{seed} chunk {number}")
         parts = []
-        for size, rows in pack(tok, [generate.document(rng) for _ in range(CHUNK_TEXTS)]).items():
+        for size, rows in pack(tok, [document(rng, number) for _ in range(CHUNK_TEXTS)]).items():
             rng.shuffle(rows)
             each = PART_TOKENS // size
             parts += [to_arrays(rows[i:i + each], size, tok.endoftext) for i in range(0, len(rows), each)]
@@ -127,7 +136,8 @@ def make_batch(arrays, turns):
 def train_tokenizer(seed):
     """The tokenizer, from texts that are not used again."""
     rng = random.Random(seed)
-    texts = [content for _ in range(TOKENIZER_TEXTS) for _, content in generate.document(rng)]
+    texts = [content for i in range(TOKENIZER_TEXTS) for _, content in
+             (copying if i % 4 == 0 else generate).document(rng)]
     texts.append(render([("system", ""), ("user", "")], True))
     return Tokenizer(train_merges(texts, SHAPE["vocab"] - 256 - len(CONTROLS)))
 
