@@ -46,6 +46,8 @@ static void help(void)
            "  --json-schema FILE | --grammar FILE   what the answer must look like\n"
            "  --system TEXT   --adapter NAME (of the policy)   --stats (on stderr)\n"
            "  run --chat|--raw (PROMPT is a message, or a text to continue)\n"
+           "plan:\n"
+           "  --ram BYTES  --vram BYTES[,BYTES...]  --context N  --sequences N  --kv-type TYPE\n"
            "\n"
            "  --socket PATH   of the service; also $RESIDENTD_SOCKET (%s)\n"
            "  --json          the method's reply as one JSON object; one a line where it comes in pieces\n"

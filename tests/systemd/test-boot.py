@@ -104,7 +104,7 @@ def two_users_are_told_apart():
     refused = m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="bob", check=False)
     assert refused.returncode == 1 and "io.residentd.NotAllowed" in refused.stderr, refused
     names = [x["name"] for x in json.loads(m.run("residentctl", "--json", "list", user="bob").stdout)["models"]]
-    assert names == ["default"], names
+    assert names == ["default", "primer"], names
 
 
 def a_good_policy_is_reloaded_and_a_bad_one_fails_the_job():

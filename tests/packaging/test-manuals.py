@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The manuals and the guide: well formed, and saying of the programs what those say of themselves."""
+
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
+
+MANUALS = sorted(glob.glob(os.path.join(SOURCE, "packaging", "man", "*.[1-8]")))
+PROGRAMS = {
+    "residentd.8": "daemon/residentd",
+    "residentctl.1": "client/residentctl/residentctl",
+    "resident-engine.1": "engine/tool/resident-engine",
+}
+
+
+def text_of(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def source_of(manual):
+    return text_of(os.path.join(SOURCE, "packaging", "man", manual))
+
+
+def help_of(manual):
+    return subprocess.run([os.path.join(BUILD, PROGRAMS[manual]), "--help"], check=True, stdout=subprocess.PIPE,
+                          text=True).stdout
+
+
+def need(program):
+    if not shutil.which(program):
+        raise Skip(program + " is not installed")
+
+
+def mandoc_finds_nothing():
+    need("mandoc")
+    assert len(MANUALS) >= 5, MANUALS
+    done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", *MANUALS], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stdout
+
+
+def man_warns_of_nothing():
+    need("man")
+    for manual in MANUALS:
+        done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", manual], text=True,
+                              env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80"},
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert done.returncode == 0 and not done.stderr, (manual, done.stderr)
+
+
+def manuals_have_the_long_options_of_help():
+    for manual in PROGRAMS:
+        said = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", help_of(manual)))
+        written = set(re.findall(r"Fl -([a-z][a-z-]+)", source_of(manual)))
+        # --version and --help are answered by each program, but not each lists them.
+        assert said - written == set(), (manual, "not in the manual", said - written)
+        unknown = written - said - {"version", "help"}
+        assert unknown == set(), (manual, "not in --help", unknown)
+
+
+def manuals_have_the_verbs_of_help():
+    for manual in ("residentctl.1", "resident-engine.1"):
+        said = set(re.findall(r"^  ([a-z]+) ", help_of(manual), flags=re.M)) - {"n"}
+        written = set(re.findall(r"^\.It Ic ([a-z]+)", source_of(manual), flags=re.M))
+        assert said == written and len(said) >= 7, (manual, said ^ written)
+
+
+def the_policy_manual_has_each_key():
+    with open(os.path.join(SOURCE, "policy", "policy.schema.json"), encoding="utf-8") as f:
+        schema = json.load(f)
+    written = set(re.findall(r"[a-z_0-9]+", source_of("residentd-policy.5")))
+    top = schema["properties"]
+    model, quota = schema["$defs"]["model"]["properties"], schema["$defs"]["groupQuota"]["properties"]
+    keys = {*top, *top["host"]["properties"], *model, *quota, *model["residency"]["properties"],
+            *model["placement"]["properties"], *model["context"]["properties"], *model["limits"]["properties"]}
+    missing = sorted(keys - written - {"$schema"})
+    assert len(keys) > 40 and not missing, missing
+
+
+def the_guide_has_each_error():
+    guide = text_of(os.path.join(SOURCE, "docs", "admin-guide.md"))
+    errors = []
+    for path in sorted(glob.glob(os.path.join(SOURCE, "client", "varlink", "*.varlink"))):
+        interface = re.search(r"^interface (\S+)", text_of(path), flags=re.M)[1]
+        errors += ["%s.%s" % (interface, name) for name in re.findall(r"^error (\w+)", text_of(path), flags=re.M)]
+    assert len(errors) >= 18, errors
+    # A heading each, and something below it.
+    missing = [e for e in errors if not re.search(r"^### `%s`\n\n\S.{40,}" % re.escape(e), guide, flags=re.M)]
+    assert not missing, missing
+
+
+if __name__ == "__main__":
+    main([mandoc_finds_nothing, man_warns_of_nothing, manuals_have_the_long_options_of_help,
+          manuals_have_the_verbs_of_help, the_policy_manual_has_each_key, the_guide_has_each_error])
