@@ -28,7 +28,7 @@ _residentctl()
     elif [[ $cur == -* ]]; then
         case $verb in
         run | chat)
-            words='-n --temperature --top-k --top-p --min-p --repeat-penalty --seed --stop --json-schema --grammar --system --stats'
+            words='-n --temperature --top-k --top-p --min-p --repeat-penalty --seed --stop --json-schema --grammar --system --adapter --stats'
             [ "$verb" = run ] && words="$words --chat --raw"
             ;;
         tokenize) words='--special' ;;

@@ -16,7 +16,7 @@ complete -c residentctl -n "not __fish_seen_subcommand_from $verbs" -a "$verbs"
 complete -c residentctl -n '__fish_seen_subcommand_from run chat embed tokenize detokenize load unload pin unpin wait plan' -a '(__residentctl_models)'
 complete -c residentctl -n '__fish_seen_subcommand_from plan' -F
 complete -c residentctl -n '__fish_seen_subcommand_from run chat' -s n -x
-for option in temperature top-k top-p min-p repeat-penalty seed stop system
+for option in temperature top-k top-p min-p repeat-penalty seed stop system adapter
     complete -c residentctl -n '__fish_seen_subcommand_from run chat' -l $option -x
 end
 complete -c residentctl -n '__fish_seen_subcommand_from run chat' -l json-schema -r -F
