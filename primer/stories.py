@@ -180,7 +180,7 @@ def named_hero(rng):
     """A character with a name that the user chose, often one that no other story has."""
     hero = new_hero(rng)
     if rng.random() < 0.7:
-        hero.name = capital(made_up(rng)) if rng.random() < 0.07 else rng.choice(rng.choice(NAMES[hero.he]))
+        hero.name = capital(made_up(rng)) if rng.random() < 0.2 else rng.choice(rng.choice(NAMES[hero.he]))
     return hero
 
 

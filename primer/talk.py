@@ -210,7 +210,7 @@ def fun(rng):
 def remember(rng):
     """Something about the user is said, and asked for later."""
     girl = rng.random() < 0.5
-    name = rng.choice(rng.choice((SHE_PEOPLE, GIRLS) if girl else (HE_PEOPLE, BOYS))) if rng.random() < 0.95 else capital(made_up(rng))
+    name = rng.choice(rng.choice((SHE_PEOPLE, GIRLS) if girl else (HE_PEOPLE, BOYS))) if rng.random() < 0.8 else capital(made_up(rng))
     form = rng.randrange(5)
     if form <= 1:
         say = (f"[my name is {name}|i am {name}|i'm {name}|call me {name}|hello, my name is {name}|hi, i am {name}|"
@@ -219,7 +219,8 @@ def remember(rng):
         ask, answer = ("[what is my name|do you know my name|what's my name|who am i|do you remember my name|"
                        "can you tell me my name|say my name]", f"Your name is {name}.")
     elif form == 2:
-        kind, pet = rng.choice(ANIMALS)[0], rng.choice(HE_PETS + SHE_PETS)
+        kind = rng.choice(ANIMALS)[0]
+        pet = rng.choice(HE_PETS + SHE_PETS) if rng.random() < 0.7 else capital(made_up(rng))
         say = f"[i have {article(kind)} {kind} named {pet}|my {kind} is called {pet}|my {kind}'s name is {pet}]"
         hear = f"{pet} is a lovely name for {article(kind)} {kind}!"
         ask, answer = (f"[what is the name of my {kind}|what is my {kind} called|what is my {kind}'s name|"
