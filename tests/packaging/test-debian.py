@@ -18,15 +18,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 sys.path.insert(0, os.path.join(HERE, "..", "systemd"))
 from harness import SOURCE, Skip, main                                               # noqa: E402
-from machine import Machine, Unavailable, make_root                                  # noqa: E402
+from machine import Stage, Unavailable                                               # noqa: E402
 
-CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "roots"))
 PACKAGES = ["libresident-dev", "libresident0", "residentd", "residentd-primer"]
 # What belongs to the machine itself and changes by its running: logs, its identity, the packages' own bookkeeping.
 OWN = ("/var/lib/dpkg/", "/var/log/", "/var/cache/", "/var/lib/systemd/", "/etc/machine-id", "/var/tmp/", "/root/")
 
-machine = None
-reason = None  # why there is no machine
+stage = Stage()
 folder = None
 built = None   # {package: path}
 
@@ -48,10 +46,8 @@ def need_packages():
 
 
 def need_machine():
-    if reason:
-        raise Skip(reason)
     need_packages()
-    return machine
+    return stage.need()
 
 
 def files_of(m):
@@ -81,16 +77,15 @@ def lintian_finds_nothing():
 
 
 def the_service_answers_after_the_installation():
-    global reason
     m = need_machine()
-    os.makedirs(machine.path("/srv/debs"))
+    os.makedirs(m.path("/srv/debs"))
     for path in built.values():
-        shutil.copy(path, machine.path("/srv/debs"))
+        shutil.copy(path, m.path("/srv/debs"))
     try:
         m.boot()
     except Unavailable as e:
-        reason = str(e)
-        raise Skip(reason)
+        stage.reason = str(e)
+        raise Skip(stage.reason)
     m.before = files_of(m), m.run("getent", "passwd").stdout, m.run("getent", "group").stdout
     m.run("sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg -i /srv/debs/*.deb", timeout=300)
     assert m.run("systemctl", "is-enabled", "residentd.socket").stdout.strip() == "enabled"
@@ -161,17 +156,11 @@ TESTS = [
 
 
 def run():
-    global machine, reason, folder
+    global folder
     with tempfile.TemporaryDirectory(prefix="residentd-debs.") as folder:
         if sys.argv[1:] == ["--twice"]:
             main([two_builds_are_the_same])
-        try:
-            root = make_root(CACHE)
-        except Unavailable as e:
-            reason = str(e)
-            main(TESTS)
-        with Machine(root) as machine:
-            main(TESTS)
+        stage.run(TESTS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ import subprocess
 import tempfile
 import time
 
+from harness import SOURCE, Skip, main
+
+CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "roots"))
+
 # What the programs under test need, and what tests look with.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "passwd", "procps", "jq", "libjson-c5", "libcap2", "libpcre2-8-0")
 
@@ -178,3 +182,31 @@ class Machine:
         else:
             subprocess.run(["umount", "-l", self.dir])
         os.rmdir(self.dir)
+
+
+class Stage:
+    """The machine that all cases of a test program share, or the reason why there is none: then they are skipped."""
+
+    def __init__(self):
+        self.machine = None
+        self.reason = None
+
+    def need(self):
+        if self.reason:
+            raise Skip(self.reason)
+        return self.machine
+
+    def run(self, tests, install=None, suite="bookworm"):
+        """Makes the machine, has install() boot it unless a case does, and ends the program with the cases."""
+        try:
+            root = make_root(CACHE, suite)
+        except Unavailable as e:
+            self.reason = str(e)
+            main(tests)
+        with Machine(root) as self.machine:
+            try:
+                if install:
+                    install()
+            except Unavailable as e:
+                self.reason = str(e)
+            main(tests)

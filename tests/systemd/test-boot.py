@@ -14,10 +14,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
-from machine import Machine, Unavailable, make_root                                  # noqa: E402
+from harness import BUILD, SOURCE                                                    # noqa: E402
+from machine import Stage                                                            # noqa: E402
 
-CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "roots"))
 MODELS = "/var/lib/residentd/models"
 MODEL = {"path": MODELS + "/primer.gguf", "residency": {"ram": "lock", "when": "always"}}
 POLICY = {
@@ -26,18 +25,11 @@ POLICY = {
                                              "allow": {"users": ["alice"]}}},
 }
 
-machine = None
-reason = None  # why there is no machine
-
-
-def need_machine():
-    if reason:
-        raise Skip(reason)
-    return machine
+stage = Stage()
 
 
 def status():
-    return json.loads(machine.run("residentctl", "--json", "status").stdout)
+    return json.loads(stage.machine.run("residentctl", "--json", "status").stdout)
 
 
 def model_status(name="default"):
@@ -45,23 +37,23 @@ def model_status(name="default"):
 
 
 def install():
-    upper = machine.path("/")
+    upper = stage.machine.path("/")
     subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", upper], check=True,
                    stdout=subprocess.DEVNULL)
-    os.makedirs(machine.path(MODELS))
-    shutil.copy(os.path.join(SOURCE, "primer", "primer.gguf"), machine.path(MODELS))
-    machine.boot()
-    machine.run("ldconfig")
-    machine.run("systemd-sysusers")
-    machine.run("systemd-tmpfiles", "--create")
+    os.makedirs(stage.machine.path(MODELS))
+    shutil.copy(os.path.join(SOURCE, "primer", "primer.gguf"), stage.machine.path(MODELS))
+    stage.machine.boot()
+    stage.machine.run("ldconfig")
+    stage.machine.run("systemd-sysusers")
+    stage.machine.run("systemd-tmpfiles", "--create")
     for user in ("alice", "bob"):
-        machine.run("useradd", "-m", user)
-    machine.write("/etc/residentd/policy.json", json.dumps(POLICY))
-    machine.run("systemctl", "daemon-reload")
+        stage.machine.run("useradd", "-m", user)
+    stage.machine.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    stage.machine.run("systemctl", "daemon-reload")
 
 
 def the_socket_starts_the_service():
-    m = need_machine()
+    m = stage.need()
     m.run("systemctl", "start", "residentd.socket")
     assert m.run("systemctl", "is-active", "residentd.service", check=False).stdout.strip() == "inactive"
     # The first call of anybody starts it; it is answered.
@@ -71,7 +63,7 @@ def the_socket_starts_the_service():
 
 
 def the_pinned_model_is_locked_and_its_worker_is_a_unit():
-    m = need_machine()
+    m = stage.need()
     m.run("residentctl", "wait", "--pinned")
     model = model_status()
     size = os.path.getsize(os.path.join(SOURCE, "primer", "primer.gguf"))
@@ -89,7 +81,7 @@ def the_pinned_model_is_locked_and_its_worker_is_a_unit():
 
 
 def the_daemon_has_one_capability():
-    m = need_machine()
+    m = stage.need()
     pid = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
     text = m.run("cat", "/proc/%s/status" % pid).stdout
     fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
@@ -99,7 +91,7 @@ def the_daemon_has_one_capability():
 
 
 def two_users_are_told_apart():
-    m = need_machine()
+    m = stage.need()
     assert m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice").stdout.strip()
     refused = m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="bob", check=False)
     assert refused.returncode == 1 and "io.residentd.NotAllowed" in refused.stderr, refused
@@ -108,7 +100,7 @@ def two_users_are_told_apart():
 
 
 def a_good_policy_is_reloaded_and_a_bad_one_fails_the_job():
-    m = need_machine()
+    m = stage.need()
     policy = json.loads(json.dumps(POLICY))
     policy["aliases"] = {"chat": "default"}
     m.write("/etc/residentd/policy.json", json.dumps(policy))
@@ -125,7 +117,7 @@ def a_good_policy_is_reloaded_and_a_bad_one_fails_the_job():
 
 
 def a_killed_worker_is_reported_and_comes_back():
-    m = need_machine()
+    m = stage.need()
     before = model_status()["worker_pid"]
     m.run("kill", "-SEGV", str(before))
     m.wait_for("a new worker", lambda: model_status().get("worker_pid") not in (None, before)
@@ -135,7 +127,7 @@ def a_killed_worker_is_reported_and_comes_back():
 
 
 def a_killed_daemon_comes_back():
-    m = need_machine()
+    m = stage.need()
     before = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
     m.run("kill", "-KILL", before)
     m.wait_for("a new daemon", lambda: m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
@@ -144,7 +136,7 @@ def a_killed_daemon_comes_back():
 
 
 def stopping_frees_everything():
-    m = need_machine()
+    m = stage.need()
     m.run("systemctl", "stop", "residentd.socket", "residentd.service")
     m.wait_for("the workers' end", lambda: "residentd-worker@" not in m.run(
         "systemctl", "list-units", "--no-legend", "--plain", "residentd-worker@*").stdout)
@@ -165,20 +157,5 @@ TESTS = [
 ]
 
 
-def run():
-    global machine, reason
-    try:
-        root = make_root(CACHE)
-    except Unavailable as e:
-        reason = str(e)
-        main(TESTS)
-    with Machine(root) as machine:
-        try:
-            install()
-        except Unavailable as e:
-            reason = str(e)
-        main(TESTS)
-
-
 if __name__ == "__main__":
-    run()
+    stage.run(TESTS, install)

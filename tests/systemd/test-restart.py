@@ -16,10 +16,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
-from machine import Machine, Unavailable, make_root                                  # noqa: E402
+from harness import BUILD, SOURCE                                                    # noqa: E402
+from machine import Stage                                                            # noqa: E402
 
-CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "roots"))
 OTHER_WORKER = os.path.join(BUILD, "tests", "systemd", "resident-worker-other-build")
 MODELS = "/var/lib/residentd/models"
 FILE = MODELS + "/primer.gguf"
@@ -33,46 +32,39 @@ def policy(**changes):
     return {"version": 1, "host": {"upgrade_deadline": "1s"}, "models": {"default": model}}
 
 
-machine = None
-reason = None  # why there is no machine
-
-
-def need_machine():
-    if reason:
-        raise Skip(reason)
-    return machine
+stage = Stage()
 
 
 def install():
     global WORKER
-    upper = machine.path("/")
+    upper = stage.machine.path("/")
     subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", upper], check=True,
                    stdout=subprocess.DEVNULL)
     for prefix in ("/usr/local", "/usr"):
-        if os.path.exists(machine.path(prefix + "/libexec/residentd/resident-worker")):
+        if os.path.exists(stage.machine.path(prefix + "/libexec/residentd/resident-worker")):
             WORKER = prefix + "/libexec/residentd/resident-worker"
-    shutil.copy(OTHER_WORKER, machine.path("/usr/lib/other-worker"))
-    os.makedirs(machine.path(MODELS))
-    shutil.copy(os.path.join(SOURCE, "primer", "primer.gguf"), machine.path(MODELS))
-    machine.boot()
-    machine.run("ldconfig")
-    machine.run("systemd-sysusers")
-    machine.run("systemd-tmpfiles", "--create")
-    machine.run("useradd", "-m", "alice")
-    machine.write("/etc/residentd/policy.json", json.dumps(policy()))
+    shutil.copy(OTHER_WORKER, stage.machine.path("/usr/lib/other-worker"))
+    os.makedirs(stage.machine.path(MODELS))
+    shutil.copy(os.path.join(SOURCE, "primer", "primer.gguf"), stage.machine.path(MODELS))
+    stage.machine.boot()
+    stage.machine.run("ldconfig")
+    stage.machine.run("systemd-sysusers")
+    stage.machine.run("systemd-tmpfiles", "--create")
+    stage.machine.run("useradd", "-m", "alice")
+    stage.machine.write("/etc/residentd/policy.json", json.dumps(policy()))
     # systemd's own limit on starts is not what is tested.
-    machine.write("/etc/systemd/system/residentd.service.d/test.conf",
-                  "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=3s\n")
-    machine.write("/etc/systemd/system/residentd-worker@.service.d/test.conf", "[Service]\nWatchdogSec=3s\n")
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", "residentd.socket", "residentd.service")
-    machine.run("residentctl", "wait", "--pinned")
+    stage.machine.write("/etc/systemd/system/residentd.service.d/test.conf",
+                        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=3s\n")
+    stage.machine.write("/etc/systemd/system/residentd-worker@.service.d/test.conf", "[Service]\nWatchdogSec=3s\n")
+    stage.machine.run("systemctl", "daemon-reload")
+    stage.machine.run("systemctl", "start", "residentd.socket", "residentd.service")
+    stage.machine.run("residentctl", "wait", "--pinned")
 
 
 # ---- looking ----
 
 def show(name):
-    return machine.run("systemctl", "show", "-P", name, "residentd.service").stdout.strip()
+    return stage.machine.run("systemctl", "show", "-P", name, "residentd.service").stdout.strip()
 
 
 def main_pid():
@@ -80,7 +72,7 @@ def main_pid():
 
 
 def model():
-    status = json.loads(machine.run("residentctl", "--json", "status").stdout)
+    status = json.loads(stage.machine.run("residentctl", "--json", "status").stdout)
     return next(m for m in status["models"] if m["name"] == "default")
 
 
@@ -89,7 +81,7 @@ def ready():
     def look():
         m = model()
         return m if m["state"] == "ready" and m["ram_locked_bytes"] >= SIZE else None
-    return machine.wait_for("a ready model", look)
+    return stage.machine.wait_for("a ready model", look)
 
 
 def stored():
@@ -97,44 +89,44 @@ def stored():
 
 
 def worker_units():
-    return machine.run("systemctl", "list-units", "--no-legend", "--plain", "residentd-worker@*").stdout.split("\n")[:-1]
+    return stage.machine.run("systemctl", "list-units", "--no-legend", "--plain", "residentd-worker@*").stdout.split("\n")[:-1]
 
 
 def n_fds(pid):
-    return len(machine.run("ls", "/proc/%s/fd" % pid).stdout.split())
+    return len(stage.machine.run("ls", "/proc/%s/fd" % pid).stdout.split())
 
 
 def locked_kb(pid):
-    text = machine.run("cat", "/proc/%s/status" % pid).stdout
+    text = stage.machine.run("cat", "/proc/%s/status" % pid).stdout
     return int(next(line for line in text.splitlines() if line.startswith("VmLck:")).split()[1])
 
 
 def bytes_read(pid):
     """By read(2) and its like; pages that are mapped again do not count."""
-    text = machine.run("cat", "/proc/%s/io" % pid).stdout
+    text = stage.machine.run("cat", "/proc/%s/io" % pid).stdout
     return int(next(line for line in text.splitlines() if line.startswith("rchar:")).split()[1])
 
 
 def ask(n="4", user="alice", check=True):
-    return machine.run("residentctl", "run", "default", "Hello!", "-n", n, user=user, check=check)
+    return stage.machine.run("residentctl", "run", "default", "Hello!", "-n", n, user=user, check=check)
 
 
 def kill_daemon(signal="KILL"):
     before = main_pid()
-    machine.run("kill", "-" + signal, before)
-    machine.wait_for("a new daemon", lambda: main_pid() not in ("0", before))
+    stage.machine.run("kill", "-" + signal, before)
+    stage.machine.wait_for("a new daemon", lambda: main_pid() not in ("0", before))
 
 
 def settle():
     """An orderly restart: starts before it count no more."""
-    machine.run("systemctl", "restart", "residentd.service")
+    stage.machine.run("systemctl", "restart", "residentd.service")
     return ready()
 
 
 # ---- cases ----
 
 def a_restart_keeps_worker_and_memory():
-    m = need_machine()
+    m = stage.need()
     before, pid = ready(), main_pid()
     m.run("systemctl", "restart", "residentd.service")
     assert ask().stdout.strip()
@@ -149,7 +141,7 @@ def a_restart_keeps_worker_and_memory():
 
 
 def a_killed_daemon_leaves_worker_and_memory():
-    need_machine()
+    stage.need()
     before = settle()
     kill_daemon()
     assert ask().stdout.strip()
@@ -160,7 +152,7 @@ def a_killed_daemon_leaves_worker_and_memory():
 
 
 def what_is_locked_stays_locked_without_a_daemon():
-    m = need_machine()
+    m = stage.need()
     worker = settle()["worker_pid"]
     locked = locked_kb(worker)
     assert locked * 1024 >= SIZE, locked
@@ -171,7 +163,7 @@ def what_is_locked_stays_locked_without_a_daemon():
 
 
 def the_third_start_in_a_minute_loads_anew():
-    m = need_machine()
+    m = stage.need()
     before = settle()
     # The start by hand was the first.
     kill_daemon()
@@ -186,7 +178,7 @@ def the_third_start_in_a_minute_loads_anew():
 
 
 def a_generation_ends_or_says_what_to_do():
-    m = need_machine()
+    m = stage.need()
     worker = settle()["worker_pid"]
     results = []
 
@@ -210,7 +202,7 @@ def a_generation_ends_or_says_what_to_do():
 
 
 def an_idle_chat_goes_on():
-    m = need_machine()
+    m = stage.need()
     settle()
     # A turn, a restart while nothing is asked, and another turn on what was the same connection.
     done = m.run("sh", "-c", '(echo "Hello!"; sleep 2; systemctl restart residentd.service; echo "Hello again!") |'
@@ -220,7 +212,7 @@ def an_idle_chat_goes_on():
 
 
 def a_changed_policy_is_loaded():
-    m = need_machine()
+    m = stage.need()
     before = settle()
     m.write("/etc/residentd/policy.json", json.dumps(policy(context={"sequences": 3})))
     m.run("systemctl", "restart", "residentd.service")
@@ -232,7 +224,7 @@ def a_changed_policy_is_loaded():
 
 
 def a_changed_file_is_loaded():
-    m = need_machine()
+    m = stage.need()
     before = settle()
     m.run("sh", "-c", 'cp "$1" "$1.new" && mv "$1.new" "$1"', "replace", FILE)
     m.run("systemctl", "restart", "residentd.service")
@@ -243,7 +235,7 @@ def a_changed_file_is_loaded():
 
 
 def a_worker_that_died_meanwhile_is_replaced():
-    m = need_machine()
+    m = stage.need()
     worker = settle()["worker_pid"]
     m.run("kill", "-STOP", main_pid())
     m.run("kill", "-KILL", str(worker))
@@ -254,7 +246,7 @@ def a_worker_that_died_meanwhile_is_replaced():
 
 
 def a_copy_is_kept_and_not_made_again():
-    m = need_machine()
+    m = stage.need()
     m.write("/etc/residentd/policy.json", json.dumps(policy(residency={"ram": "copy", "when": "always"})))
 
     def copy_of(pid):
@@ -292,7 +284,7 @@ def a_copy_is_kept_and_not_made_again():
 
 
 def an_upgrade_replaces_the_worker_and_refuses_nobody():
-    m = need_machine()
+    m = stage.need()
     for busy in (False, True):
         m.run("sh", "-c", 'cp "$1" "$1.right" && cp /usr/lib/other-worker "$1.new" && mv "$1.new" "$1"', "old", WORKER)
         m.run("residentctl", "unload", "default")
@@ -322,7 +314,7 @@ def an_upgrade_replaces_the_worker_and_refuses_nobody():
 
 
 def twenty_restarts_under_load_lose_and_leak_nothing():
-    m = need_machine()
+    m = stage.need()
     before = settle()
     ask()
     figures = (stored(), n_fds(main_pid()), n_fds(before["worker_pid"]), locked_kb(before["worker_pid"]),
@@ -364,7 +356,7 @@ def twenty_restarts_under_load_lose_and_leak_nothing():
 
 
 def a_daemon_that_hangs_is_killed_and_the_worker_stays():
-    m = need_machine()
+    m = stage.need()
     before, pid = settle(), main_pid()
     m.run("kill", "-STOP", pid)
     m.wait_for("another daemon", lambda: main_pid() not in ("0", pid))
@@ -374,7 +366,7 @@ def a_daemon_that_hangs_is_killed_and_the_worker_stays():
 
 
 def a_worker_that_hangs_is_killed_and_replaced():
-    m = need_machine()
+    m = stage.need()
     before = settle()
     m.run("kill", "-STOP", str(before["worker_pid"]))
     m.wait_for("another worker", lambda: model().get("worker_pid") not in (None, before["worker_pid"]))
@@ -383,7 +375,7 @@ def a_worker_that_hangs_is_killed_and_replaced():
 
 
 def a_stop_frees_everything():
-    m = need_machine()
+    m = stage.need()
     m.write("/etc/residentd/policy.json", json.dumps(policy(residency={"ram": "copy", "when": "always"})))
     settle()
     m.run("systemctl", "stop", "residentd.socket", "residentd.service")
@@ -415,20 +407,5 @@ TESTS = [
 ]
 
 
-def run():
-    global machine, reason
-    try:
-        root = make_root(CACHE, os.environ.get("RESIDENTD_SUITE", "bookworm"))
-    except Unavailable as e:
-        reason = str(e)
-        main(TESTS)
-    with Machine(root) as machine:
-        try:
-            install()
-        except Unavailable as e:
-            reason = str(e)
-        main(TESTS)
-
-
 if __name__ == "__main__":
-    run()
+    stage.run(TESTS, install, os.environ.get("RESIDENTD_SUITE", "bookworm"))
