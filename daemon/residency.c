@@ -36,6 +36,7 @@
 #include "base/checked.h"
 #include "base/list.h"
 #include "base/memlock.h"
+#include "base/pagecache.h"
 #include "base/sha256.h"
 #include "base/trust.h"
 #include "base/units.h"
@@ -580,6 +581,9 @@ static int load_parts(struct residency *r, uint8_t *buffer, struct sha256 *diges
             if (q < 0)
                 return q;
         }
+        /* What others read of the file lies in small pages, on their account. */
+        if (r->ram == POLICY_RAM_LOCK && !r->kept)
+            (void)pagecache_drop(part->fd);
         q = map_part(r, part);
         if (q < 0)
             return q;

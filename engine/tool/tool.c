@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/pagecache.h"
 #include "engine/gguf/limits.h"
 #include "engine/gguf/map.h"
 #include "engine/kernels/kernels.h"
@@ -222,6 +223,23 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
         return tool_fail(c->path, &fault, r);
     }
     return 0;
+}
+
+int tool_engine_open_huge(const struct tool_config *c, struct engine_config *config, struct engine **ret)
+{
+    _cleanup_tool_files_ struct tool_files files = {};
+    struct tool_memory m;
+    int r;
+
+    config->populate = true;
+    r = tool_engine_open(c, config, ret);
+    if (r != 0 || tool_memory_read(engine_gguf(*ret), &m) < 0 || m.bytes_weights_huge > m.bytes_weights / 100 * 95)
+        return r;
+    *ret = engine_free(*ret);
+    r = tool_files_open(c->path, &files);
+    for (size_t i = 0; i < files.n; i++)
+        (void)pagecache_drop(files.fds[i]);
+    return r == 0 ? tool_engine_open(c, config, ret) : r;
 }
 
 int tool_sequence_open(const struct tool_config *c, struct engine *e, uint32_t *ret)

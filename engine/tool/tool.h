@@ -112,6 +112,14 @@ void tool_files_done(struct tool_files *f);
 int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret);
 
 /**
+ * tool_engine_open_huge() - tool_engine_open(), with the weights in 2 MiB pages if the file system has them
+ * A file that lies in the page cache in small pages is dropped and read again: on those decoding is a quarter slower,
+ * which is how files are after they were copied, but not how the service keeps them.
+ * Returns 0 or TOOL_FAILED after a message.
+ */
+int tool_engine_open_huge(const struct tool_config *c, struct engine_config *config, struct engine **ret);
+
+/**
  * tool_sequence_open() - engine_sequence_open(), with the adapter that the command line names
  * Returns 0 or TOOL_FAILED after a message.
  */

@@ -324,12 +324,11 @@ int verb_bench(int argc, char **argv)
     longest = a.depth + (a.n_prompt > a.n_decode ? a.n_prompt : a.n_decode);
     config = (struct engine_config){.context_tokens = longest,
                                     .sequences_max = a.n_users,
-                                    .batch_tokens_max = BATCH_TOKENS,
-                                    .populate = true};
+                                    .batch_tokens_max = BATCH_TOKENS};
     b = calloc(1, sizeof(*b));
     if (!b)
         return tool_fail(a.config.path, NULL, -ENOMEM);
-    r = tool_engine_open(&a.config, &config, &e);
+    r = tool_engine_open_huge(&a.config, &config, &e);
     if (r != 0)
         return r;
     b->engine = e;
