@@ -602,11 +602,13 @@ static int build_objects(struct scan *s, json_object **ret)
     json_object *object;
     int limit = s->limits->depth_max < INT32_MAX - 1 ? (int)s->limits->depth_max + 1 : INT32_MAX;
 
-    /* json-c reads a NUL as the end of a text; the scan has let none through. */
+    /*
+     * json-c reads a NUL as the end of a text; the scan has let none through. JSON_TOKENER_STRICT stays off: the scan
+     * is stricter, and with it json-c 0.18 takes each byte above 127 in a string for a control character.
+     */
     tokener = json_tokener_new_ex(limit);
     if (!tokener)
         return -ENOMEM;
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
     object = json_tokener_parse_ex(tokener, text, (int)s->size);
     if (json_tokener_get_error(tokener) == json_tokener_continue)
         object = json_tokener_parse_ex(tokener, "\n", 1); /* a number at the very end waits for its end */

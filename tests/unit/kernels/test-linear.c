@@ -37,8 +37,8 @@ static void assert_same(const char *name, const struct linear_case *c, const str
 
             if (!same_bits(a, b))
                 fail_msg("%s: k %u n %u m %u weights %d activations %d: y[%u, %u] is %.9g (%08x), expected %.9g (%08x)", name,
-                         c->k, c->n, c->m, c->weights, c->activations, t, r, (double)a, float_to_bits(a), (double)b,
-                         float_to_bits(b));
+                         c->k, c->n, c->m, (int)c->weights, (int)c->activations, t, r, (double)a, float_to_bits(a),
+                         (double)b, float_to_bits(b));
         }
     }
 }
@@ -97,8 +97,8 @@ static void check_pack_kernel(const struct kernel_row *row, const struct kernels
         b = expected.act.data;
         for (size_t at = 0; at < c.act_bytes; at++) {
             if (a[at] != b[at])
-                fail_msg("%s: k %u m %u activations %d: byte %zu of %zu is %u, expected %u", row->name, c.k, c.m, c.activations,
-                         at, c.act_bytes, a[at], b[at]);
+                fail_msg("%s: k %u m %u activations %d: byte %zu of %zu is %u, expected %u", row->name, c.k, c.m,
+                         (int)c.activations, at, c.act_bytes, a[at], b[at]);
         }
         outcome_done(&got);
         outcome_done(&expected);
