@@ -3,7 +3,7 @@
 
 /*
  * What the engine's own files share: engine.c (opening, closing, facts), engine-sequence.c, engine-step.c,
- * engine-profile.c. Nobody else includes it.
+ * engine-prefix.c, engine-profile.c. Nobody else includes it.
  */
 
 #include "engine/arch/adapt.h"
@@ -17,6 +17,7 @@
 #include "engine/kernels/kernels.h"
 #include "engine/kv/layout.h"
 #include "engine/kv/pages.h"
+#include "engine/kv/prefix.h"
 
 _Static_assert(ENGINE_PAGE_TOKENS == KV_PAGE_TOKENS && PAGES_TOKENS == KV_PAGE_TOKENS, "one size of page");
 
@@ -26,6 +27,9 @@ struct engine_sequence {
     uint32_t adapter; /* from 1; 0: none */
     uint32_t pending; /* tokens of the batch that is being checked or computed */
     struct page_table tables[GRAPH_GROUPS_MAX];
+    uint64_t owner;        /* 0: none, nothing of it is kept */
+    uint32_t node;         /* of engine.prefix, pinned: that of the first n_kept_pages; PREFIX_NONE: 0 of them */
+    uint32_t n_kept_pages;
 };
 
 /* The file of an adapter. */
@@ -44,6 +48,7 @@ struct engine {
     struct kernels kernels;
     struct kv_layout layouts[GRAPH_GROUPS_MAX]; /* [graph.n_groups] of one layer */
     struct pages *pages[GRAPH_GROUPS_MAX];
+    struct prefix *prefix; /* NULL for an encoder */
     struct threads *threads;
     struct exec *exec;
 
@@ -82,6 +87,26 @@ int engine_open_graph(const struct engine_config *config, struct engine **ret, s
  * engine_stream_memory() - nanoseconds that @threads together need to read @n_bytes of memory once
  */
 uint64_t engine_stream_memory(struct threads *threads, const void *memory, uint64_t n_bytes);
+
+/**
+ * engine_sequence_find() - the sequence with this number, NULL when it is not open
+ */
+struct engine_sequence *engine_sequence_find(const struct engine *e, uint32_t sequence);
+
+/**
+ * engine_pages_find() - whether @n_pages of @group are free now, at the cost of kept prefixes
+ */
+bool engine_pages_find(struct engine *e, uint32_t group, uint32_t n_pages);
+
+/**
+ * engine_prefix_init() - pages and the graph are there; 0 or -ENOMEM
+ */
+int engine_prefix_init(struct engine *e);
+
+/**
+ * engine_prefix_cut() - the sequence is about to be cut to @n_tokens
+ */
+void engine_prefix_cut(struct engine *e, struct engine_sequence *s, uint32_t n_tokens);
 
 /**
  * engine_window_begin() - the first position that a token at @position sees in layers of @group

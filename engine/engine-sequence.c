@@ -8,7 +8,7 @@
 
 #include "engine/engine-internal.h"
 
-static struct engine_sequence *sequence_find(const struct engine *e, uint32_t sequence)
+struct engine_sequence *engine_sequence_find(const struct engine *e, uint32_t sequence)
 {
     if (sequence >= e->sequences_max || !e->sequences[sequence].open)
         return NULL;
@@ -41,6 +41,9 @@ int engine_sequence_open(struct engine *e, uint32_t *ret)
         s->open = true;
         s->length = 0;
         s->adapter = 0;
+        s->owner = 0;
+        s->node = PREFIX_NONE;
+        s->n_kept_pages = 0;
         *ret = i;
         return 0;
     }
@@ -49,7 +52,7 @@ int engine_sequence_open(struct engine *e, uint32_t *ret)
 
 int engine_sequence_adapt(struct engine *e, uint32_t sequence, uint32_t adapter)
 {
-    struct engine_sequence *s = sequence_find(e, sequence);
+    struct engine_sequence *s = engine_sequence_find(e, sequence);
 
     if (!s || s->length > 0 || adapter > e->n_adapters)
         return -EINVAL;
@@ -59,12 +62,13 @@ int engine_sequence_adapt(struct engine *e, uint32_t sequence, uint32_t adapter)
 
 int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tokens)
 {
-    struct engine_sequence *s = sequence_find(e, sequence);
+    struct engine_sequence *s = engine_sequence_find(e, sequence);
 
     if (!s || n_tokens > s->length)
         return -EINVAL;
     if (!reaches_back(e, s, n_tokens))
         return ENGINE_WINDOW_GONE;
+    engine_prefix_cut(e, s, n_tokens);
     for (uint32_t i = 0; i < e->graph.n_groups; i++)
         page_table_truncate(&s->tables[i], e->pages[i], n_tokens);
     s->length = n_tokens;
@@ -82,7 +86,7 @@ int engine_sequence_close(struct engine *e, uint32_t sequence)
 
 int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uint32_t *ret)
 {
-    const struct engine_sequence *source = sequence_find(e, from);
+    const struct engine_sequence *source = engine_sequence_find(e, from);
     uint32_t number;
     int r;
 
@@ -91,7 +95,7 @@ int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uin
     if (!reaches_back(e, source, n_tokens))
         return ENGINE_WINDOW_GONE;
     for (uint32_t i = 0; i < e->graph.n_groups; i++)
-        if (n_tokens % KV_PAGE_TOKENS && pages_left(e->pages[i]) == 0)
+        if (n_tokens % KV_PAGE_TOKENS && !engine_pages_find(e, i, 1))
             return ENGINE_KV_FULL;
     r = engine_sequence_open(e, &number);
     if (r != 0)
@@ -111,14 +115,14 @@ int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uin
 
 uint32_t engine_sequence_length(const struct engine *e, uint32_t sequence)
 {
-    const struct engine_sequence *s = sequence_find(e, sequence);
+    const struct engine_sequence *s = engine_sequence_find(e, sequence);
 
     return s ? s->length : 0;
 }
 
 uint32_t engine_sequence_reach(const struct engine *e, uint32_t sequence)
 {
-    const struct engine_sequence *s = sequence_find(e, sequence);
+    const struct engine_sequence *s = engine_sequence_find(e, sequence);
     uint32_t reach = 0;
 
     for (uint32_t i = 0; s && i < e->graph.n_groups; i++) {
@@ -131,9 +135,14 @@ uint32_t engine_sequence_reach(const struct engine *e, uint32_t sequence)
 
 uint32_t engine_sequence_pages(const struct engine *e, uint32_t sequence)
 {
-    const struct engine_sequence *s = sequence_find(e, sequence);
+    const struct engine_sequence *s = engine_sequence_find(e, sequence);
 
     return s ? s->tables[0].n - s->tables[0].n_gone : 0;
+}
+
+bool engine_pages_find(struct engine *e, uint32_t group, uint32_t n_pages)
+{
+    return pages_left(e->pages[group]) >= n_pages || (e->prefix && prefix_evict(e->prefix, group, n_pages));
 }
 
 uint32_t engine_pages_free(const struct engine *e)

@@ -94,7 +94,7 @@ static int pages_reserve(struct engine *e, uint32_t n_active)
 
             need += page_table_need(&s->tables[g], e->pages[g], s->length, s->pending);
         }
-        if (need > pages_left(e->pages[g]))
+        if (need > pages_total(e->pages[g]) || !engine_pages_find(e, g, (uint32_t)need))
             return ENGINE_KV_FULL;
     }
     for (uint32_t g = 0; g < e->graph.n_groups; g++) {

@@ -416,6 +416,9 @@ int engine_open(const struct engine_config *config, struct engine **ret, struct 
     r = open_sequences(e, config, reterr);
     if (r < 0)
         return r;
+    r = engine_prefix_init(e);
+    if (r < 0)
+        return r;
     r = open_exec(e, config, reterr);
     if (r < 0)
         return r;
@@ -433,6 +436,7 @@ struct engine *engine_free(struct engine *e)
     engine_profile_done(e);
     exec_free(e->exec);
     threads_free(e->threads);
+    prefix_free(e->prefix);
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {
         for (uint32_t s = 0; e->sequences && s < e->sequences_max; s++)
             page_table_done(&e->sequences[s].tables[i], e->pages[i]);

@@ -14,6 +14,7 @@
 #include "base/checked.h"
 
 #define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+#define KERNEL_PAGE_BYTES UINT64_C(4096) /* of x86; elsewhere larger ones, which madvise() then refuses */
 
 struct pages {
     uint8_t *memory;
@@ -112,11 +113,43 @@ static uint32_t pages_take(struct pages *p, bool zeroed)
     return id;
 }
 
-static void pages_release(struct pages *p, uint32_t id)
+void pages_hold(struct pages *p, uint32_t id)
+{
+    assert(id < p->n_pages && p->holders[id] > 0);
+    p->holders[id]++;
+}
+
+void pages_release(struct pages *p, uint32_t id)
 {
     assert(id < p->n_pages && p->holders[id] > 0);
     if (--p->holders[id] == 0)
         p->free_ids[p->n_free++] = id;
+}
+
+/* Pages [@first, @past) are free: their memory goes, but for what shares a page of the kernel's with others. */
+static void return_range(struct pages *p, uint32_t first, uint32_t past)
+{
+    uint64_t begin = first * p->page_bytes, end = past * p->page_bytes;
+    uint64_t inner = (begin + KERNEL_PAGE_BYTES - 1) / KERNEL_PAGE_BYTES * KERNEL_PAGE_BYTES;
+    uint64_t inner_end = end / KERNEL_PAGE_BYTES * KERNEL_PAGE_BYTES;
+
+    if (inner >= inner_end || madvise(p->memory + inner, inner_end - inner, MADV_DONTNEED) < 0)
+        return;
+    memset(p->memory + begin, 0, inner - begin);
+    memset(p->memory + inner_end, 0, end - inner_end);
+    memset(p->used + first, 0, past - first);
+}
+
+void pages_return(struct pages *p)
+{
+    for (uint32_t i = 0, past; i < p->n_pages; i = past) {
+        for (past = i; past < p->n_pages && p->used[past] && p->holders[past] == 0; past++)
+            ;
+        if (past > i)
+            return_range(p, i, past);
+        else
+            past++;
+    }
 }
 
 static uint32_t pages_copy(struct pages *p, uint32_t from)

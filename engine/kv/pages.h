@@ -61,9 +61,24 @@ uint32_t pages_left(const struct pages *p);
 void *pages_memory(const struct pages *p, uint32_t id);
 
 /**
- * pages_holders() - how many tables hold page @id
+ * pages_holders() - how many tables and others (engine/kv/prefix.h) hold page @id
  */
 uint32_t pages_holders(const struct pages *p, uint32_t id);
+
+/**
+ * pages_hold() - one more holder of page @id, which somebody holds already
+ */
+void pages_hold(struct pages *p, uint32_t id);
+
+/**
+ * pages_release() - one holder less; nobody's page is free
+ */
+void pages_release(struct pages *p, uint32_t id);
+
+/**
+ * pages_return() - give the memory of free pages back to the kernel; they are zero when they are used again
+ */
+void pages_return(struct pages *p);
 
 /**
  * page_table_init() - an empty table with room for @n_max pages; 0 or -ENOMEM

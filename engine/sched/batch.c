@@ -543,7 +543,7 @@ static uint32_t find_pages(struct batch *b, uint32_t i, uint32_t n_pages)
             victim->state = BATCH_WAITING;
             fair_wait(b->fair, &victim->item);
             set_pages(b, victim, 0);
-            victim->n_fed = 0;
+            victim->n_fed = victim->n_found = 0;
             b->dropped[b->plan.n_dropped++] = victim;
         } else {
             drop_in_plan(b, victim);
@@ -551,10 +551,27 @@ static uint32_t find_pages(struct batch *b, uint32_t i, uint32_t n_pages)
     }
 }
 
+/* Tokens that are known and have to be computed. */
+static uint32_t to_go(const struct batch_request *r)
+{
+    return r->n_tokens - r->n_fed - r->n_found;
+}
+
+/* Whoever begins may find that its first tokens were computed before. */
+static void look_up(struct batch *b)
+{
+    for (uint32_t i = 0; b->config.found && i < b->n_actives; i++) {
+        struct batch_request *r = b->actives[i];
+
+        r->n_found = r->n_fed == 0 ? b->config.found(r, b->config.userdata) : 0;
+        assert(to_go(r) > 0);
+    }
+}
+
 /* How many of its tokens the request may have in this step, where @prompt_left are left for prompts. */
 static uint32_t slice_of(const struct batch *b, const struct batch_request *r, uint32_t prompt_left)
 {
-    uint32_t n = r->n_tokens - r->n_fed;
+    uint32_t n = to_go(r);
 
     if (b->config.whole_prompts) {
         bool first = b->plan.n_tokens == 0; /* it takes as long as it takes */
@@ -564,37 +581,47 @@ static uint32_t slice_of(const struct batch *b, const struct batch_request *r, u
     return n == 1 || n <= prompt_left ? n : prompt_left;
 }
 
+/* How many tokens fit behind those that it has when it gets no more than @n_pages. */
+static uint32_t n_within(const struct batch *b, const struct batch_request *r, uint32_t n_pages)
+{
+    uint64_t room = (uint64_t)n_pages * b->config.page_tokens, n_have = (uint64_t)r->n_fed + r->n_found;
+
+    return b->config.whole_prompts || room <= n_have ? 0 : (uint32_t)(room - n_have);
+}
+
 static void cut_slices(struct batch *b)
 {
     uint32_t n_decoding = 0, prompt_left;
 
     for (uint32_t i = 0; i < b->n_actives; i++)
-        if (b->actives[i]->n_tokens - b->actives[i]->n_fed == 1)
-            n_decoding++;
+        n_decoding += to_go(b->actives[i]) == 1;
     prompt_left = n_decoding < b->n_actives ? slice_tokens(b, n_decoding) : 0;
 
     for (uint32_t i = 0; i < b->n_actives; i++) {
         struct batch_request *r = b->actives[i];
-        uint32_t n_to_go = r->n_tokens - r->n_fed, n = slice_of(b, r, prompt_left), n_pages;
+        uint32_t n_to_go = to_go(r), n = slice_of(b, r, prompt_left), n_pages, n_have = r->n_fed + r->n_found;
         bool decoding = n_to_go == 1;
 
-        if (n == 0)
+        if (n == 0) {
+            r->n_found = 0;
             continue;
-        n_pages = pages_for(b, r->n_fed + n) - r->n_pages;
+        }
+        n_pages = pages_for(b, n_have + n) - r->n_pages;
         n_pages = find_pages(b, i, n_pages);
-        if ((uint64_t)(r->n_pages + n_pages) * b->config.page_tokens < (uint64_t)r->n_fed + n)
-            n = b->config.whole_prompts ? 0 : (r->n_pages + n_pages) * b->config.page_tokens - r->n_fed;
+        if ((uint64_t)(r->n_pages + n_pages) * b->config.page_tokens < (uint64_t)n_have + n)
+            n = n_within(b, r, r->n_pages + n_pages);
         if (n == 0) {
             /* The first in order takes from all others; if that is not enough, nothing ever will be. */
             if (i == 0)
                 b->plan.stuck = r;
+            r->n_found = 0;
             continue;
         }
         set_pages(b, r, r->n_pages + n_pages);
         if (!decoding)
             prompt_left -= n < prompt_left ? n : prompt_left;
         b->slices[b->plan.n_slices++] =
-            (struct batch_slice){.request = r, .n_tokens = n, .wants_logits = n == n_to_go};
+            (struct batch_slice){.request = r, .n_found = r->n_found, .n_tokens = n, .wants_logits = n == n_to_go};
         b->plan.n_tokens += n;
     }
 }
@@ -614,7 +641,7 @@ uint32_t batch_drafts_max(const struct batch *b)
         return 0;
     for (uint32_t i = 0; i < b->n_actives; i++)
         if (b->actives[i]->item.tenant != b->actives[0]->item.tenant ||
-            b->actives[i]->n_tokens - b->actives[i]->n_fed != 1)
+            to_go(b->actives[i]) != 1)
             return 0;
     if (n_waiting > 1 || (n_waiting == 1 && waiting[0] != b->actives[0]->item.tenant))
         return 0;
@@ -640,7 +667,7 @@ static void add_drafts(struct batch *b)
         const struct fair_tenant *t = r->item.tenant;
         uint64_t own_left = t->pages_max > t->n_pages ? t->pages_max - t->n_pages : 0;
         uint64_t n_pages = r->n_pages + (own_left < pages_free(b) ? own_left : pages_free(b));
-        uint64_t room = n_pages * b->config.page_tokens - r->n_fed - s->n_tokens;
+        uint64_t room = n_pages * b->config.page_tokens - r->n_fed - r->n_found - s->n_tokens;
         uint32_t n = r->n_draft < left ? r->n_draft : left;
 
         s->n_draft = room < n ? (uint32_t)room : n;
@@ -648,7 +675,7 @@ static void add_drafts(struct batch *b)
         b->plan.n_tokens += s->n_draft;
         left -= s->n_draft;
         r->n_draft = 0;
-        set_pages(b, r, pages_for(b, r->n_fed + s->n_tokens));
+        set_pages(b, r, pages_for(b, r->n_fed + r->n_found + s->n_tokens));
     }
 }
 
@@ -657,6 +684,7 @@ const struct batch_plan *batch_plan(struct batch *b, uint64_t now_ns)
     b->plan = (struct batch_plan){.slices = b->slices, .dropped = b->dropped};
     choose_actives(b, now_ns);
     sort_actives(b);
+    look_up(b);
     cut_slices(b);
     add_drafts(b);
     return &b->plan;
@@ -671,12 +699,13 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
         struct batch_request *r = b->slices[i].request;
         uint64_t cost_ns = (uint64_t)((double)duration_ns * b->slices[i].n_tokens / b->plan.n_tokens);
 
-        if (r->n_tokens - r->n_fed == 1)
+        if (to_go(r) == 1)
             n_decode++;
         else
             n_prompt += b->slices[i].n_tokens;
         n_draft += b->slices[i].n_draft;
-        r->n_fed += b->slices[i].n_tokens;
+        r->n_fed += r->n_found + b->slices[i].n_tokens;
+        r->n_found = 0;
         r->cost_ns += cost_ns;
         fair_charge(b->fair, r->item.tenant, cost_ns);
     }
@@ -701,10 +730,16 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
     b->plan.n_slices = 0;
 }
 
+static void undo(struct batch *b, struct batch_request *r)
+{
+    r->n_found = 0;
+    set_pages(b, r, pages_for(b, r->n_fed));
+}
+
 void batch_step_failed(struct batch *b)
 {
     for (size_t i = 0; i < b->plan.n_slices; i++)
-        set_pages(b, b->slices[i].request, pages_for(b, b->slices[i].request->n_fed));
+        undo(b, b->slices[i].request);
     b->plan.n_slices = 0;
 }
 

@@ -6,10 +6,12 @@
  * two steps; each step takes one token of every request that is decoding and, as far as the step may take, a
  * slice of the prompts of those that are not there yet. fair.h says who goes first.
  *
- * A request is a row of known tokens (prompt, then what was sampled) of which the first n_fed are in the KV
- * cache. Whoever has exactly one to go is decoding, whoever has more is prefilling; so a request that had to
- * give up its pages simply has everything to go again, and comes to the same result (the engine's logits do
- * not depend on the slices).
+ * A request is a row of known tokens (prompt, then what was sampled) of which the first n_fed are in the KV cache.
+ * One that begins, or begins again, may find some of them computed already (batch_config.found): they count as fed
+ * with its first slice, and their pages as its own, as if it shared them with nobody: so what a tenant gets does not
+ * depend on what others keep, and no page is promised twice. Whoever has exactly one to go is decoding, whoever has
+ * more is prefilling; so a request that had to give up its pages simply has everything to go again, and comes to the
+ * same result (the engine's logits do not depend on the slices).
  *
  *   WAITING --plan--> ACTIVE --plan--> PARKED (pages kept) --plan--> ACTIVE
  *                                      PARKED --plan--> WAITING (pages dropped)
@@ -25,6 +27,8 @@
 
 #include "engine/sched/fair.h"
 
+struct batch_request;
+
 struct batch_config {
     uint32_t sequences_max;     /* requests in one step, >= 1 */
     uint32_t parked_max;        /* requests beside them that may keep pages */
@@ -37,6 +41,10 @@ struct batch_config {
     uint64_t step_alone_ns_max; /* … or this when nobody else is there to wait for it */
     uint64_t
         quantum_ns; /* by how much cost a tenant may run ahead of one that waits before it is preempted */
+    /* How many of the first tokens of @r, which has no pages, need not be computed; less than n_tokens. The answer has
+     * to hold until the plan is carried out. NULL: none ever. */
+    uint32_t (*found)(const struct batch_request *r, void *userdata);
+    void *userdata;
 };
 
 enum batch_state { BATCH_WAITING, BATCH_ACTIVE, BATCH_PARKED, BATCH_PAUSED, BATCH_GONE };
@@ -47,6 +55,7 @@ struct batch_request {
     enum batch_state state;
     uint32_t n_tokens; /* known */
     uint32_t n_fed;    /* of them in the KV cache */
+    uint32_t n_found;  /* between batch_plan() and batch_step_done(): need not be computed; else 0 */
     uint32_t n_pages;
     uint32_t n_draft; /* set by its owner: so many tokens behind n_tokens may be right; batch_append() forgets them */
     bool started; /* was active at some time */
@@ -59,7 +68,8 @@ struct batch_request {
 
 struct batch_slice {
     struct batch_request *request;
-    uint32_t n_tokens; /* the next ones after n_fed */
+    uint32_t n_found;  /* its first tokens that are to be taken from where they were found; 0 unless n_fed is */
+    uint32_t n_tokens; /* the next ones after n_fed and n_found */
     uint32_t n_draft;  /* so many of them, the last, are a draft: logits of each and of the one before are wanted */
     bool wants_logits; /* it reaches the last known token, so the next one is to be sampled */
 };

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/engine-prefix.h"
 #include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
@@ -34,6 +35,7 @@
 #include "engine/worker/link.h"
 #include "engine/worker/model.h"
 #include "engine/worker/prepare.h"
+#include "engine/worker/reuse.h"
 #include "engine/worker/shape.h"
 #include "engine/worker/work.h"
 
@@ -98,6 +100,11 @@ static struct work *of_request(struct batch_request *r)
     return (struct work *)(void *)((char *)r - offsetof(struct work, batch));
 }
 
+static const struct work *of_const_request(const struct batch_request *r)
+{
+    return (const struct work *)(const void *)((const char *)r - offsetof(struct work, batch));
+}
+
 static struct work **bucket_of(struct compute *c, uint64_t id)
 {
     return &c->buckets[id % N_BUCKETS];
@@ -159,6 +166,7 @@ static void take_out(struct compute *c, struct work *w, uint64_t now_ns)
     heap_remove(&c->deadlines, w);
     c->n_works--;
     close_sequence(c, w);
+    reuse_limit(c->model->engine, w->batch.item.tenant);
     if (c->model->drafter)
         drafter_forget(c->model->drafter, w->id);
     batch_remove(c->batch, &w->batch, now_ns);
@@ -175,6 +183,7 @@ static void end_done(struct compute *c, struct work *w, enum done_finish finish,
         .request = w->id,
         .finish = (uint32_t)finish,
         .prompt_tokens = e ? e->ends[e->n_inputs - 1] : w->n_prompt,
+        .cached_tokens = w->n_cached,
         .output_tokens = w->n_output,
         .queue_ns = started_ns > w->received_ns ? started_ns - w->received_ns : 0,
         .prefill_ns = first_ns > started_ns ? first_ns - started_ns : 0,
@@ -277,6 +286,13 @@ static int make_arrays(struct compute *c)
     return sampler_workspace_new(c->model->facts.n_vocab, &c->workspace);
 }
 
+static uint32_t found(const struct batch_request *r, void *userdata)
+{
+    const struct compute *c = userdata;
+
+    return reuse_found(c->model->engine, of_const_request(r));
+}
+
 static int make_batch(struct compute *c)
 {
     const struct model *m = c->model;
@@ -291,6 +307,8 @@ static int make_batch(struct compute *c)
         .step_ns_max = STEP_NS_MAX,
         .step_alone_ns_max = STEP_ALONE_NS_MAX,
         .quantum_ns = QUANTUM_NS,
+        .found = found,
+        .userdata = c,
     };
 
     return batch_new(&config, &c->batch);
@@ -481,14 +499,17 @@ static void pause_or_resume(struct compute *c, uint64_t request,
 static void trim(struct compute *c, uint64_t bytes)
 {
     uint64_t n_pages = (bytes + c->model->facts.bytes_kv_page - 1) / c->model->facts.bytes_kv_page;
-    uint64_t n_free = c->model->facts.pages_total - batch_pages_used(c->batch);
+    struct engine *e = c->model->engine;
     struct batch_request *r;
 
-    n_pages += n_free;
+    n_pages += engine_pages_free(e);
     if (n_pages > c->model->facts.pages_total)
         n_pages = c->model->facts.pages_total;
-    while ((r = batch_trim(c->batch, (uint32_t)n_pages)))
+    engine_prefix_trim(e, (uint32_t)n_pages);
+    while (engine_pages_free(e) < n_pages && (r = batch_trim(c->batch, c->model->facts.pages_total))) {
         close_sequence(c, of_request(r));
+        engine_prefix_trim(e, (uint32_t)n_pages);
+    }
 }
 
 static void reset(struct compute *c, uint64_t epoch)
@@ -498,8 +519,10 @@ static void reset(struct compute *c, uint64_t epoch)
     while (c->works)
         take_out(c, c->works, now_ns);
     c->epoch = epoch;
-    /* Tenants are numbers of the daemon that gave them, so they and what they are due begin anew. */
+    /* Tenants are numbers of the daemon that gave them, so they, what they are due and what is kept of them begin
+     * anew. */
     if (c->batch) {
+        engine_prefix_trim(c->model->engine, c->model->facts.pages_total);
         c->batch = batch_free(c->batch);
         if (make_batch(c) < 0)
             out_of_memory(c);
@@ -595,11 +618,12 @@ static bool gather(struct compute *c, const struct batch_plan *plan, struct engi
                 return false;
             w->has_sequence = true;
             engine_sequence_adapt(c->model->engine, w->sequence, w->adapter);
+            reuse_begin(c->model->engine, w, s);
         }
         for (uint32_t k = 0; k < s->n_tokens; k++, n++) {
-            c->tokens[n] = w->tokens[w->first + w->batch.n_fed + k];
+            c->tokens[n] = w->tokens[w->first + w->batch.n_fed + s->n_found + k];
             c->sequences[n] = w->sequence;
-            c->positions[n] = w->batch.n_fed + k;
+            c->positions[n] = w->batch.n_fed + s->n_found + k;
             c->wants_logits[n] = 0;
         }
         for (uint32_t k = 0; k <= s->n_draft; k++)
@@ -618,7 +642,7 @@ static void tell_costs(struct compute *c, const struct batch_plan *plan, uint64_
             .tenant = w->tenant,
             .n_pages = (uint32_t)w->batch.item.tenant->n_pages,
             .cost_ns = (uint64_t)((double)duration_ns * s->n_tokens / plan->n_tokens) + w->draft_ns,
-            .n_prompt = w->batch.n_fed < w->n_prompt ? s->n_tokens : 0,
+            .n_prompt = w->batch.n_fed + s->n_found < w->n_prompt ? s->n_tokens : 0,
             .n_output = s->wants_logits && !w->embedding,
         };
 
@@ -741,6 +765,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
     for (size_t i = 0; i < plan->n_slices; i++) {
         struct work *w = of_request(plan->slices[i].request);
 
+        reuse_keep(c->model->engine, w);
         if (w->result < 0)
             end_failed(c, w, &fault);
         else if (w->result == WORK_NEXT_TEXT)
@@ -766,10 +791,15 @@ static void fail_for_pages(struct compute *c, struct work *w)
 
 /* The engine has less room than the scheduler thought. Somebody gives up pages; if nobody else has any, it
  * fails. */
-static void make_room(struct compute *c, struct work *first)
+static void make_room(struct compute *c, const struct batch_plan *plan)
 {
+    struct work *first = of_request(plan->slices[0].request);
     struct batch_request *r;
 
+    /* Whatever has only just begun is no longer than it says, which is nothing. */
+    for (size_t i = 0; i < plan->n_slices; i++)
+        if (plan->slices[i].request->n_fed == 0)
+            close_sequence(c, of_request(plan->slices[i].request));
     batch_step_failed(c->batch);
     r = batch_drop_one(c->batch);
     if (r)
@@ -805,7 +835,7 @@ static bool step(struct compute *c)
     if (plan.n_slices == 0)
         return false;
     if (!gather(c, &plan, &batch)) {
-        make_room(c, of_request(plan.slices[0].request));
+        make_room(c, &plan);
         return true;
     }
 
@@ -816,7 +846,7 @@ static bool step(struct compute *c)
     duration_ns = clock_now_ns() - begin_ns;
     link_step_ends(c->link);
     if (r == ENGINE_KV_FULL) {
-        make_room(c, of_request(plan.slices[0].request));
+        make_room(c, &plan);
         return true;
     }
     if (r != 0) {

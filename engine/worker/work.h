@@ -40,6 +40,9 @@ struct work {
 
     int32_t *tokens; /* [n_prompt + n_output_max], batch.n_tokens of them known */
     uint32_t n_prompt, n_output, n_output_max;
+    uint32_t n_public; /* so many of the prompt's first tokens are those of a prefix that the policy declares public */
+    uint32_t n_cached; /* of the prompt's tokens, that needed not be computed when it began */
+    bool began;
     uint32_t first; /* where what the batch computes begins in tokens: 0, or a later text of an embedding */
     int32_t n_logprobs; /* -1: none */
     uint32_t adapter;   /* from 1; 0: none */

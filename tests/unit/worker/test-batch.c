@@ -22,6 +22,7 @@ struct job {
     struct batch_request r;
     struct job *next;
     uint32_t tenant, n_prompt, n_output_max, n_output;
+    uint32_t n_kept; /* what would be found of it, if it had to begin again */
     uint64_t submitted_ns, first_ns, done_ns;
     bool has_sequence;
 };
@@ -33,7 +34,7 @@ struct sim {
     uint32_t n_sequences, n_sequences_longest;
     struct job *jobs; /* all that are not done */
     struct job *done; /* freed at the end */
-    uint64_t n_prompt, n_output, n_dropped;
+    uint64_t n_prompt, n_output, n_dropped, n_found;
     uint64_t drafts; /* a random state: everybody drafts, and some of it is right; 0: nobody does */
     uint64_t n_drafted, n_right;
 };
@@ -127,6 +128,15 @@ static uint32_t random_next(uint64_t *state)
     return (uint32_t)(*state >> 33);
 }
 
+/* What was fed once is kept, in pages of 32. */
+static uint32_t find_kept(const struct batch_request *r, void *userdata)
+{
+    const struct job *j = (const struct job *)(const void *)((const char *)r - offsetof(struct job, r));
+
+    assert_int_equal(r->n_fed, 0);
+    return j->n_kept < r->n_tokens ? j->n_kept : (r->n_tokens - 1) / 32 * 32;
+}
+
 /* One step of the worker. Returns false when there is nothing to run. */
 static bool sim_step(struct sim *s)
 {
@@ -155,6 +165,9 @@ static bool sim_step(struct sim *s)
         uint32_t known = plan->slices[i].n_tokens - plan->slices[i].n_draft;
 
         assert_true(known > 0);
+        known += plan->slices[i].n_found;
+        assert_true(plan->slices[i].n_found == 0 || (j->r.n_fed == 0 && plan->slices[i].n_found <= j->n_kept));
+        s->n_found += plan->slices[i].n_found;
         assert_true(j->r.n_fed + known <= j->r.n_tokens);
         assert_int_equal(plan->slices[i].wants_logits, j->r.n_fed + known == j->r.n_tokens);
         assert_true(plan->slices[i].n_draft == 0 || plan->slices[i].wants_logits);
@@ -530,6 +543,71 @@ static void test_whole_prompts(void **state)
     sim_done(&s);
 }
 
+static void test_what_is_found_is_not_computed(void **state)
+{
+    struct batch_config config = config_default;
+    struct sim s;
+    struct job *j, *other;
+
+    config.found = find_kept;
+    sim_init(&s, &config);
+    j = sim_submit(&s, 1, 0, 1000, 2);
+    j->n_kept = 960;
+    assert_true(sim_step(&s));
+    assert_int_equal(j->r.n_fed, 1000);
+    assert_int_equal(j->n_output, 1);
+    assert_int_equal(j->r.n_pages, 32);
+    assert_int_equal(s.now_ns, STEP_BASE_NS + 40 * TOKEN_NS);
+    /* Only what is computed costs anything. */
+    assert_int_equal(cost_of(&s, 1), s.now_ns);
+    /* All of it was there before: one token is computed anyway. */
+    other = sim_submit(&s, 2, 0, 97, 1);
+    other->n_kept = 96;
+    assert_true(sim_step(&s));
+    assert_int_equal(other->n_output, 1);
+    /* A step that fails has found nothing, either. */
+    other = sim_submit(&s, 2, 0, 97, 1);
+    other->n_kept = 64;
+    batch_plan(s.b, s.now_ns);
+    assert_int_equal(other->r.n_found, 64);
+    assert_int_equal(other->r.n_pages, 4);
+    batch_step_failed(s.b);
+    assert_int_equal(other->r.n_found, 0);
+    assert_int_equal(other->r.n_pages, 0);
+    assert_true(sim_step(&s));
+    assert_int_equal(other->n_output, 1);
+    sim_done(&s);
+}
+
+/* Too few pages for all, so that many begin again and again and find more or less of what they had. */
+static void test_found_again_after_pages_ran_out(void **state)
+{
+    struct batch_config config = config_default;
+    uint64_t random = 5, n_prompt[2];
+
+    for (int keeps = 0; keeps < 2; keeps++) {
+        struct sim s;
+
+        config.pages_total = 40;
+        config.found = find_kept;
+        sim_init(&s, &config);
+        for (uint32_t i = 0; i < 60; i++)
+            sim_submit(&s, i % 5, 0, 1 + random_next(&random) % 700, 1 + random_next(&random) % 300);
+        while (sim_step(&s)) {
+            check_pages(&s);
+            for (struct job *j = s.jobs; j && keeps; j = j->next)
+                if (j->r.n_fed > 0 || random_next(&random) % 64 == 0)
+                    j->n_kept = j->r.n_fed / 32 * 32;
+        }
+        assert_null(s.jobs);
+        assert_int_equal(s.n_found > 0, keeps);
+        assert_true(s.n_dropped > 0);
+        n_prompt[keeps] = s.n_prompt;
+        sim_done(&s);
+    }
+    assert_true(n_prompt[1] < n_prompt[0]);
+}
+
 static void test_longer_than_all_pages(void **state)
 {
     struct batch_config config = config_default;
@@ -861,6 +939,8 @@ int main(void)
         cmocka_unit_test(test_cancel_anywhere),
         cmocka_unit_test(test_paused_does_not_run),
         cmocka_unit_test(test_pages_run_out),
+        cmocka_unit_test(test_what_is_found_is_not_computed),
+        cmocka_unit_test(test_found_again_after_pages_ran_out),
         cmocka_unit_test(test_longer_than_all_pages),
         cmocka_unit_test(test_tenant_pages),
         cmocka_unit_test(test_step_failed),

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What a tenant's requests computed is used again by its later ones (engine/engine-prefix.h): whose prefixes are
+ * whose, and what is public. An owner is a tenant of this epoch; a request's own words never decide about it.
+ *
+ * Embeddings take no part: they need the states of all tokens. Compute thread.
+ */
+
+#include <stdint.h>
+
+#include "engine/sched/fair.h"
+
+struct batch_slice;
+struct engine;
+struct work;
+
+/**
+ * reuse_found() - how many of the first tokens of a request without pages need not be computed, less than it has
+ */
+uint32_t reuse_found(const struct engine *e, const struct work *w);
+
+/**
+ * reuse_begin() - the empty sequence of @w takes what was found for its slice
+ */
+void reuse_begin(struct engine *e, struct work *w, const struct batch_slice *s);
+
+/**
+ * reuse_keep() - a step is over, nothing of @w will be taken back any more: its full pages can be found from now on
+ */
+void reuse_keep(struct engine *e, const struct work *w);
+
+/**
+ * reuse_limit() - what is kept of @tenant is within its own limit again
+ */
+void reuse_limit(struct engine *e, const struct fair_tenant *tenant);
+
+/**
+ * reuse_forget() - nothing of @tenant is kept any more; it has no sequence
+ */
+void reuse_forget(struct engine *e, uint32_t tenant);

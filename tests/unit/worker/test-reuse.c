@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Prefixes in the real worker: who finds what, that answers stay the same, and what is left when a request, a tenant's
+ * room or an epoch ends.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "base/json.h"
+#include "tests/unit/worker/driver.h"
+
+#define CONFIG "{\"model\": \"test\", \"sequences\": 4, \"threads\": 1}"
+
+static void start_ready(struct driver *d, uint32_t context, const char *config)
+{
+    driver_start(d);
+    driver_load(d, driver_model(context), config);
+    assert_true(d->ready);
+}
+
+static void stop_well(struct driver *d)
+{
+    assert_int_equal(driver_stop(d), 0);
+}
+
+/* A call of @n_tokens tokens of prompt, of which the first @n_same are those of every call. */
+static const char *call(char *text, size_t size, uint32_t n_tokens, uint32_t n_same, uint32_t seed, uint32_t n_output)
+{
+    size_t at = (size_t)snprintf(text, size, "{\"temperature\": 0, \"max_tokens\": %u, \"prompt_tokens\": [",
+                                 n_output);
+
+    for (uint32_t i = 0; i < n_tokens; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%u", i > 0 ? ", " : "",
+                               3 + (i * 7 + (i < n_same ? 0 : 13 * seed)) % 200);
+    snprintf(text + at, size - at, "]}");
+    return text;
+}
+
+static struct answer *ask(struct driver *d, uint32_t tenant, const char *json)
+{
+    struct answer *a = driver_submit(d, tenant, SUBMIT_COMPLETE, 0, json);
+
+    driver_wait(d, a);
+    assert_true(a->done);
+    return a;
+}
+
+static void test_own_prefixes_are_found(void **state)
+{
+    static char first[8192], second[8192];
+    struct driver d, other;
+    struct answer *a, *b, *c;
+
+    call(first, sizeof(first), 300, 200, 1, 20);
+    call(second, sizeof(second), 250, 200, 2, 20);
+    start_ready(&d, 1024, CONFIG);
+    a = ask(&d, 1, first);
+    assert_int_equal(a->usage.prompt_tokens, 300);
+    assert_int_equal(a->usage.cached_tokens, 0);
+    b = ask(&d, 1, second);
+    assert_int_equal(b->usage.cached_tokens, 192);
+    c = ask(&d, 1, first);
+    assert_int_equal(c->usage.cached_tokens, 288);
+    assert_string_equal(c->text, a->text);
+    /* What was answered is found, too, as soon as it comes back as part of a prompt. */
+    start_ready(&other, 1024, CONFIG);
+    a = ask(&other, 1, second);
+    assert_int_equal(a->usage.cached_tokens, 0);
+    assert_string_equal(a->text, b->text);
+    stop_well(&other);
+    stop_well(&d);
+}
+
+static void test_others_prefixes_are_not(void **state)
+{
+    static char text[8192];
+    struct driver d;
+    struct answer *a, *b;
+
+    call(text, sizeof(text), 300, 300, 0, 5);
+    start_ready(&d, 1024, CONFIG);
+    a = ask(&d, 1, text);
+    for (uint32_t tenant = 2; tenant < 5; tenant++) {
+        b = ask(&d, tenant, text);
+        assert_int_equal(b->usage.cached_tokens, 0);
+        assert_string_equal(b->text, a->text);
+        assert_int_equal(ask(&d, tenant, text)->usage.cached_tokens, 288);
+    }
+    /* Tenant numbers that look like one another's are none of each other's. */
+    assert_int_equal(ask(&d, 0, text)->usage.cached_tokens, 0);
+    assert_int_equal(ask(&d, UINT32_MAX, text)->usage.cached_tokens, 0);
+    stop_well(&d);
+}
+
+static void test_forms_and_embeddings(void **state)
+{
+    static const char integer[] =
+        "{\"prompt\": \"the quick brown fox jumps over the lazy dog and goes home to sleep\", \"max_tokens\": 4, "
+        "\"seed\": 3, \"temperature\": 1.5, \"json_schema\": {\"type\": \"integer\"}}";
+    struct driver d;
+    struct answer *a, *b;
+
+    start_ready(&d, 1024, CONFIG);
+    /* An embedding needs all states: it finds nothing and leaves nothing. */
+    for (int i = 0; i < 2; i++) {
+        a = driver_complete(&d, SUBMIT_EMBED,
+                            "{\"input\": [\"the quick brown fox jumps over the lazy dog and goes home to sleep\"]}");
+        assert_true(a->done);
+        assert_int_equal(a->usage.cached_tokens, 0);
+    }
+    a = driver_complete(&d, SUBMIT_COMPLETE, integer);
+    assert_int_equal(a->usage.cached_tokens, 0);
+    b = driver_complete(&d, SUBMIT_COMPLETE, integer);
+    assert_true(b->usage.cached_tokens > 0);
+    assert_string_equal(a->text, b->text);
+    stop_well(&d);
+}
+
+/* So little room that nearly everything is evicted and computed again, by several tenants at once. */
+static void test_little_room_changes_no_answer(void **state)
+{
+    enum { CALLS = 12, ROUNDS = 5 };
+    static char texts[CALLS][8192];
+    char *expected[CALLS];
+    struct driver d;
+    uint64_t n_cached = 0;
+
+    for (uint32_t i = 0; i < CALLS; i++)
+        call(texts[i], sizeof(texts[i]), 40 + 31 * i, 60 + 20 * (i % 3), i, 30);
+    start_ready(&d, 512, CONFIG);
+    for (uint32_t i = 0; i < CALLS; i++)
+        expected[i] = strdup(ask(&d, 1000 + i, texts[i])->text);
+    stop_well(&d);
+
+    start_ready(&d, 512, "{\"model\": \"test\", \"sequences\": 4, \"threads\": 1, \"kv_tokens\": 640}");
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        struct answer *a[CALLS];
+
+        for (uint32_t i = 0; i < CALLS; i++)
+            a[i] = driver_submit(&d, 1 + i % 3, SUBMIT_COMPLETE, 0, texts[(i + round) % CALLS]);
+        for (uint32_t i = 0; i < CALLS; i++) {
+            driver_wait(&d, a[i]);
+            assert_true(a[i]->done);
+            assert_string_equal(a[i]->text, expected[(i + round) % CALLS]);
+            n_cached += a[i]->usage.cached_tokens;
+        }
+    }
+    assert_true(n_cached > 0);
+    for (uint32_t i = 0; i < CALLS; i++)
+        free(expected[i]);
+    stop_well(&d);
+}
+
+static uint64_t bytes_of_page(struct driver *d)
+{
+    const struct json_limits limits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 1000};
+    json_object *facts = NULL, *bytes, *page;
+    uint64_t n;
+
+    assert_int_equal(json_parse(d->facts, strlen(d->facts), &limits, &facts, NULL, NULL), 0);
+    assert_true(json_object_object_get_ex(facts, "bytes", &bytes));
+    assert_true(json_object_object_get_ex(bytes, "kv_page", &page));
+    n = (uint64_t)json_object_get_int64(page);
+    json_object_put(facts);
+    return n;
+}
+
+static void test_a_tenants_limit_holds_for_what_is_kept(void **state)
+{
+    static char texts[3][8192];
+    struct packet_tenant tenant = {.tenant = 1, .weight = 100};
+    struct driver d;
+
+    for (uint32_t i = 0; i < 3; i++)
+        call(texts[i], sizeof(texts[i]), 200, 0, i, 2);
+    start_ready(&d, 1024, CONFIG);
+    tenant.kv_max_bytes = 8 * bytes_of_page(&d);
+    driver_send(&d, PACKET_TENANT, &tenant, sizeof(tenant));
+    for (uint32_t i = 0; i < 3; i++)
+        ask(&d, 1, texts[i]);
+    /* Eight pages: all of the last one, two of the one before. */
+    assert_int_equal(ask(&d, 1, texts[2])->usage.cached_tokens, 192);
+    assert_int_equal(ask(&d, 1, texts[1])->usage.cached_tokens, 64);
+    stop_well(&d);
+}
+
+static void test_trim_and_reset_forget(void **state)
+{
+    static char text[8192];
+    const struct packet_trim trim = {.bytes = UINT64_MAX / 2};
+    struct driver d;
+    int fd;
+
+    call(text, sizeof(text), 300, 300, 0, 5);
+    start_ready(&d, 1024, CONFIG);
+    ask(&d, 1, text);
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 288);
+    driver_send(&d, PACKET_TRIM, &trim, sizeof(trim));
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 288);
+    /* Another daemon, other tenants: number 1 may be somebody else now. */
+    fd = fcntl(channel_fd(d.c), F_DUPFD_CLOEXEC, 0);
+    channel_free(d.c);
+    assert_int_equal(channel_new(PROTO_DAEMON, fd, &d.c), 0);
+    for (size_t i = 0; i < d.n_answers; i++) {
+        free(d.answers[i].text);
+        free(d.answers[i].extra);
+    }
+    d.n_answers = 0;
+    memset(d.answers, 0, sizeof(d.answers));
+    d.hello = false;
+    assert_int_equal(channel_greet(d.c, PACKET_RESET, DRIVER_EPOCH + 1, "next"), 0);
+    while (!d.hello)
+        assert_true(driver_receive(&d, 60000));
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
+    stop_well(&d);
+}
+
+static void test_the_end_of_a_request_frees_its_pages_within_a_step(void **state)
+{
+    static char text[8192];
+    struct packet_request cancel;
+    struct answer *a[4], *last;
+    struct driver d;
+    uint64_t n_steps;
+
+    start_ready(&d, 4096, CONFIG);
+    for (uint32_t i = 0; i < 4; i++)
+        a[i] = driver_submit(&d, 1 + i, SUBMIT_COMPLETE, 0, call(text, sizeof(text), 100, 0, i, 4000));
+    while (a[0]->n_tokens == 0 || a[1]->n_tokens == 0 || a[2]->n_tokens == 0 || a[3]->n_tokens == 0)
+        assert_true(driver_receive(&d, 60000));
+    assert_true(d.step.pages_used >= 16);
+    for (uint32_t i = 0; i < 3; i++) {
+        cancel.request = a[i]->request;
+        driver_send(&d, PACKET_CANCEL, &cancel, sizeof(cancel));
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        driver_wait(&d, a[i]);
+        assert_int_equal(a[i]->usage.finish, DONE_CANCELLED);
+    }
+    /* Whatever step comes next does not know them any more. */
+    n_steps = d.step.n_steps;
+    while (d.step.n_steps == n_steps)
+        assert_true(driver_receive(&d, 60000));
+    assert_int_equal(d.step.n_running, 1);
+    assert_int_equal(d.n_tenants, 1);
+    assert_int_equal(d.tenants[0].tenant, 4);
+    assert_int_equal(d.step.pages_used, d.tenants[0].n_pages);
+    last = a[3];
+    cancel.request = last->request;
+    driver_send(&d, PACKET_CANCEL, &cancel, sizeof(cancel));
+    driver_wait(&d, last);
+    stop_well(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_own_prefixes_are_found),
+        cmocka_unit_test(test_others_prefixes_are_not),
+        cmocka_unit_test(test_forms_and_embeddings),
+        cmocka_unit_test(test_little_room_changes_no_answer),
+        cmocka_unit_test(test_a_tenants_limit_holds_for_what_is_kept),
+        cmocka_unit_test(test_trim_and_reset_forget),
+        cmocka_unit_test(test_the_end_of_a_request_frees_its_pages_within_a_step),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
