@@ -3,8 +3,9 @@
 
 /*
  * The parts of the compiler of schemas: schema.c dispatches, schema-merge.c brings $ref and allOf down to
- * plain schemas, schema-object.c, schema-string.c and schema-number.c write the values. Private to
- * engine/grammar.
+ * plain schemas, with schema-conditions.c for `not` and `if`; schema-value.c and schema-overlap.c say what
+ * satisfies which; schema-object.c, schema-array.c, schema-string.c, schema-number.c and schema-multiple.c
+ * write the values. Private to engine/grammar.
  */
 
 #include <stdbool.h>
@@ -17,7 +18,7 @@
 #define SCHEMA_PATH_MAX 512
 
 /* Subschemas looked at, merged ones included: allOf and $ref could make exponentially many. */
-#define SCHEMA_STEPS_MAX 50000u
+#define SCHEMA_STEPS_MAX 200000u
 
 /* Alternatives that come of two anyOf which hold both. */
 #define SCHEMA_PAIRS_MAX 256u
@@ -53,7 +54,8 @@ struct schema {
     struct schema_rules rules;
     struct schema_target *targets; /* of $ref, so that each is compiled once */
     size_t n_targets, targets_allocated;
-    json_object *owned; /* an array: schemas that were made by merging */
+    json_object *owned;  /* an array: schemas that were made by merging */
+    const char *refused; /* the keyword that schema_negate() failed at; NULL: none */
 };
 
 /**
@@ -95,6 +97,81 @@ uint32_t schema_count(struct schema *s, json_object *schema, const char *name, u
 unsigned schema_types(struct schema *s, json_object *schema);
 
 /**
+ * schema_types_about() - the types that a schema's keywords are about; 0: it has none of any type
+ */
+unsigned schema_types_about(json_object *schema);
+
+/**
+ * schema_type_of() - of a value; numbers without a fraction are integers, however they are written
+ */
+unsigned schema_type_of(json_object *value);
+
+/**
+ * schema_equal() - whether two values are the same: numbers by what they are, objects in any order
+ */
+bool schema_equal(json_object *a, json_object *b);
+
+enum schema_answer {
+    SCHEMA_NO,
+    SCHEMA_UNKNOWN, /* it can't be told */
+    SCHEMA_YES,
+};
+
+/**
+ * schema_admits() - whether a value satisfies a schema, all of it
+ */
+enum schema_answer schema_admits(struct schema *s, json_object *schema, json_object *value);
+
+/**
+ * schema_values() - all values that satisfy a schema, each once, as a list that @s owns; NULL: they can't be
+ * listed
+ */
+json_object *schema_values(struct schema *s, json_object *schema);
+
+/**
+ * schema_is_never() - whether nothing would be written for a schema; false also when it can't be seen
+ */
+bool schema_is_never(struct schema *s, json_object *schema);
+
+/**
+ * schema_excludes() - whether nothing that is written for @a satisfies @b; false also when it can't be seen
+ */
+bool schema_excludes(struct schema *s, json_object *a, json_object *b);
+
+/**
+ * schema_negate() - a schema that those values satisfy that do not satisfy @schema, or some of them; owned by
+ * @s or the document. NULL: it can't be written (s->refused says because of which keyword), or an error
+ */
+json_object *schema_negate(struct schema *s, json_object *schema);
+
+/**
+ * schema_has_conditions() - whether a schema has keywords that schema_conditions() is about
+ */
+bool schema_has_conditions(struct schema *s, json_object *schema);
+
+/**
+ * schema_excludes_strings() - whether its `not` is a list of strings and its type string: this stays
+ */
+bool schema_excludes_strings(struct schema *s, json_object *schema);
+
+/**
+ * schema_conditions() - what `not`, `if` and `dependentRequired` mean: a list of schemas that have to hold,
+ * too; NULL with an error
+ */
+json_object *schema_conditions(struct schema *s, json_object *schema);
+
+/**
+ * schema_check_keywords() - an error about the first one that is not supported
+ */
+void schema_check_keywords(struct schema *s, json_object *schema);
+
+/**
+ * schema_add() - a member of a schema that is made; schema_append(): of a list. The value is consumed
+ */
+void schema_add(struct schema *s, json_object *to, const char *name, json_object *value_take);
+void schema_append(struct schema *s, json_object *to, json_object *value_take);
+
+/**
  * schema_own() - keep a new object until the end; NULL when memory is short (an error is set)
  */
 json_object *schema_own(struct schema *s, json_object *object_take);
@@ -126,6 +203,7 @@ json_object *schema_flatten(struct schema *s, json_object *schema);
 json_object *schema_merge(struct schema *s, json_object *a, json_object *b);
 
 uint32_t schema_object(struct schema *s, json_object *schema);
+uint32_t schema_array(struct schema *s, json_object *schema);
 uint32_t schema_string(struct schema *s, json_object *schema);
 uint32_t schema_number(struct schema *s, json_object *schema, bool is_integer);
 
@@ -133,6 +211,12 @@ uint32_t schema_number(struct schema *s, json_object *schema, bool is_integer);
  * schema_text() - a string's characters between quotes, as minLength, maxLength, pattern and format say
  */
 uint32_t schema_text(struct schema *s, json_object *schema);
+
+/**
+ * schema_other_text() - characters between quotes that are none of @names, which are sorted in place, and
+ * @min to @max of them; each spelled in one way
+ */
+uint32_t schema_other_text(struct schema *s, const char **names, uint32_t n, uint32_t min, uint32_t max);
 
 /**
  * schema_literal() - one given value, its white space free

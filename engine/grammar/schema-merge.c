@@ -4,13 +4,16 @@
  * one schema, in which each keyword is the narrower of the two. What can't be made one is an error.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "engine/grammar/decimal.h"
 #include "engine/grammar/limits.h"
 #include "engine/grammar/schema-internal.h"
 
-static void add(struct schema *s, json_object *to, const char *name, json_object *value_take)
+void schema_add(struct schema *s, json_object *to, const char *name, json_object *value_take)
 {
     if ((!value_take && strcmp(name, "const") != 0) || json_object_object_add(to, name, value_take) < 0) {
         json_object_put(value_take);
@@ -19,7 +22,7 @@ static void add(struct schema *s, json_object *to, const char *name, json_object
     }
 }
 
-static void append(struct schema *s, json_object *to, json_object *value_take)
+void schema_append(struct schema *s, json_object *to, json_object *value_take)
 {
     if (json_object_array_add(to, value_take) < 0) {
         json_object_put(value_take);
@@ -109,9 +112,9 @@ static json_object *both(struct schema *s, json_object *a, json_object *b)
         s->ir->error = -ENOMEM;
         return NULL;
     }
-    append(s, list, json_object_get(a));
-    append(s, list, json_object_get(b));
-    add(s, o, "allOf", list);
+    schema_append(s, list, json_object_get(a));
+    schema_append(s, list, json_object_get(b));
+    schema_add(s, o, "allOf", list);
     return o;
 }
 
@@ -133,14 +136,14 @@ static void merge_properties(struct schema *s, json_object *a, json_object *b, j
     if (!from[0] && !from[1])
         return;
     all = json_object_new_object();
-    add(s, to, "properties", all);
+    schema_add(s, to, "properties", all);
     for (int i = 0; i < 2; i++) {
         if (!from[i] || !json_object_is_type(from[i], json_type_object) || s->ir->error)
             continue;
         json_object_object_foreach(from[i], name, property)
         {
             if (schema_step(s) && !json_object_object_get_ex(all, name, NULL))
-                add(s, all, name, alone(s, property, i == 0 ? b : a, name));
+                schema_add(s, all, name, alone(s, property, i == 0 ? b : a, name));
         }
     }
 }
@@ -157,13 +160,13 @@ static void merge_lists(struct schema *s, json_object *a, json_object *b, json_o
     if (!lists[0] && !lists[1])
         return;
     all = json_object_new_array();
-    add(s, to, name, all);
+    schema_add(s, to, name, all);
     for (int i = 0; i < 2 && !s->ir->error; i++) {
         if (lists[i] && !json_object_is_type(lists[i], json_type_array))
             schema_fail(s, "%s: expected a list", name);
         for (size_t k = 0; lists[i] && !s->ir->error && k < json_object_array_length(lists[i]); k++)
             if (schema_step(s))
-                append(s, all, json_object_get(json_object_array_get_idx(lists[i], k)));
+                schema_append(s, all, json_object_get(json_object_array_get_idx(lists[i], k)));
     }
 }
 
@@ -178,14 +181,14 @@ static json_object *common_values(struct schema *s, json_object *a, json_object 
     }
     for (size_t i = 0; i < json_object_array_length(a); i++)
         for (size_t k = 0; schema_step(s) && k < json_object_array_length(b); k++)
-            if (json_object_equal(json_object_array_get_idx(a, i), json_object_array_get_idx(b, k))) {
-                append(s, all, json_object_get(json_object_array_get_idx(a, i)));
+            if (schema_equal(json_object_array_get_idx(a, i), json_object_array_get_idx(b, k))) {
+                schema_append(s, all, json_object_get(json_object_array_get_idx(a, i)));
                 break;
             }
     return all;
 }
 
-/* Every alternative of one with every one of the other. */
+/* Every alternative of one with every one of the other, but those that nothing can satisfy. */
 static json_object *pairs(struct schema *s, json_object *a, json_object *b)
 {
     json_object *all = json_object_new_array();
@@ -196,9 +199,56 @@ static json_object *pairs(struct schema *s, json_object *a, json_object *b)
         return all;
     }
     for (size_t i = 0; i < json_object_array_length(a); i++)
-        for (size_t k = 0; k < json_object_array_length(b) && schema_step(s); k++)
-            append(s, all, both(s, json_object_array_get_idx(a, i), json_object_array_get_idx(b, k)));
+        for (size_t k = 0; k < json_object_array_length(b) && schema_step(s); k++) {
+            json_object *pair = both(s, json_object_array_get_idx(a, i), json_object_array_get_idx(b, k));
+
+            if (pair && !schema_is_never(s, pair))
+                schema_append(s, all, json_object_get(pair));
+            json_object_put(pair);
+        }
+    if (json_object_array_length(all) == 0)
+        schema_append(s, all, json_object_new_boolean(false));
     return all;
+}
+
+/* {"enum": [...]} of both: schema-conditions.c leaves nothing else behind `not`. */
+static json_object *excluded_strings(struct schema *s, json_object *a, json_object *b)
+{
+    json_object *to = json_object_new_object();
+
+    if (to)
+        merge_lists(s, a, b, to, "enum");
+    return to;
+}
+
+/* The least number that both divide. */
+static json_object *common_multiple(struct schema *s, json_object *a, json_object *b)
+{
+    struct decimal x, y;
+    uint64_t n, m, rest, product;
+    unsigned n_fraction;
+    char text[64];
+
+    if (decimal_of(a, &x) && decimal_of(b, &y)) {
+        n_fraction =
+            (unsigned)(strlen(x.fraction) > strlen(y.fraction) ? strlen(x.fraction) : strlen(y.fraction));
+        if (decimal_scaled(&x, n_fraction, &n) && decimal_scaled(&y, n_fraction, &m) && n > 0 && m > 0) {
+            uint64_t divisor = n;
+
+            for (rest = m; rest > 0;) {
+                uint64_t next = divisor % rest;
+
+                divisor = rest;
+                rest = next;
+            }
+            if (!__builtin_mul_overflow(n / divisor, m, &product)) {
+                snprintf(text, sizeof(text), "%" PRIu64 "e-%u", product, n_fraction);
+                return json_object_new_double_s(strtod(text, NULL), text);
+            }
+        }
+    }
+    schema_fail(s, "multipleOf: these two can't be combined; write their least common multiple");
+    return json_object_new_int(1);
 }
 
 static json_object *smaller(json_object *a, json_object *b, bool want_smaller)
@@ -223,19 +273,26 @@ static void merge_keyword(struct schema *s, const char *name, json_object *a, js
     static const char *const schemas[] = {"items", "additionalProperties", "propertyNames", NULL};
 
     if (is_any(name, low))
-        add(s, to, name, json_object_get(smaller(a, b, false)));
+        schema_add(s, to, name, json_object_get(smaller(a, b, false)));
     else if (is_any(name, high))
-        add(s, to, name, json_object_get(smaller(a, b, true)));
+        schema_add(s, to, name, json_object_get(smaller(a, b, true)));
     else if (is_any(name, schemas))
-        add(s, to, name, is_false(a) || is_false(b) ? json_object_new_boolean(false) : both(s, a, b));
+        schema_add(s, to, name, is_false(a) || is_false(b) ? json_object_new_boolean(false) : both(s, a, b));
     else if (strcmp(name, "enum") == 0)
-        add(s, to, name, common_values(s, a, b));
-    else if (strcmp(name, "anyOf") == 0 || strcmp(name, "oneOf") == 0)
-        add(s, to, name, pairs(s, a, b));
-    else if (json_object_equal(a, b))
-        add(s, to, name, json_object_get(a));
+        schema_add(s, to, name, common_values(s, a, b));
+    else if (strcmp(name, "anyOf") == 0)
+        schema_add(s, to, name, pairs(s, a, b));
+    else if (strcmp(name, "not") == 0)
+        schema_add(s, to, name, excluded_strings(s, a, b));
+    else if (strcmp(name, "multipleOf") == 0)
+        schema_add(s, to, name, common_multiple(s, a, b));
+    else if (strcmp(name, "uniqueItems") == 0)
+        schema_add(s, to, name,
+                   json_object_new_boolean(json_object_get_boolean(a) || json_object_get_boolean(b)));
+    else if (schema_equal(a, b))
+        schema_add(s, to, name, json_object_get(a));
     else if (strcmp(name, "const") == 0)
-        add(s, to, "enum", json_object_new_array());
+        schema_add(s, to, "enum", json_object_new_array());
     else
         schema_fail(s, "%.64s is there twice with different values, which can't be combined", name);
 }
@@ -256,10 +313,10 @@ static void merge_types(struct schema *s, json_object *a, json_object *b, json_o
     if (!has_a && !has_b)
         return;
     list = json_object_new_array();
-    add(s, to, "type", list);
+    schema_add(s, to, "type", list);
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !s->ir->error; i++)
         if (types & names[i].type)
-            append(s, list, json_object_new_string(names[i].name));
+            schema_append(s, list, json_object_new_string(names[i].name));
 }
 
 json_object *schema_merge(struct schema *s, json_object *a, json_object *b)
@@ -288,58 +345,71 @@ json_object *schema_merge(struct schema *s, json_object *a, json_object *b)
         if (json_object_object_get_ex(b, name, &other))
             merge_keyword(s, name, value, other, to);
         else
-            add(s, to, name, json_object_get(value));
+            schema_add(s, to, name, json_object_get(value));
     }
     json_object_object_foreach(b, theirs, their_value)
     {
         if (!s->ir->error && !is_any(theirs, done) && !schema_is_annotation(theirs) &&
             !json_object_object_get_ex(a, theirs, NULL))
-            add(s, to, theirs, json_object_get(their_value));
+            schema_add(s, to, theirs, json_object_get(their_value));
     }
     return s->ir->error ? NULL : to;
 }
 
 /* ---- flattening ---- */
 
-static json_object *check_flat(struct schema *s, json_object *schema)
+/* The keywords that stay when those that add schemas are looked at. */
+static json_object *own_keywords(struct schema *s, json_object *schema, bool has_conditions)
 {
-    json_object_object_foreach(schema, keyword, value)
-    {
-        if (!schema_is_annotation(keyword) && !schema_is_known(keyword))
-            schema_fail(s, "the keyword %.64s is not supported", keyword);
-        (void)value;
-    }
-    return s->ir->error ? NULL : schema;
-}
-
-/* The keywords beside $ref and allOf. */
-static json_object *own_keywords(struct schema *s, json_object *schema)
-{
+    static const char *const adding[] = {"$ref", "allOf", "if", "then", "else", "dependentRequired", NULL};
     json_object *own = schema_own(s, json_object_new_object());
 
     if (!own)
         return NULL;
     json_object_object_foreach(schema, name, value)
     {
-        if (strcmp(name, "$ref") != 0 && strcmp(name, "allOf") != 0 && !schema_is_annotation(name))
-            add(s, own, name, json_object_get(value));
+        bool is_not = has_conditions && strcmp(name, "not") == 0 && !schema_excludes_strings(s, schema);
+
+        if (!is_any(name, adding) && !is_not && !schema_is_annotation(name))
+            schema_add(s, own, name, json_object_get(value));
     }
     return s->ir->error ? NULL : own;
 }
 
-static json_object *flatten_parts(struct schema *s, json_object *schema, json_object *ref, json_object *all)
+/* Of alternatives those whose types @flat does not rule out; one that is left is no alternative. */
+static json_object *narrowed(struct schema *s, json_object *flat, json_object *more)
 {
-    json_object *flat = own_keywords(s, schema), *target;
+    json_object *choices = json_object_is_type(more, json_type_object) ? schema_get(more, "anyOf") : NULL,
+                *left, *o;
 
-    if (flat && ref) {
-        target = schema_resolve(s, ref);
-        flat = target ? schema_merge(s, flat, schema_flatten(s, target)) : NULL;
+    if (!choices || json_object_object_length(more) != 1 || !json_object_is_type(choices, json_type_array))
+        return more;
+    left = schema_own(s, json_object_new_array());
+    for (size_t i = 0; left && i < json_object_array_length(choices); i++) {
+        json_object *pair = schema_own(s, both(s, flat, json_object_array_get_idx(choices, i)));
+
+        if (pair && !schema_is_never(s, pair))
+            schema_append(s, left, json_object_get(json_object_array_get_idx(choices, i)));
     }
-    if (all && !json_object_is_type(all, json_type_array)) {
+    if (!left || s->ir->error)
+        return NULL;
+    if (json_object_array_length(left) == 0)
+        return schema_own(s, json_object_new_boolean(false));
+    if (json_object_array_length(left) == 1)
+        return json_object_array_get_idx(left, 0);
+    o = schema_own(s, json_object_new_object());
+    if (o)
+        schema_add(s, o, "anyOf", json_object_get(left));
+    return o;
+}
+
+static json_object *flatten_all(struct schema *s, json_object *flat, json_object *all)
+{
+    if (!json_object_is_type(all, json_type_array)) {
         schema_fail(s, "allOf: expected a list of schemas");
         return NULL;
     }
-    for (size_t i = 0; flat && all && i < json_object_array_length(all); i++) {
+    for (size_t i = 0; flat && i < json_object_array_length(all); i++) {
         size_t n_path = schema_enter(s, "allOf"), n_inner = schema_enter_index(s, i);
 
         (void)n_inner;
@@ -349,11 +419,32 @@ static json_object *flatten_parts(struct schema *s, json_object *schema, json_ob
     return flat;
 }
 
+static json_object *flatten_parts(struct schema *s, json_object *schema, json_object *ref, json_object *all,
+                                  bool has_conditions)
+{
+    json_object *flat = own_keywords(s, schema, has_conditions), *target, *more;
+
+    if (flat && ref) {
+        target = schema_resolve(s, ref);
+        flat = target ? schema_merge(s, flat, schema_flatten(s, target)) : NULL;
+    }
+    if (flat && all)
+        flat = flatten_all(s, flat, all);
+    more = flat && has_conditions ? schema_conditions(s, schema) : NULL;
+    for (size_t i = 0; flat && more && i < json_object_array_length(more); i++) {
+        json_object *one = schema_flatten(s, narrowed(s, flat, json_object_array_get_idx(more, i)));
+
+        flat = schema_merge(s, flat, one);
+    }
+    return flat;
+}
+
 json_object *schema_flatten(struct schema *s, json_object *schema)
 {
     json_object *ref, *all, *flat;
+    bool has_conditions;
 
-    if (!schema || !schema_step(s))
+    if (s->ir->error || !schema_step(s))
         return NULL;
     if (json_object_is_type(schema, json_type_boolean))
         return schema;
@@ -363,13 +454,15 @@ json_object *schema_flatten(struct schema *s, json_object *schema)
     }
     ref = schema_get(schema, "$ref");
     all = schema_get(schema, "allOf");
-    if (!check_flat(s, schema) || (!ref && !all))
+    schema_check_keywords(s, schema);
+    has_conditions = schema_has_conditions(s, schema);
+    if (s->ir->error || (!ref && !all && !has_conditions))
         return s->ir->error ? NULL : schema;
     if (++s->depth > GRAMMAR_DEPTH_MAX) {
         schema_fail(s, "references are nested too deeply, or lead in a circle");
         return NULL;
     }
-    flat = flatten_parts(s, schema, ref, all);
+    flat = flatten_parts(s, schema, ref, all, has_conditions);
     s->depth--;
     return flat;
 }

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/utf8.h"
 #include "engine/grammar/limits.h"
 #include "engine/grammar/nodes.h"
 #include "engine/grammar/schema-internal.h"
@@ -72,56 +71,7 @@ static void add_named(struct object *o, const char *name, json_object *value_sch
     o->n_needed += needed;
 }
 
-/* ---- names that are none of the given ones ---- */
-
-static uint32_t rest_of_name(struct schema *s)
-{
-    return ir_repeat(s->ir, schema_key_character(s), 0, IR_FOREVER);
-}
-
-/* The names from @from to @to share their first @at bytes, are sorted and all different: a name that differs
- * from them. */
-static uint32_t other_name(struct object *o, uint32_t from, uint32_t to, size_t at)
-{
-    struct schema *s = o->s;
-    _cleanup_nodes_ struct nodes list = {0};
-    _cleanup_free_ struct ir_range *taken = calloc(to - from + 1, sizeof(*taken));
-    bool ends = false;
-    size_t n_taken = 0;
-
-    if (!taken || !schema_step(s) || ++s->depth > 4 * GRAMMAR_DEPTH_MAX) {
-        schema_fail(s, "the names of the properties are too long to leave room for others");
-        return 0;
-    }
-    while (from < to) {
-        uint32_t code, end = from, next_code;
-        int n = utf8_decode(o->names[from] + at, strlen(o->names[from] + at), &code);
-
-        if (n <= 0) {
-            ends = true;
-            from++;
-            continue;
-        }
-        while (end < to && utf8_decode(o->names[end] + at, strlen(o->names[end] + at), &next_code) > 0 &&
-               next_code == code)
-            end++;
-        taken[n_taken++] = (struct ir_range){code, code};
-        nodes_add(s->ir, &list,
-                  ir_cat_of(s->ir, ir_json_class(s->ir, &(struct ir_range){code, code}, 1, false),
-                            other_name(o, from, end, at + (size_t)n)));
-        from = end;
-    }
-    s->depth--;
-    nodes_add(s->ir, &list, ir_cat_of(s->ir, ir_json_class(s->ir, taken, n_taken, true), rest_of_name(s)));
-    if (!ends)
-        nodes_add(s->ir, &list, 0);
-    return ir_alt(s->ir, list.nodes, list.n);
-}
-
-static int by_bytes(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
+/* ---- names of further properties ---- */
 
 static uint32_t further_name(struct object *o)
 {
@@ -134,8 +84,7 @@ static uint32_t further_name(struct object *o)
         text = schema_text(s, o->pattern_of_names);
         schema_leave(s, n_path);
     } else {
-        qsort(o->names, o->n_named, sizeof(*o->names), by_bytes);
-        text = other_name(o, 0, o->n_named, 0);
+        text = schema_other_text(s, o->names, o->n_named, 0, IR_FOREVER);
     }
     return ir_cat_of(s->ir, ir_text(s->ir, "\""), text, ir_text(s->ir, "\""));
 }
@@ -153,6 +102,60 @@ static void add_listed_names(struct object *o, json_object *names)
     }
 }
 
+/* Names are strings: with that said, what a `not` leaves of them is strings, too. */
+static json_object *strings_of(struct schema *s, json_object *names)
+{
+    json_object *o;
+
+    if (!json_object_is_type(names, json_type_object) || schema_get(names, "type"))
+        return names;
+    o = schema_own(s, json_object_new_object());
+    if (!o)
+        return NULL;
+    json_object_object_foreach(names, keyword, value)
+    {
+        schema_add(s, o, keyword, json_object_get(value));
+    }
+    schema_add(s, o, "type", json_object_new_string("string"));
+    return o;
+}
+
+/* schema_text() reads these; what else may be said of names would be ignored. */
+static bool are_text_keywords(struct schema *s, json_object *names)
+{
+    static const char *const known[] = {"type", "minLength", "maxLength", "pattern", "format", "not"};
+
+    if (!(schema_types(s, names) & SCHEMA_STRING))
+        schema_fail(s, "propertyNames: names are strings");
+    json_object_object_foreach(names, keyword, value)
+    {
+        bool is_known = schema_is_annotation(keyword);
+
+        for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+            is_known |= strcmp(known[i], keyword) == 0;
+        if (!is_known)
+            schema_fail(s, "propertyNames: %.64s is not supported in it; use pattern, lengths or enum",
+                        keyword);
+        (void)value;
+    }
+    return !s->ir->error;
+}
+
+/* Whether the required properties may have their names. */
+static bool are_admitted(struct object *o, json_object *names)
+{
+    for (uint32_t i = 0; i < o->n_named && !o->s->ir->error; i++) {
+        json_object *name = schema_own(o->s, json_object_new_string(o->names[i]));
+
+        if (name && schema_admits(o->s, names, name) != SCHEMA_YES)
+            schema_fail(o->s,
+                        "propertyNames has to allow the required name %.64s; beside a pattern name it in "
+                        "properties instead",
+                        o->names[i]);
+    }
+    return !o->s->ir->error;
+}
+
 static bool read_names(struct object *o, json_object *schema)
 {
     json_object *names = schema_get(schema, "propertyNames"),
@@ -162,6 +165,10 @@ static bool read_names(struct object *o, json_object *schema)
     if ((names || patterns) && o->properties && json_object_object_length(o->properties) > 0) {
         schema_fail(s, "%s is not supported beside properties",
                     names ? "propertyNames" : "patternProperties");
+        return false;
+    }
+    if (patterns && o->n_named > 0) {
+        schema_fail(s, "patternProperties is not supported beside required: name these properties");
         return false;
     }
     if (patterns) {
@@ -184,18 +191,23 @@ static bool read_names(struct object *o, json_object *schema)
     }
     if (!names)
         return true;
-    names = schema_flatten(s, names);
+    if (!are_admitted(o, names))
+        return false;
+    names = schema_flatten(s, strings_of(s, names));
     if (!names)
         return false;
-    if (!json_object_is_type(names, json_type_object))
+    if (!json_object_is_type(names, json_type_object)) {
+        if (!json_object_get_boolean(names))
+            o->more = names;
         return true;
+    }
     if (schema_get(names, "enum") && json_object_is_type(schema_get(names, "enum"), json_type_array)) {
         add_listed_names(o, schema_get(names, "enum"));
         o->more = schema_own(s, json_object_new_boolean(false));
         return true;
     }
     o->pattern_of_names = names;
-    return true;
+    return are_text_keywords(s, names);
 }
 
 static bool may_have_more(const struct object *o, json_object *schema)

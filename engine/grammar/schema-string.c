@@ -3,9 +3,12 @@
  * Strings, and the rules that all values share.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "engine/grammar/limits.h"
+#include "engine/grammar/nodes.h"
 #include "engine/grammar/regex.h"
 #include "engine/grammar/schema-internal.h"
 
@@ -180,10 +183,109 @@ static bool get_pattern(struct schema *s, json_object *schema, struct regex *ret
     return true;
 }
 
+/* ---- texts that are none of some given ones ---- */
+
+struct others {
+    struct schema *s;
+    const char *const *names; /* sorted; each once */
+    uint32_t min, max;        /* characters */
+};
+
+/* @n_before characters, and then any. */
+static uint32_t any_rest(const struct others *o, uint32_t n_before)
+{
+    uint32_t min = o->min > n_before ? o->min - n_before : 0;
+
+    return ir_repeat(o->s->ir, schema_key_character(o->s), min,
+                     o->max == IR_FOREVER ? IR_FOREVER : o->max - n_before);
+}
+
+/* The names from @from to @to share their first @at bytes, @n_before characters: a text that differs from
+ * them. */
+static uint32_t other_text(const struct others *o, uint32_t from, uint32_t to, size_t at, uint32_t n_before)
+{
+    struct schema *s = o->s;
+    _cleanup_nodes_ struct nodes list = {0};
+    _cleanup_free_ struct ir_range *taken = calloc(to - from + 1, sizeof(*taken));
+    bool ends = n_before < o->min, is_full = n_before == o->max;
+    size_t n_taken = 0;
+
+    if (!taken || !schema_step(s) || ++s->depth > 4 * GRAMMAR_DEPTH_MAX) {
+        schema_fail(s, "the names of the properties are too long to leave room for others");
+        return 0;
+    }
+    while (from < to) {
+        uint32_t code, end = from, next_code;
+        int n = utf8_decode(o->names[from] + at, strlen(o->names[from] + at), &code);
+
+        if (n <= 0) {
+            ends = true;
+            from++;
+            continue;
+        }
+        while (end < to && utf8_decode(o->names[end] + at, strlen(o->names[end] + at), &next_code) > 0 &&
+               next_code == code)
+            end++;
+        taken[n_taken++] = (struct ir_range){code, code};
+        if (!is_full)
+            nodes_add(s->ir, &list,
+                      ir_cat_of(s->ir, ir_json_class(s->ir, &(struct ir_range){code, code}, 1, false),
+                                other_text(o, from, end, at + (size_t)n, n_before + 1)));
+        from = end;
+    }
+    s->depth--;
+    if (!is_full)
+        nodes_add(s->ir, &list,
+                  ir_cat_of(s->ir, ir_json_class(s->ir, taken, n_taken, true), any_rest(o, n_before + 1)));
+    if (!ends)
+        nodes_add(s->ir, &list, 0);
+    return ir_alt(s->ir, list.nodes, list.n);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+uint32_t schema_other_text(struct schema *s, const char **names, uint32_t n, uint32_t min, uint32_t max)
+{
+    struct others o = {.s = s, .names = names, .min = min, .max = max};
+
+    qsort(names, n, sizeof(*names), by_bytes);
+    return other_text(&o, 0, n, 0, 0);
+}
+
+/* All but the strings in the enum of @excluded. */
+static uint32_t text_besides(struct schema *s, json_object *excluded, uint32_t min, uint32_t max)
+{
+    json_object *list = schema_get(excluded, "enum");
+    size_t n = json_object_array_length(list), n_names = 0;
+    _cleanup_free_ const char **names = calloc(n + 1, sizeof(*names));
+
+    if (!names) {
+        s->ir->error = -ENOMEM;
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        json_object *text = json_object_array_get_idx(list, i);
+
+        names[n_names] = json_object_get_string(text);
+        /* A text with a NUL is none of what is compared here; it can't be written either. */
+        if (strlen(names[n_names]) == (size_t)json_object_get_string_len(text))
+            n_names++;
+        else
+            schema_fail(s, "not: a text with a NUL character can't be excluded");
+    }
+    return schema_other_text(s, names, (uint32_t)n_names, min, max);
+}
+
+/* ---- strings ---- */
+
 uint32_t schema_text(struct schema *s, json_object *schema)
 {
     uint32_t min = schema_count(s, schema, "minLength", 0),
              max = schema_count(s, schema, "maxLength", IR_FOREVER);
+    json_object *excluded = schema_get(schema, "not");
     struct regex regex;
 
     if (max < min) {
@@ -195,7 +297,13 @@ uint32_t schema_text(struct schema *s, json_object *schema)
             schema_fail(s, "lengths of up to %u are supported", GRAMMAR_REPEAT_MAX);
             return 0;
         }
+        if (excluded)
+            return text_besides(s, excluded, min, max);
         return ir_repeat(s->ir, schema_rule(s, &s->rules.character, "character", make_character), min, max);
+    }
+    if (excluded) {
+        schema_fail(s, "not beside pattern or format is not supported: say it in the pattern");
+        return 0;
     }
     if (regex.min >= min && regex.max <= max)
         return regex.node;
@@ -213,7 +321,7 @@ uint32_t schema_text(struct schema *s, json_object *schema)
 
 uint32_t schema_string(struct schema *s, json_object *schema)
 {
-    static const char *const conditions[] = {"minLength", "maxLength", "pattern", "format"};
+    static const char *const conditions[] = {"minLength", "maxLength", "pattern", "format", "not"};
 
     for (size_t i = 0; i < sizeof(conditions) / sizeof(conditions[0]); i++)
         if (schema_get(schema, conditions[i]))

@@ -32,13 +32,24 @@ void schema_fail(struct schema *s, const char *format, ...)
     ir_fail(s->ir, ir_path(s->ir, s->path), "%s", reason);
 }
 
+static void add_to_path(struct schema *s, char c)
+{
+    if (s->n_path + 1 < sizeof(s->path))
+        s->path[s->n_path++] = c;
+    s->path[s->n_path] = 0;
+}
+
 size_t schema_enter(struct schema *s, const char *name)
 {
     size_t before = s->n_path;
-    int n = snprintf(s->path + s->n_path, sizeof(s->path) - s->n_path, "/%s", name);
 
-    if (n > 0)
-        s->n_path += (size_t)n < sizeof(s->path) - s->n_path ? (size_t)n : sizeof(s->path) - s->n_path - 1;
+    add_to_path(s, '/');
+    /* A JSON pointer (RFC 6901): tildes and slashes of a name are spelled. */
+    for (; *name; name++) {
+        add_to_path(s, *name == '/' || *name == '~' ? '~' : *name);
+        if (*name == '/' || *name == '~')
+            add_to_path(s, *name == '/' ? '1' : '0');
+    }
     return before;
 }
 
@@ -127,9 +138,51 @@ bool schema_is_known(const char *keyword)
                                         "maximum",
                                         "exclusiveMinimum",
                                         "exclusiveMaximum",
+                                        "multipleOf",
+                                        "uniqueItems",
+                                        "not",
+                                        "if",
+                                        "then",
+                                        "else",
+                                        "dependentRequired",
                                         NULL};
 
     return is_in(known, keyword);
+}
+
+/* What to write instead of what is not supported. */
+static const char *advice(const char *keyword)
+{
+    static const struct {
+        const char *keyword, *advice;
+    } advices[] = {
+        {"contains", "give the item its place by prefixItems, or check the answer"},
+        {"minContains", "give the items their places by prefixItems, or check the answer"},
+        {"maxContains", "check the answer"},
+        {"dependentSchemas", "write the cases as anyOf"},
+        {"dependencies", "use dependentRequired, or write the cases as anyOf"},
+        {"unevaluatedProperties", "use additionalProperties"},
+        {"unevaluatedItems", "use items"},
+        {"additionalItems", "use prefixItems and items"},
+        {"$anchor", "use $defs and \"#/$defs/name\""},
+        {"$dynamicRef", "use $defs and \"#/$defs/name\""},
+        {"$recursiveRef", "use \"#\""},
+    };
+
+    for (size_t i = 0; i < sizeof(advices) / sizeof(advices[0]); i++)
+        if (strcmp(advices[i].keyword, keyword) == 0)
+            return advices[i].advice;
+    return "leave it out and check the answer; docs/structured-output.md lists what is supported";
+}
+
+void schema_check_keywords(struct schema *s, json_object *schema)
+{
+    json_object_object_foreach(schema, keyword, value)
+    {
+        if (!schema_is_annotation(keyword) && !schema_is_known(keyword))
+            schema_fail(s, "the keyword %.64s is not supported: %s", keyword, advice(keyword));
+        (void)value;
+    }
 }
 
 json_object *schema_get(json_object *schema, const char *name)
@@ -183,7 +236,7 @@ static unsigned type_of_name(struct schema *s, json_object *name)
 }
 
 /* Which types a schema without `type` is about. */
-static unsigned types_of_keywords(json_object *schema)
+unsigned schema_types_about(json_object *schema)
 {
     static const struct {
         const char *keyword;
@@ -208,13 +261,16 @@ static unsigned types_of_keywords(json_object *schema)
         {"maximum", SCHEMA_NUMBER | SCHEMA_INTEGER},
         {"exclusiveMinimum", SCHEMA_NUMBER | SCHEMA_INTEGER},
         {"exclusiveMaximum", SCHEMA_NUMBER | SCHEMA_INTEGER},
+        {"multipleOf", SCHEMA_NUMBER | SCHEMA_INTEGER},
+        {"uniqueItems", SCHEMA_ARRAY},
+        {"dependentRequired", SCHEMA_OBJECT},
     };
     unsigned types = 0;
 
     for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++)
         if (schema_get(schema, hints[i].keyword))
             types |= hints[i].types;
-    return types ? types : SCHEMA_ANY;
+    return types;
 }
 
 unsigned schema_types(struct schema *s, json_object *schema)
@@ -228,33 +284,14 @@ unsigned schema_types(struct schema *s, json_object *schema)
     else if (type)
         types = type_of_name(s, type);
     else
-        types = types_of_keywords(schema);
+        types = schema_types_about(schema);
+    if (!type && types == 0)
+        types = SCHEMA_ANY;
     if (nullable && !json_object_is_type(nullable, json_type_boolean))
         schema_fail(s, "nullable: expected true or false");
     else if (nullable && json_object_get_boolean(nullable))
         types |= SCHEMA_NULL;
     return types;
-}
-
-static unsigned type_of_value(json_object *value)
-{
-    switch (json_object_get_type(value)) {
-    case json_type_null:
-        return SCHEMA_NULL;
-    case json_type_boolean:
-        return SCHEMA_BOOLEAN;
-    case json_type_double:
-        return SCHEMA_NUMBER;
-    case json_type_int:
-        return SCHEMA_INTEGER;
-    case json_type_object:
-        return SCHEMA_OBJECT;
-    case json_type_array:
-        return SCHEMA_ARRAY;
-    case json_type_string:
-        return SCHEMA_STRING;
-    }
-    return 0;
 }
 
 /* ---- enum, const ---- */
@@ -294,22 +331,22 @@ uint32_t schema_literal(struct schema *s, json_object *value)
                : ir_cat_of(s->ir, ir_text(s->ir, "{"), space, items, space, ir_text(s->ir, "}"));
 }
 
-/* Beside enum and const only what can be checked here. */
-static void check_alone(struct schema *s, json_object *schema)
+/* Whether one of the listed values satisfies what stands beside them. */
+static bool is_admitted(struct schema *s, json_object *schema, json_object *value)
 {
-    json_object_object_foreach(schema, keyword, value)
-    {
-        if (!schema_is_annotation(keyword) && strcmp(keyword, "enum") != 0 && strcmp(keyword, "const") != 0 &&
-            strcmp(keyword, "type") != 0 && strcmp(keyword, "nullable") != 0)
-            schema_fail(s, "%.64s is not supported beside enum or const", keyword);
-        (void)value;
-    }
+    enum schema_answer a = schema_admits(s, schema, value);
+
+    if (a == SCHEMA_UNKNOWN)
+        schema_fail(
+            s, "pattern, format and keywords about names are not supported beside enum or const: list the "
+               "values that satisfy them");
+    return a == SCHEMA_YES;
 }
 
 static bool is_among(json_object *value, json_object *list)
 {
     for (size_t i = 0; i < json_object_array_length(list); i++)
-        if (json_object_equal(value, json_object_array_get_idx(list, i)))
+        if (schema_equal(value, json_object_array_get_idx(list, i)))
             return true;
     return false;
 }
@@ -318,10 +355,8 @@ static uint32_t values(struct schema *s, json_object *schema)
 {
     _cleanup_nodes_ struct nodes list = {0};
     json_object *constant = NULL, *choices = schema_get(schema, "enum");
-    unsigned types = schema_get(schema, "type") ? schema_types(s, schema) : SCHEMA_ANY;
     bool has_constant = json_object_object_get_ex(schema, "const", &constant);
 
-    check_alone(s, schema);
     if (choices && !json_object_is_type(choices, json_type_array)) {
         schema_fail(s, "enum: expected a list of values");
         return 0;
@@ -329,94 +364,16 @@ static uint32_t values(struct schema *s, json_object *schema)
     for (size_t i = 0; choices && i < json_object_array_length(choices) && !s->ir->error; i++) {
         json_object *value = json_object_array_get_idx(choices, i);
 
-        if ((type_of_value(value) & types) && (!has_constant || json_object_equal(value, constant)))
+        if (is_admitted(s, schema, value))
             nodes_add(s->ir, &list, schema_literal(s, value));
     }
-    if (!choices && (type_of_value(constant) & types))
+    if (!choices && is_admitted(s, schema, constant))
         nodes_add(s->ir, &list, schema_literal(s, constant));
     /* The narrow reading of OpenAPI: nullable adds null to the values. */
     if (schema_get(schema, "nullable") && (schema_types(s, schema) & SCHEMA_NULL) && !has_constant &&
         !(choices && is_among(NULL, choices)))
         nodes_add(s->ir, &list, ir_text(s->ir, "null"));
     return ir_alt(s->ir, list.nodes, list.n);
-}
-
-/* ---- arrays ---- */
-
-static uint32_t array_items(struct schema *s, json_object *schema, json_object *rest, struct nodes *list,
-                            uint32_t min, uint32_t max)
-{
-    json_object *first = schema_get(schema, "prefixItems");
-    uint32_t comma = ir_cat_of(s->ir, ir_text(s->ir, ","), schema_space(s)), item, n = 0, least;
-    size_t n_path;
-
-    if (first && !json_object_is_type(first, json_type_array)) {
-        schema_fail(s, "prefixItems: expected a list of schemas");
-        return 0;
-    }
-    n_path = schema_enter(s, "prefixItems");
-    for (size_t i = 0; first && i < json_object_array_length(first) && n < max && !s->ir->error; i++, n++) {
-        size_t n_inner = schema_enter_index(s, i);
-
-        nodes_add_optional(s->ir, list, schema_node(s, json_object_array_get_idx(first, i)), n < min);
-        schema_leave(s, n_inner);
-    }
-    schema_leave(s, n_path);
-    if (n < max &&
-        !(rest && json_object_is_type(rest, json_type_boolean) && !json_object_get_boolean(rest))) {
-        n_path = schema_enter(s, "items");
-        item = schema_shared(s, rest ? schema_node(s, rest) : schema_any(s));
-        schema_leave(s, n_path);
-        least = min > n ? min - n : 0;
-        nodes_add_optional(s->ir, list,
-                           schema_separated(s, item, comma, least, max == IR_FOREVER ? IR_FOREVER : max - n),
-                           least > 0);
-    } else if (n < min) {
-        schema_fail(s, "minItems is %u, but there can be only %u items", min, n);
-    }
-    return comma;
-}
-
-uint32_t schema_separated(struct schema *s, uint32_t rule, uint32_t separator, uint32_t min, uint32_t max)
-{
-    uint32_t more = ir_cat_of(s->ir, separator, ir_call(s->ir, rule));
-
-    return ir_cat_of(s->ir, ir_call(s->ir, rule),
-                     ir_repeat(s->ir, more, min > 1 ? min - 1 : 0, max == IR_FOREVER ? IR_FOREVER : max - 1));
-}
-
-/* An item of a list may be absent only if all behind it are: ir_list() alone would leave holes. */
-static uint32_t prefix_list(struct schema *s, uint32_t comma, const struct nodes *list)
-{
-    uint32_t node = 0;
-
-    for (size_t i = list->n; i > 0 && !s->ir->error; i--) {
-        uint32_t rest = i == 1 ? ir_cat_of(s->ir, list->nodes[0], node)
-                               : ir_cat_of(s->ir, comma, list->nodes[i - 1], node);
-
-        node = list->needed[i - 1] ? rest : ir_repeat(s->ir, rest, 0, 1);
-    }
-    return node;
-}
-
-static uint32_t array(struct schema *s, json_object *schema)
-{
-    _cleanup_nodes_ struct nodes list = {0};
-    uint32_t min = schema_count(s, schema, "minItems", 0),
-             max = schema_count(s, schema, "maxItems", IR_FOREVER);
-    uint32_t space = schema_space(s), comma;
-
-    if (max < min) {
-        schema_fail(s, "maxItems is smaller than minItems");
-        return 0;
-    }
-    if (min > GRAMMAR_REPEAT_MAX || (max != IR_FOREVER && max > GRAMMAR_REPEAT_MAX)) {
-        schema_fail(s, "at most %u items can be asked for", GRAMMAR_REPEAT_MAX);
-        return 0;
-    }
-    comma = array_items(s, schema, schema_get(schema, "items"), &list, min, max);
-    return ir_cat_of(s->ir, ir_text(s->ir, "["), space, prefix_list(s, comma, &list), space,
-                     ir_text(s->ir, "]"));
 }
 
 /* ---- any schema ---- */
@@ -437,7 +394,7 @@ static uint32_t typed(struct schema *s, json_object *schema)
     if (types & SCHEMA_OBJECT)
         nodes_add(s->ir, &list, schema_object(s, schema));
     if (types & SCHEMA_ARRAY)
-        nodes_add(s->ir, &list, array(s, schema));
+        nodes_add(s->ir, &list, schema_array(s, schema));
     if (types & SCHEMA_STRING)
         nodes_add(s->ir, &list, schema_string(s, schema));
     if (types & (SCHEMA_NUMBER | SCHEMA_INTEGER))
@@ -470,6 +427,41 @@ static json_object *without(struct schema *s, json_object *schema, const char *n
     return rest;
 }
 
+/*
+ * One of oneOf's alternatives without what the others allow, too: as it is where nothing that is written for
+ * it can satisfy them, else with their negations beside it.
+ */
+static json_object *alone(struct schema *s, json_object *rest, json_object *choices, size_t i)
+{
+    json_object *choice = json_object_array_get_idx(choices, i),
+                *list = schema_own(s, json_object_new_array()),
+                *all = schema_own(s, json_object_new_object()), *other;
+
+    if (!list || !all)
+        return NULL;
+    schema_append(s, list, json_object_get(rest));
+    schema_append(s, list, json_object_get(choice));
+    schema_add(s, all, "allOf", json_object_get(list));
+    for (size_t k = 0; k < json_object_array_length(choices) && !s->ir->error; k++) {
+        if (k == i || schema_excludes(s, all, json_object_array_get_idx(choices, k)))
+            continue;
+        s->refused = NULL;
+        other = schema_negate(s, json_object_array_get_idx(choices, k));
+        if (!other)
+            schema_fail(
+                s,
+                "alternative %zu may hold as well, and that %.64s does not hold can't be written; use anyOf "
+                "if both may hold, or tell them apart by a const property",
+                k, s->refused ? s->refused : "it");
+        else
+            schema_append(s, list, json_object_get(other));
+    }
+    if (s->ir->error)
+        return NULL;
+    json_object_array_del_idx(list, 0, 1);
+    return json_object_array_length(list) == 1 ? choice : all;
+}
+
 static uint32_t alternatives(struct schema *s, json_object *schema, const char *name, json_object *choices)
 {
     _cleanup_nodes_ struct nodes list = {0};
@@ -483,7 +475,9 @@ static uint32_t alternatives(struct schema *s, json_object *schema, const char *
         json_object *choice = json_object_array_get_idx(choices, i);
         size_t n_inner = schema_enter_index(s, i);
 
-        if (!empty) {
+        if (strcmp(name, "oneOf") == 0)
+            choice = alone(s, rest, choices, i);
+        if (!empty && !s->ir->error) {
             choice = schema_flatten(s, choice);
             choice = choice ? schema_merge(s, schema_flatten(s, rest), choice) : NULL;
         }
@@ -493,16 +487,6 @@ static uint32_t alternatives(struct schema *s, json_object *schema, const char *
     }
     schema_leave(s, n_path);
     return ir_alt(s->ir, list.nodes, list.n);
-}
-
-static void check_keywords(struct schema *s, json_object *schema)
-{
-    json_object_object_foreach(schema, keyword, value)
-    {
-        if (!schema_is_annotation(keyword) && !schema_is_known(keyword))
-            schema_fail(s, "the keyword %.64s is not supported", keyword);
-        (void)value;
-    }
 }
 
 /* Whether a schema is one keyword and annotations. */
@@ -551,15 +535,18 @@ static uint32_t object_node(struct schema *s, json_object *schema)
 {
     json_object *ref = schema_get(schema, "$ref"), *all = schema_get(schema, "allOf"), *choices;
 
-    check_keywords(s, schema);
+    schema_check_keywords(s, schema);
     if (s->ir->error)
         return 0;
+    /* First: what stands beside values is only asked whether it holds of them. */
+    if (json_object_object_get_ex(schema, "enum", NULL) || json_object_object_get_ex(schema, "const", NULL))
+        return values(s, schema);
     if (ref && is_only(schema, "$ref"))
         return reference(s, ref);
     if (all && is_only(schema, "allOf") && json_object_is_type(all, json_type_array) &&
         json_object_array_length(all) == 1)
         return schema_node(s, json_object_array_get_idx(all, 0));
-    if (ref || all) {
+    if (ref || all || schema_has_conditions(s, schema)) {
         schema = schema_flatten(s, schema);
         return schema ? schema_node(s, schema) : 0;
     }
@@ -569,8 +556,6 @@ static uint32_t object_node(struct schema *s, json_object *schema)
     choices = schema_get(schema, "oneOf");
     if (choices)
         return alternatives(s, schema, "oneOf", choices);
-    if (json_object_object_get_ex(schema, "enum", NULL) || json_object_object_get_ex(schema, "const", NULL))
-        return values(s, schema);
     return typed(s, schema);
 }
 
@@ -602,6 +587,14 @@ uint32_t schema_shared(struct schema *s, uint32_t node)
 
     ir_rule_set(s->ir, rule, node);
     return rule;
+}
+
+uint32_t schema_separated(struct schema *s, uint32_t rule, uint32_t separator, uint32_t min, uint32_t max)
+{
+    uint32_t more = ir_cat_of(s->ir, separator, ir_call(s->ir, rule));
+
+    return ir_cat_of(s->ir, ir_call(s->ir, rule),
+                     ir_repeat(s->ir, more, min > 1 ? min - 1 : 0, max == IR_FOREVER ? IR_FOREVER : max - 1));
 }
 
 uint32_t schema_rule(struct schema *s, uint32_t *rule, const char *name, uint32_t (*make)(struct schema *))

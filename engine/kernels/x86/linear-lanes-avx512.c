@@ -361,7 +361,6 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *
                 unpack_256(type, p, &tile[r]);
             else
                 unpack_32(type, p, n32, &tile[r]);
-            UNROLL(5)
             for (size_t line = 0; line < block_bytes; line += 64)
                 _mm_prefetch(ahead + line, _MM_HINT_T0);
             next += block_bytes;

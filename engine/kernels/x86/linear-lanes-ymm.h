@@ -490,7 +490,6 @@ TEMPLATE void ymm_panel(const enum tensor_type type, const struct grid_format *g
                 ymm_unpack_256(type, p, &tile[r]);
             else
                 ymm_unpack_32(type, p, n32, &tile[r]);
-            UNROLL(5)
             for (size_t line = 0; line < block_bytes; line += 64)
                 _mm_prefetch((const char *)p + n_rows * args->row_bytes + line, _MM_HINT_T0);
         }

@@ -5,6 +5,7 @@ check-jsonschema.py SAMPLE_SCHEMAS: the program that draws them. Every text has 
 in named properties, and has to satisfy its schema.
 """
 import datetime
+import decimal
 import ipaddress
 import json
 import re
@@ -64,12 +65,58 @@ GROUPS = {
         {'type': 'object', 'properties': {'kind': {'type': 'string'}}, 'oneOf': [{'properties': {'kind': {'const': 'a'}, 'x': {'type': 'integer'}}, 'required': ['kind', 'x']}, {'properties': {'kind': {'const': 'b'}}, 'required': ['kind']}]},
         {'anyOf': [{'anyOf': [{'const': 1}, {'const': 2}]}, {'type': 'null'}]}, {'allOf': [{'anyOf': [{'minimum': 5}, {'maximum': 1}], 'type': 'integer'}, {'anyOf': [{'minimum': 7}, {'maximum': 0}]}]}, {'additionalProperties': False, 'properties': {'a': {'const': 1}}, 'allOf': [{'required': ['a']}]},
     ],
+    'multiples': [
+        {'type': 'integer', 'multipleOf': m} for m in (1, 2, 3, 5, 7, 10, 12, 16, 60, 97, 100, 125, 360, 997, 1000, 1024, 86400, 1000000)
+    ] + [
+        {'type': 'number', 'multipleOf': m} for m in (0.01, 0.05, 0.1, 0.25, 0.5, 2.5, 0.125, 1.5, 3, 0.001, 12.34)
+    ] + [
+        {'type': 'integer', 'multipleOf': 5, 'minimum': 0, 'maximum': 100}, {'type': 'integer', 'multipleOf': 7, 'minimum': -100, 'maximum': 1000}, {'type': 'integer', 'multipleOf': 997, 'minimum': 1, 'maximum': 99999}, {'type': 'integer', 'multipleOf': 2.5},
+        {'type': 'integer', 'multipleOf': 0.5, 'exclusiveMinimum': 3}, {'type': 'number', 'multipleOf': 0.01, 'minimum': 0, 'maximum': 1}, {'type': 'number', 'multipleOf': 0.25, 'exclusiveMinimum': 9.75, 'exclusiveMaximum': 10.5}, {'type': 'number', 'multipleOf': 0.05, 'maximum': -3.14159},
+        {'type': 'number', 'multipleOf': 3, 'minimum': 1234567}, {'type': 'number', 'multipleOf': 1e3, 'exclusiveMaximum': 0}, {'multipleOf': 4}, {'allOf': [{'type': 'integer', 'multipleOf': 4}, {'multipleOf': 6, 'minimum': 1}]}, {'allOf': [{'type': 'number', 'multipleOf': 0.2}, {'multipleOf': 0.5}]},
+        {'type': 'array', 'items': {'type': 'number', 'multipleOf': 0.01}, 'maxItems': 3}, {'enum': [1, 2, 3, 4, 5, 6], 'multipleOf': 3},
+    ],
+    'different items': [
+        {'type': 'array', 'items': {'enum': ['a', 'b', 'c']}, 'uniqueItems': True}, {'type': 'array', 'items': {'enum': ['a', 'b', 'c', 'b', 1, 1.0]}, 'uniqueItems': True, 'minItems': 4}, {'items': {'type': 'boolean'}, 'uniqueItems': True},
+        {'type': 'array', 'items': {'type': 'integer', 'minimum': 1, 'maximum': 6}, 'uniqueItems': True, 'minItems': 2, 'maxItems': 4}, {'type': 'array', 'items': {'enum': ['v%d' % i for i in range(20)]}, 'uniqueItems': True, 'maxItems': 3},
+        {'type': 'array', 'items': {'oneOf': [{'const': 'x', 'title': 'X'}, {'const': 'y'}, {'const': None}]}, 'uniqueItems': True}, {'type': 'array', 'items': {'type': 'string'}, 'uniqueItems': True, 'maxItems': 1}, {'type': 'array', 'uniqueItems': False},
+        {'$defs': {'c': {'enum': ['r', 'g']}}, 'type': 'array', 'items': {'$ref': '#/$defs/c'}, 'uniqueItems': True}, {'type': 'array', 'items': {'enum': [[1, 2], {'a': 1}, {}]}, 'uniqueItems': True}, {'type': 'array', 'items': {'enum': list(range(12))}, 'uniqueItems': True},
+        {'type': 'array', 'items': {'type': 'integer', 'minimum': 0, 'maximum': 20, 'multipleOf': 5}, 'uniqueItems': True},
+    ],
+    'not': [
+        {'not': {'type': 'string'}}, {'not': {'type': ['object', 'array', 'number']}}, {'type': ['string', 'integer', 'null'], 'not': {'type': 'integer'}}, {'type': 'string', 'not': {'const': ''}}, {'type': 'string', 'not': {'enum': ['a', 'ab', 'abc', 'b', '\u00e9"']}},
+        {'type': 'string', 'not': {'enum': ['none', 'null', '']}, 'maxLength': 4}, {'type': 'string', 'minLength': 2, 'maxLength': 3, 'not': {'enum': ['ab', 'abc', 'a', 'abcd']}}, {'type': 'integer', 'not': {'const': 0}}, {'type': 'integer', 'minimum': 0, 'maximum': 9, 'not': {'enum': [0, 3, 4, 9]}},
+        {'type': 'number', 'not': {'const': 1.5}, 'minimum': 1, 'maximum': 2}, {'type': 'integer', 'not': {'minimum': 10}}, {'type': 'boolean', 'not': {'const': True}}, {'not': {'const': None}}, {'enum': ['a', 'b', 'c', 1], 'not': {'enum': ['a', 1]}}, {'not': {'enum': [[], {}, True, None, 3, 'x']}},
+        {'type': 'object', 'properties': {'a': {'type': 'integer'}, 'b': {'type': 'integer'}}, 'not': {'required': ['a', 'b']}}, {'type': 'object', 'properties': {'a': {'enum': [1, 2, 3]}, 'b': {'type': 'integer'}}, 'not': {'properties': {'a': {'const': 2}}, 'required': ['a']}}, {'type': 'string', 'not': {'minLength': 4}},
+        {'type': 'array', 'items': {'const': 1}, 'not': {'maxItems': 2}}, {'not': {'anyOf': [{'type': 'string'}, {'type': 'object'}]}}, {'not': {'not': {'type': 'integer'}}}, {'type': 'string', 'not': {'anyOf': [{'const': 'a'}, {'maxLength': 1}]}}, {'allOf': [{'type': 'string', 'not': {'const': 'a'}}, {'not': {'const': 'b'}, 'maxLength': 2}]},
+        {'$defs': {'bad': {'enum': ['x', 'y']}}, 'type': 'string', 'maxLength': 2, 'not': {'$ref': '#/$defs/bad'}}, {'type': 'integer', 'not': {'allOf': [{'minimum': 3}, {'maximum': 8}]}}, {'type': 'object', 'propertyNames': {'not': {'const': 'id'}}, 'additionalProperties': {'const': 1}}, {'type': 'object', 'propertyNames': False}, {'type': 'object', 'propertyNames': {'enum': ['a', 'b']}, 'additionalProperties': {'const': 1}, 'required': ['b']},
+    ],
+    'if, then, else': [
+        {'type': 'object', 'properties': {'kind': {'enum': ['a', 'b', 'c']}}, 'required': ['kind'], 'if': {'properties': {'kind': {'const': 'a'}}}, 'then': {'properties': {'x': {'type': 'integer'}}, 'required': ['x']}, 'else': {'properties': {'y': {'type': 'boolean'}}, 'required': ['y']}},
+        {'type': 'object', 'properties': {'country': {'type': 'string'}, 'code': {'type': 'string'}}, 'required': ['country', 'code'], 'if': {'properties': {'country': {'const': 'US'}}, 'required': ['country']}, 'then': {'properties': {'code': {'pattern': '^[0-9]{5}$'}}}, 'else': {'properties': {'code': {'pattern': '^[A-Z]{2}$'}}}},
+        {'type': 'integer', 'if': {'minimum': 10}, 'then': {'multipleOf': 10}}, {'type': ['integer', 'string'], 'if': {'type': 'string'}, 'then': {'maxLength': 2}, 'else': {'minimum': 5}}, {'type': 'object', 'properties': {'a': {'const': 1}, 'b': {'const': 2}, 'c': {'const': 3}}, 'if': {'required': ['a']}, 'then': {'required': ['b']}, 'else': {'required': ['c']}},
+        {'type': 'object', 'properties': {'k': {'enum': ['p', 'q', 'r', 's', 't', 'u', 'v', 'w']}, 'n': {'type': 'integer'}}, 'required': ['k', 'n'], 'additionalProperties': False, 'allOf': [{'if': {'properties': {'k': {'const': k}}}, 'then': {'properties': {'n': {'minimum': 10 * i, 'maximum': 10 * i + 4}}}} for i, k in enumerate('pqrstuvw')]},
+        {'type': 'string', 'if': {'const': 'a'}}, {'if': True, 'then': {'const': 1}, 'else': {'const': 2}}, {'type': 'object', 'properties': {'card': {'type': 'integer'}, 'bill': {'const': 'x'}, 'zip': {'const': 'y'}}, 'dependentRequired': {'card': ['bill'], 'bill': ['zip']}},
+        {'type': 'object', 'properties': {'a': {'type': 'boolean'}, 'b': {'type': 'integer'}}, 'required': ['a'], 'if': {'properties': {'a': {'const': True}}}, 'then': {'required': ['b']}, 'else': {'properties': {'b': False}}},
+        {'type': 'array', 'items': {'type': 'object', 'properties': {'t': {'enum': [1, 2]}}, 'required': ['t'], 'if': {'properties': {'t': {'const': 1}}}, 'then': {'properties': {'u': {'const': 'one'}}, 'required': ['u']}}, 'minItems': 1, 'maxItems': 3},
+        {'type': 'array', 'items': {'const': 1}, 'if': {'minItems': 2}, 'then': {'minItems': 4}, 'else': {'maxItems': 0}, 'maxItems': 6},
+    ],
+    'exactly one': [
+        {'oneOf': [{'type': 'integer', 'multipleOf': 3, 'maximum': 10}, {'type': 'integer', 'minimum': 11}]}, {'oneOf': [{'type': 'number', 'maximum': 5}, {'type': 'number', 'minimum': 3}]}, {'type': 'object', 'properties': {'a': {'type': 'integer'}, 'b': {'type': 'integer'}}, 'oneOf': [{'required': ['a']}, {'required': ['b']}]},
+        {'oneOf': [{'type': 'object', 'properties': {'x': {'type': 'integer'}}, 'required': ['x']}, {'type': 'object', 'properties': {'y': {'type': 'integer'}}, 'required': ['y']}]}, {'oneOf': [{'enum': [1, 2, 3]}, {'enum': [3, 4]}]}, {'oneOf': [{'type': 'string', 'maxLength': 3}, {'const': 'ab'}]},
+        {'$defs': {'p': {'type': 'object', 'properties': {'k': {'const': 'p'}, 'v': {'type': 'integer'}}, 'required': ['k']}, 'q': {'type': 'object', 'properties': {'k': {'const': 'q'}}, 'required': ['k']}}, 'oneOf': [{'$ref': '#/$defs/p'}, {'$ref': '#/$defs/q'}]}, {'oneOf': [{'type': 'integer'}, {'type': 'null'}, {'type': 'string'}]},
+        {'oneOf': [{'type': 'string'}, {'type': 'string', 'minLength': 3}]},
+    ],
     'references': [
         TREE, {'type': 'object', 'properties': {'next': {'anyOf': [{'$ref': '#'}, {'type': 'null'}]}}, 'required': ['next'], 'additionalProperties': False}, {'$defs': {'a/b~': {'const': 1}}, 'items': {'$ref': '#/$defs/a~1b~0'}, 'type': 'array'},
         {'definitions': {'p': PERSON}, 'type': 'object', 'properties': {'p': {'$ref': '#/definitions/p', 'description': 'x'}}, 'required': ['p']}, {'$defs': {'n': {'type': 'integer'}}, 'properties': {'a': {'$ref': '#/$defs/n', 'minimum': 7}}, 'required': ['a'], 'type': 'object'},
         {'$defs': {'e': {'anyOf': [{'type': 'integer'}, {'type': 'array', 'items': {'$ref': '#/$defs/e'}, 'minItems': 1}]}}, '$ref': '#/$defs/e'},
     ],
 }
+
+
+def exactly(schema):
+    """Its numbers as decimals: 0.07 is a multiple of 0.01, though not in doubles."""
+    return json.loads(json.dumps(schema), parse_float=decimal.Decimal)
 
 
 def unique_names(pairs):
@@ -79,7 +126,7 @@ def unique_names(pairs):
 
 def check(validator, text):
     try:
-        value = json.loads(text, object_pairs_hook=unique_names)
+        value = json.loads(text, object_pairs_hook=unique_names, parse_float=decimal.Decimal)
     except ValueError as error:
         return str(error)
     errors = list(validator.iter_errors(value))
@@ -119,7 +166,7 @@ def main():
             answer = json.loads(next(answers))
             if 'error' in answer:
                 wrong.append((schema, answer['error'], ''))
-            validator = jsonschema.Draft202012Validator(schema)
+            validator = jsonschema.Draft202012Validator(exactly(schema))
             for text in answer['texts']:
                 n_texts += 1
                 error = check(validator, text) or (check_format(schema['format'], json.loads(text)) if name == 'formats' else None)

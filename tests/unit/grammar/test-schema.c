@@ -107,6 +107,48 @@ static void test_what_may_be_written(void **state)
          {"[1]", "[[]"}},
         {"{\"type\": \"string\", \"nullable\": true, \"maxLength\": 1}", {"null", "\"a\""}, {"\"ab\"", "1"}},
         {"{}", {"null", "{\"a\":[{}]}", "\"x\""}, {"", "nul", "[1,]"}},
+        {"{\"type\": \"integer\", \"multipleOf\": 25}",
+         {"0", "25", "-150", "100000", "99999999999999975"},
+         {"5", "26", "250.0", "2", "025", "-1"}},
+        {"{\"type\": \"integer\", \"multipleOf\": 7, \"minimum\": 10, \"maximum\": 200}",
+         {"14", "98", "105", "196"},
+         {"7", "10", "0", "203", "1", "15", "112112"}},
+        {"{\"type\": \"number\", \"multipleOf\": 0.01}",
+         {"0", "12", "0.5", "-3.14", "7.10"},
+         {"0.001", "1.005", "1.", ".5", "1e2", "3.141"}},
+        {"{\"type\": \"number\", \"multipleOf\": 0.25, \"maximum\": 1}",
+         {"0.25", "0.5", "-7.75", "1", "1.0"},
+         {"0.2", "0.3", "1.25", "0.255", "-0.1"}},
+        {"{\"type\": \"array\", \"items\": {\"enum\": [\"a\", \"b\", 3]}, \"uniqueItems\": true, "
+         "\"minItems\": 1}",
+         {"[\"b\"]", "[3,\"a\"]", "[\"b\", 3, \"a\"]"},
+         {"[]", "[3,3]", "[\"a\",\"b\",\"a\"]", "[\"c\"]", "[\"a\",]"}},
+        {"{\"type\": \"string\", \"not\": {\"enum\": [\"no\", \"not\"]}, \"maxLength\": 4}",
+         {"\"\"", "\"n\"", "\"nor\"", "\"nots\"", "\"yes\""},
+         {"\"no\"", "\"not\"", "\"n\\u006f\"", "\"knots\"", "1"}},
+        {"{\"type\": \"integer\", \"not\": {\"enum\": [0, 10]}}", {"1", "-1", "9", "11", "100"}, {"0", "10"}},
+        {"{\"type\": [\"string\", \"boolean\", \"null\"], \"not\": {\"type\": \"string\"}}",
+         {"true", "null"},
+         {"\"a\"", "1"}},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"enum\": [1, 2]}, \"b\": {\"const\": 3}}, "
+         "\"required\": [\"a\"], \"if\": {\"properties\": {\"a\": {\"const\": 1}}}, \"then\": {\"required\": "
+         "[\"b\"]}, \"else\": {\"properties\": {\"b\": false}}}",
+         {"{\"a\":1,\"b\":3}", "{\"a\":2}"},
+         {"{\"a\":1}", "{\"a\":2,\"b\":3}", "{\"b\":3}", "{}"}},
+        {"{\"type\": \"integer\", \"minimum\": 0, \"maximum\": 40, \"if\": {\"minimum\": 20}, \"then\": "
+         "{\"multipleOf\": 10}, \"else\": {\"multipleOf\": 3}}",
+         {"0", "18", "20", "30", "40"},
+         {"10", "19", "21", "24", "27", "50"}},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"const\": 1}, \"b\": {\"const\": 2}}, "
+         "\"dependentRequired\": {\"a\": [\"b\"]}}",
+         {"{}", "{\"b\":2}", "{\"a\":1,\"b\":2}"},
+         {"{\"a\":1}"}},
+        {"{\"oneOf\": [{\"type\": \"integer\", \"maximum\": 5}, {\"type\": \"integer\", \"minimum\": 4}]}",
+         {"3", "6", "-9"},
+         {"4", "5"}},
+        {"{\"enum\": [1, 5, \"x\", 2.0], \"minimum\": 2, \"type\": \"integer\"}",
+         {"5", "2.0"},
+         {"1", "\"x\"", "2"}},
     };
     struct grammar_vocabulary *v = checker_vocabulary();
 
@@ -135,10 +177,15 @@ static void refuse(const char *schema, const char *message)
 
 static void test_errors_say_where(void **state)
 {
-    refuse("{\"not\": {}}", "#: the keyword not is not supported");
-    refuse("{\"properties\": {\"a\": {\"items\": {\"uniqueItems\": true}}}}",
-           "#/properties/a/items: the keyword uniqueItems is not supported");
-    refuse("{\"anyOf\": [{}, {\"maxLenght\": 3}]}", "#/anyOf/1: the keyword maxLenght is not supported");
+    refuse("{\"contains\": {}}",
+           "#: the keyword contains is not supported: give the item its place by prefixItems, or check the "
+           "answer");
+    refuse(
+        "{\"properties\": {\"a\": {\"items\": {\"unevaluatedProperties\": false}}}}",
+        "#/properties/a/items: the keyword unevaluatedProperties is not supported: use additionalProperties");
+    refuse("{\"properties\": {\"a/b~\": {\"maxLenght\": 3}}}",
+           "#/properties/a~1b~0: the keyword maxLenght is not supported: leave it out and check the answer; "
+           "docs/structured-output.md lists what is supported");
     refuse("{\"type\": \"text\"}",
            "#: type: expected null, boolean, integer, number, string, array or object, or a list of them");
     refuse("{\"properties\": {\"a\": 3}}", "#/properties/a: a schema is an object, true or false");
@@ -158,9 +205,92 @@ static void test_errors_say_where(void **state)
     refuse("{\"minLength\": 5, \"maxLength\": 4}", "#: maxLength is smaller than minLength");
     refuse("{\"type\": \"array\", \"maxItems\": 1000000000}", "#: at most 100000 items can be asked for");
     refuse("{\"minItems\": -1}", "#: minItems: expected a whole number from 0 to 2147483647");
-    refuse("{\"enum\": [1], \"minimum\": 0}", "#: minimum is not supported beside enum or const");
+    refuse(
+        "{\"enum\": [\"a\"], \"pattern\": \"a\"}",
+        "#: pattern, format and keywords about names are not supported beside enum or const: list the values "
+        "that satisfy them");
     refuse("{\"minimum\": \"1\"}",
            "#: minimum: expected a number of at most 40 digits before and behind the point");
+}
+
+/* What can't be held exactly is refused by name, with what to write instead. */
+static void test_conditions_that_are_refused(void **state)
+{
+    refuse("{\"multipleOf\": 0}", "#: multipleOf: expected a number above 0");
+    refuse("{\"type\": \"integer\", \"multipleOf\": 99991, \"minimum\": 0, \"maximum\": 1000000000000}",
+           "#: multipleOf: telling apart the remainders of so large a number is not supported; ask for a "
+           "divisor "
+           "of it, or for fewer digits by minimum and maximum");
+    refuse(
+        "{\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"uniqueItems\": true}",
+        "#: uniqueItems is supported for items of an enum, of const alternatives, of bounded integers or of "
+        "booleans, without prefixItems; give such items, or leave it out and check the answer");
+    refuse(
+        "{\"properties\": {\"a\": {\"type\": \"array\", \"items\": {\"type\": \"integer\", \"minimum\": 1, "
+        "\"maximum\": 13}, \"uniqueItems\": true}}}",
+        "#/properties/a: uniqueItems: 13 different items are too many to remember which are there already "
+        "(4096 "
+        "sets of them can be told apart, and at most 64 items); ask for fewer by maxItems, or leave it out "
+        "and "
+        "check the answer");
+    refuse(
+        "{\"type\": \"array\", \"items\": {\"type\": \"boolean\"}, \"uniqueItems\": true, \"minItems\": 3}",
+        "#: minItems is 3, but there are only 2 different items");
+    refuse("{\"type\": \"array\", \"uniqueItems\": 1}", "#: uniqueItems: expected true or false");
+    refuse("{\"type\": \"string\", \"not\": {\"pattern\": \"a\"}}",
+           "#: not: pattern inside it can't be turned into what may be written; say what is allowed instead "
+           "(type, "
+           "enum, bounds, anyOf)");
+    refuse(
+        "{\"not\": {\"enum\": [[1]]}}",
+        "#: not: enum inside it can't be turned into what may be written; say what is allowed instead (type, "
+        "enum, bounds, anyOf)");
+    refuse(
+        "{\"items\": {\"if\": {\"format\": \"date\"}, \"then\": {\"minLength\": 1}}}",
+        "#/items: if: that format does not hold can't be turned into what may be written; write the cases as "
+        "anyOf");
+    refuse("{\"oneOf\": [{\"type\": \"string\"}, {\"pattern\": \"a\"}]}",
+           "#/oneOf/0: alternative 1 may hold as well, and that pattern does not hold can't be written; use "
+           "anyOf "
+           "if both may hold, or tell them apart by a const property");
+    refuse("{\"propertyNames\": {\"anyOf\": [{\"maxLength\": 1}, {\"minLength\": 4}]}, \"type\": \"object\"}",
+           "#: propertyNames: anyOf is not supported in it; use pattern, lengths or enum");
+    refuse(
+        "{\"propertyNames\": {\"pattern\": \"a\"}, \"required\": [\"b\"]}",
+        "#: propertyNames has to allow the required name b; beside a pattern name it in properties instead");
+    refuse("{\"allOf\": [null]}", "#: a schema is an object, true or false");
+    refuse("{\"type\": \"string\", \"not\": {\"minLength\": 0}}", "#: nothing can satisfy the schema");
+}
+
+/* Every number with up to four digits: what is written is exactly what a division says. */
+static void test_multiples_are_complete(void **state)
+{
+    static const unsigned divisors[] = {1, 3, 8, 12, 25, 70, 125, 999};
+    struct grammar_vocabulary *v = checker_vocabulary();
+
+    for (size_t i = 0; i < sizeof(divisors) / sizeof(divisors[0]); i++) {
+        char schema[80];
+        struct grammar *g = NULL;
+        struct matcher *m = NULL;
+
+        snprintf(schema, sizeof(schema), "{\"type\": \"integer\", \"multipleOf\": %u, \"minimum\": 17}",
+                 divisors[i]);
+        for (unsigned n = 0; n < 10000; n += n < 300 ? 1 : 37) {
+            char text[16];
+            bool ok = true;
+
+            assert_int_equal(compile(schema, &g, NULL), 0);
+            assert_int_equal(matcher_new(g, v, 0, &m), 0);
+            snprintf(text, sizeof(text), "%u", n);
+            for (const char *c = text; *c && ok; c++)
+                ok = matcher_accept(m, (uint8_t)*c) == 0;
+            ok = ok && matcher_may_end(m);
+            matcher_free(m);
+            if (ok != (n % divisors[i] == 0 && n >= 17))
+                fail_msg("%u of %u", n, divisors[i]);
+        }
+    }
+    grammar_vocabulary_free(v);
 }
 
 static void test_what_nothing_satisfies_is_refused(void **state)
@@ -212,6 +342,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_may_be_written),
         cmocka_unit_test(test_errors_say_where),
+        cmocka_unit_test(test_conditions_that_are_refused),
+        cmocka_unit_test(test_multiples_are_complete),
         cmocka_unit_test(test_what_nothing_satisfies_is_refused),
         cmocka_unit_test(test_circles_are_refused),
         cmocka_unit_test(test_references_that_multiply_are_bounded),
