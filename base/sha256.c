@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Straight from FIPS 180-4, section 6.2. The constants (sections 4.2.2 and 5.3.3) are the fractional parts of the
- * cube roots of the first 64 primes and of the square roots of the first 8.
+ * The portable form, straight from FIPS 180-4, section 6.2. The constants (sections 4.2.2 and 5.3.3) are the
+ * fractional parts of the cube roots of the first 64 primes and of the square roots of the first 8.
  */
 #include "base/sha256.h"
+#include "base/sha256-blocks.h"
 
 #include <string.h>
 
-static const uint32_t constants[64] = {
+const uint32_t sha256_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -23,7 +24,7 @@ static uint32_t rotate(uint32_t x, unsigned n)
     return x >> n | x << (32 - n);
 }
 
-static void add_block(struct sha256 *s, const uint8_t *p)
+static void add_block(uint32_t state[8], const uint8_t *p)
 {
     uint32_t w[64], v[8];
 
@@ -35,10 +36,10 @@ static void add_block(struct sha256 *s, const uint8_t *p)
         w[i] = w[i - 16] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) + w[i - 7] +
                (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
     }
-    memcpy(v, s->state, sizeof(v));
+    memcpy(v, state, sizeof(v));
     for (size_t i = 0; i < 64; i++) {
         uint32_t t1 = v[7] + (rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)) +
-                      ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + w[i];
+                      ((v[4] & v[5]) ^ (~v[4] & v[6])) + sha256_constants[i] + w[i];
         uint32_t t2 = (rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)) +
                       ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
 
@@ -47,7 +48,13 @@ static void add_block(struct sha256 *s, const uint8_t *p)
         v[0] = t1 + t2;
     }
     for (size_t i = 0; i < 8; i++)
-        s->state[i] += v[i];
+        state[i] += v[i];
+}
+
+void sha256_blocks_portable(uint32_t state[8], const uint8_t *p, size_t n_blocks)
+{
+    for (; n_blocks > 0; n_blocks--, p += SHA256_BLOCK_BYTES)
+        add_block(state, p);
 }
 
 void sha256_init(struct sha256 *s)
@@ -57,6 +64,7 @@ void sha256_init(struct sha256 *s)
 
     memcpy(s->state, start, sizeof(start));
     s->n_bytes = 0;
+    s->add_blocks = sha256_blocks_best();
 }
 
 void sha256_add(struct sha256 *s, const void *data, size_t n)
@@ -75,12 +83,11 @@ void sha256_add(struct sha256 *s, const void *data, size_t n)
         n -= take;
         if (held + take < sizeof(s->block))
             return;
-        add_block(s, s->block);
+        s->add_blocks(s->state, s->block, 1);
     }
-    for (; n >= sizeof(s->block); n -= sizeof(s->block), p += sizeof(s->block))
-        add_block(s, p);
-    if (n > 0)
-        memcpy(s->block, p, n);
+    s->add_blocks(s->state, p, n / sizeof(s->block));
+    if (n % sizeof(s->block) > 0)
+        memcpy(s->block, p + n / sizeof(s->block) * sizeof(s->block), n % sizeof(s->block));
 }
 
 const char *sha256_text(struct sha256 *s, char buffer[SHA256_TEXT_MAX])

@@ -14,6 +14,7 @@ struct sha256 {
     uint32_t state[8];
     uint64_t n_bytes;
     uint8_t block[64];
+    void (*add_blocks)(uint32_t state[8], const uint8_t *p, size_t n_blocks); /* the fastest that the machine has */
 };
 
 /**

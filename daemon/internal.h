@@ -117,6 +117,7 @@ struct model {
     uint64_t ready_us, used_us;
     unsigned n_crashes;     /* in a row */
     uint64_t bytes_done, bytes_total;
+    uint64_t sampled_us, bytes_lost; /* when it was last looked at, and what was not held any more */
 
     struct list submitted;  /* of struct request */
     size_t n_submitted, n_held;

@@ -51,6 +51,10 @@
 /* Live requests of everybody: each costs about a kilobyte, and its parameters while it is held. */
 #define LIMIT_REQUESTS 16384
 
+/* How often the kernel is asked whether what is loaded is still there: walking the page tables of 40 GB in small pages
+ * takes it some 100 ms. */
+#define LIMIT_SAMPLE_US (UINT64_C(10) * 1000000)
+
 /* Ends of a worker in a row before its model is given up: about 3 s of trying. */
 #define LIMIT_CRASHES 6
 

@@ -17,6 +17,8 @@ static json_object *model_to_json(const struct model_status *m)
         !add_count_if(o, m->worker_pid > 0, "worker_pid", (uint64_t)m->worker_pid) ||
         !add_count(o, "ram_locked_bytes", m->ram_locked_bytes) ||
         !add_count(o, "ram_mapped_bytes", m->ram_mapped_bytes) ||
+        !add_count(o, "ram_huge_bytes", m->ram_huge_bytes) || !add_text_if(o, "ram_pages", m->ram_pages) ||
+        !add_count_if(o, m->ram_lost_bytes > 0, "ram_lost_bytes", m->ram_lost_bytes) ||
         !add_count(o, "vram_bytes", m->vram_bytes) ||
         !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
         !add_count(o, "gpu_layers", m->gpu_layers) ||

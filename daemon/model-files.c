@@ -10,25 +10,25 @@
 #include "policy/policy.h"
 
 /* The policy was checked: a draft names a model of it. */
-static const char *draft_path(const struct policy *p, const struct policy_model *rules)
+static const struct policy_model *draft_of(const struct policy *p, const struct policy_model *rules)
 {
-    const struct policy_model *draft = rules->draft ? policy_find_model(p, rules->draft) : NULL;
-
-    return draft ? draft->path : NULL;
+    return rules->draft ? policy_find_model(p, rules->draft) : NULL;
 }
 
-int model_files_others(const struct policy *p, const struct policy_model *rules, const char ***ret, size_t *ret_n)
+int model_files_others(const struct policy *p, const struct policy_model *rules, struct residency_file **ret,
+                       size_t *ret_n)
 {
-    const char *draft = draft_path(p, rules), **list;
+    const struct policy_model *draft = draft_of(p, rules);
+    struct residency_file *list;
     size_t n = 0;
 
     list = calloc(rules->n_adapters + 1, sizeof(*list));
     if (!list)
         return -ENOMEM;
     if (draft)
-        list[n++] = draft;
+        list[n++] = (struct residency_file){.path = draft->path, .sha256 = draft->sha256};
     for (size_t i = 0; i < rules->n_adapters; i++)
-        list[n++] = rules->adapters[i].value;
+        list[n++] = (struct residency_file){.path = rules->adapters[i].value};
     *ret = list;
     *ret_n = n;
     return 0;

@@ -14,14 +14,16 @@ struct json_object;
 struct policy;
 struct policy_model;
 struct residency;
+struct residency_file;
 
 /**
- * model_files_others() - paths of the files beside the model's own, in order
+ * model_files_others() - the files beside the model's own, in order, each with the digest that the policy gives it
  * @p:   the policy that @rules are of
  * @ret: [*ret_n] points into the policy; the caller frees the array
  * Returns 0 or -ENOMEM.
  */
-int model_files_others(const struct policy *p, const struct policy_model *rules, const char ***ret, size_t *ret_n);
+int model_files_others(const struct policy *p, const struct policy_model *rules, struct residency_file **ret,
+                       size_t *ret_n);
 
 /**
  * model_files_add() - say in a worker's configuration whose files are which

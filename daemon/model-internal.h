@@ -83,6 +83,17 @@ void model_ask_for_room(struct model *model);
 /* What would fit into @available. */
 void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
 
+/* ---- model-sample.c ---- */
+
+/* At each tick: has the kernel asked, if it is time, whether what is loaded is there. */
+void model_sample(struct model *model);
+
+/* What it said. */
+void model_sampled(struct model *model, uint64_t bytes_lost);
+
+/* What most of it is mapped by: a static text; NULL: nothing is held. */
+const char *model_pages(const struct model *model);
+
 /* ---- model-facts.c ---- */
 
 void model_take_facts(struct model *model, struct json_object *facts);

@@ -43,12 +43,13 @@ int model_collect_aliases(struct model *model)
     return 0;
 }
 
-static json_object *texts(const char *const *list, size_t n)
+static json_object *file_texts(const struct residency_file *files, size_t n)
 {
     _cleanup_json_ json_object *array = json_object_new_array();
 
     for (size_t i = 0; array && i < n; i++) {
-        if (!append_take(array, json_object_new_string(list[i])))
+        if (!append_take(array, json_object_new_string(files[i].path)) ||
+            !append_take(array, json_object_new_string(files[i].sha256 ? files[i].sha256 : "")))
             return NULL;
     }
     return TAKE_PTR(array);
@@ -68,7 +69,7 @@ static json_object *adapter_names(const struct policy_model *rules)
 int model_loading_text(const struct policy *p, const struct policy_model *rules, char **ret)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
-    _cleanup_free_ const char **others = NULL;
+    _cleanup_free_ struct residency_file *others = NULL;
     const char *text;
     size_t n_others;
 
@@ -78,7 +79,7 @@ int model_loading_text(const struct policy *p, const struct policy_model *rules,
         !add_count(o, "numa_node", rules->residency.numa_node) || !add_count(o, "tokens", rules->context.tokens) ||
         !add_count(o, "sequences", rules->context.sequences) || !add_text(o, "k", rules->context.k) ||
         !add_text(o, "v", rules->context.v) || !add_bool(o, "draft", rules->draft != NULL) ||
-        !add_take(o, "others", texts(others, n_others)) || !add_take(o, "adapters", adapter_names(rules)))
+        !add_take(o, "others", file_texts(others, n_others)) || !add_take(o, "adapters", adapter_names(rules)))
         return -ENOMEM;
     text = json_text(o);
     *ret = text ? strdup(text) : NULL;

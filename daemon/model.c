@@ -143,7 +143,7 @@ void model_fail_errno(struct model *model, const char *what, int error)
 /* @kept, @copy_fds: as model_take_back() has them, or NULL. */
 static int open_files(struct model *model, const struct snapshot_model *kept, const int *copy_fds)
 {
-    _cleanup_free_ const char **others = NULL;
+    _cleanup_free_ struct residency_file *others = NULL;
     struct residency_options options;
     size_t n_others;
     int r;
@@ -156,10 +156,11 @@ static int open_files(struct model *model, const struct snapshot_model *kept, co
         return r;
     }
     options = (struct residency_options){
-        .path = model->loaded->path,
+        .file = {.path = model->loaded->path, .sha256 = model->loaded->sha256},
         .ram = model->loaded->residency.ram,
         .huge = model->loaded->residency.huge,
-        .sha256 = model->loaded->sha256,
+        .numa = model->loaded->residency.numa,
+        .numa_node = model->loaded->residency.numa_node,
         .others = others,
         .n_others = n_others,
         .kept = kept ? kept->files : NULL,
@@ -245,7 +246,7 @@ static void let_go(struct model *model)
     model->waits_for_room = false;
     manager_room_came(model->manager);
     model->kv_bytes = model->scratch_bytes = model->worker_locked_bytes = 0;
-    model->bytes_done = 0;
+    model->bytes_done = model->bytes_lost = 0;
 }
 
 static void enter_loading(struct model *model, enum model_state from)
@@ -264,16 +265,20 @@ static void enter_loading(struct model *model, enum model_state from)
 
 static void log_locked(const struct model *model, const char *what)
 {
-    char locked[UNITS_TEXT_MAX], text[160];
+    char locked[UNITS_TEXT_MAX], huge[UNITS_TEXT_MAX], text[200];
+    const char *by = residency_read_by(model->residency);
 
-    snprintf(text, sizeof(text), "%s, %s of it locked", what,
-             units_format_size(residency_locked_bytes(model->residency), locked));
+    snprintf(text, sizeof(text), "%s, %s of it locked, %s in 2 MiB pages%s%s%s", what,
+             units_format_size(residency_locked_bytes(model->residency), locked),
+             units_format_size(residency_huge_bytes(model->residency), huge),
+             residency_reserved_bytes(model->residency) > 0 ? " that were reserved" : "", by ? ", read by " : "",
+             by ? by : "");
     log_model(model, LOG_INFO, text);
 }
 
 static void enter_ready(struct model *model)
 {
-    model->ready_us = model->used_us = manager_now_us(model->manager);
+    model->ready_us = model->used_us = model->sampled_us = manager_now_us(model->manager);
     model->note[0] = 0;
     if (model->is_kept)
         log_model(model, LOG_INFO, model->link_id > 0 ? "ready: its worker went on while the daemon was started anew"
@@ -459,10 +464,16 @@ static void on_residency_failed(struct residency *residency, const struct fault 
         model_fail(model, fault);
 }
 
+static void on_sampled(struct residency *residency, uint64_t bytes_lost, void *userdata)
+{
+    model_sampled(userdata, bytes_lost);
+}
+
 static const struct residency_callbacks residency_callbacks = {
     .opened = on_opened,
     .progress = on_residency_progress,
     .loaded = on_loaded,
+    .sampled = on_sampled,
     .failed = on_residency_failed,
 };
 

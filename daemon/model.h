@@ -53,6 +53,9 @@ struct model_status {
     pid_t worker_pid;   /* 0: none */
     uint64_t ram_locked_bytes; /* as the kernel reports for the daemon's mapping */
     uint64_t ram_mapped_bytes;
+    uint64_t ram_huge_bytes; /* of it in 2 MiB pages */
+    const char *ram_pages;   /* what most of what is locked is mapped by; NULL: nothing is */
+    uint64_t ram_lost_bytes; /* of what has to be held and is not: an alarm */
     uint64_t vram_bytes;
     int64_t kv_bytes;   /* -1: not for the asker */
     uint64_t gpu_layers;

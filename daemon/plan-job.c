@@ -226,7 +226,7 @@ static int check(struct manager *m, const struct policy_subject *s, const struct
 
 static int begin(struct plan_job *job, const struct policy_model *rules, int *fd)
 {
-    _cleanup_free_ const char **others = NULL;
+    _cleanup_free_ struct residency_file *others = NULL;
     struct residency_options options;
     size_t n_others;
     int *fds, r;
@@ -244,9 +244,10 @@ static int begin(struct plan_job *job, const struct policy_model *rules, int *fd
     if (r < 0)
         return r;
     options = (struct residency_options){
-        .path = rules->path,
+        .file = {.path = rules->path},
         .ram = POLICY_RAM_MAP,
         .huge = POLICY_HUGE_OFF,
+        .numa = POLICY_NUMA_OFF,
         .others = others,
         .n_others = n_others,
     };

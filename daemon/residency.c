@@ -1,106 +1,43 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two jobs, each in a helper thread: open (find, open and check the files) and load (map, populate, lock or copy,
- * verify). Between them the loop decides whether there is room.
+ * The loop's side. Two jobs, each in a helper thread: open (find, open and check the files: residency-open.c) and load
+ * (map, populate, lock or copy, verify: residency-load.c, residency-copy.c). Between them the loop decides whether
+ * there is room. What is loaded is looked after by a third, now and then.
  *
  *   new → OPENING → OPENED → LOADING → LOADED        any → failed (the reason was told; only residency_free() is left)
  *
  * Invariants:
- *  1. While a thread runs, all members but the two atomics and what the loop alone uses (marked) are the thread's.
+ *  1. While a thread runs, all members but the two atomics and what the loop alone uses (marked) are the thread's. The
+ *     job that looks after what is LOADED writes nothing but sampled, result and fault, and the loop reads the others
+ *     meanwhile.
  *  2. The thread hands over by writing to @event_fd as its last act; the loop joins it before it looks at the results.
  *  3. Nobody reads through the mappings: a file that is cut short under them would kill the reader (SIGBUS). Pages are
  *     brought in by madvise(2) and mlock(2), which fail instead, and digests are computed from read(2).
- *  4. Work is done in chunks of CHUNK_BYTES; after each the thread looks whether it should stop.
- *
- * Mappings start at 2 MiB and have MADV_HUGEPAGE before they are populated, so that file systems with large folios
- * give 2 MiB pages; they are kept out of child processes (MADV_DONTFORK).
+ *  4. Work is done in chunks; after each the thread looks whether it should stop.
  */
-#include "daemon/residency.h"
+#include "daemon/residency-internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/capability.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/checked.h"
-#include "base/list.h"
-#include "base/memlock.h"
-#include "base/pagecache.h"
-#include "base/sha256.h"
-#include "base/trust.h"
-#include "base/units.h"
-#include "daemon/smaps.h"
-
-#define HUGE_BYTES (UINT64_C(2) << 20)
-/* Large enough for the device's bandwidth, small enough that progress and cancelling feel prompt on a slow one. */
-#define CHUNK_BYTES (UINT64_C(32) << 20)
-#define READ_BYTES (UINT64_C(1) << 20)
 #define PROGRESS_INTERVAL_US 250000
-/* What makes a copy unchangeable for everybody. */
-#define COPY_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-
-enum phase { OPENING, OPENED, LOADING, LOADED, FAILED };
-
-struct part {
-    int fd;
-    size_t i_path; /* whose file it is */
-    uint64_t n_bytes;
-    struct residency_identity identity;
-    uint8_t *map; /* NULL: not mapped */
-    uint64_t map_bytes;
-};
+/* Files that the service has read, whose cached pages are as it wants them: so many are remembered, the oldest are
+ * forgotten and would be read again. */
+#define OURS_MAX 256
 
 struct residencies {
     sd_event *event;
     uid_t own_uid;
     struct list abandoned; /* of struct residency: released, thread still at work */
-};
-
-struct residency {
-    struct residencies *owner;
-    struct list entry;
-    const struct residency_callbacks *callbacks;
-    void *userdata;
-    char **paths; /* [n_paths] the model's, then those of others */
-    size_t n_paths;
-    char *path, *sha256; /* path is paths[0] */
-    enum policy_ram ram;
-    enum policy_huge huge;
-    struct residency_identity *kept; /* [n_kept] NULL: loaded afresh */
-    int *kept_fds;                   /* [n_kept] NULL: files are used in place */
-    size_t n_kept;
-
-    enum phase phase;         /* loop */
-    bool abandoned;           /* loop */
-    bool thread_runs;         /* loop */
-    sd_event_source *wakeup;  /* loop */
-    sd_event_source *timer;   /* loop */
-    int event_fd;
-    pthread_t thread;
-    _Atomic uint64_t bytes_done; /* thread → loop, a figure for display only: relaxed */
-    _Atomic bool stop;           /* loop → thread, looked at between chunks: relaxed */
-
-    int result;
-    struct fault fault;
-    struct part *parts; /* [n_parts] */
-    size_t n_parts;
-    uint64_t bytes_total;
-    struct smaps_figures figures;
+    struct residency_identity ours[OURS_MAX]; /* a ring; unused ones are all zero, which no file is */
+    size_t next_ours;
 };
 
 int residencies_new(sd_event *event, uid_t own_uid, struct residencies **ret)
@@ -116,513 +53,34 @@ int residencies_new(sd_event *event, uid_t own_uid, struct residencies **ret)
     return 0;
 }
 
-int residency_part_path(const char *first, size_t i, char **ret, size_t *ret_n_parts)
+uid_t residencies_own_uid(const struct residencies *rs)
 {
-    /* "…-00001-of-00005.gguf": 5 digits each, as the tools that split files write them. */
-    static const char suffix[] = ".gguf";
-    size_t n = strlen(first);
-    unsigned part, n_parts;
-    int end = 0;
-    const char *at;
-    char *path;
-
-    if (n < 20 || strcmp(first + n - strlen(suffix), suffix) != 0)
-        goto single;
-    at = first + n - 20;
-    if (sscanf(at, "-%5u-of-%5u%n", &part, &n_parts, &end) != 2 || end != 15 ||
-        strspn(at + 1, "0123456789") != 5 || strspn(at + 10, "0123456789") != 5)
-        goto single;
-    if (part != 1 || n_parts < 1 || n_parts > RESIDENCY_FILES_MAX || i >= n_parts)
-        return -EINVAL;
-    if (asprintf(&path, "%.*s-%05zu-of-%05u%s", (int)(n - 20), first, i + 1, n_parts, suffix) < 0)
-        return -ENOMEM;
-    *ret = path;
-    *ret_n_parts = n_parts;
-    return 0;
-single:
-    path = strdup(first);
-    if (!path)
-        return -ENOMEM;
-    *ret = path;
-    *ret_n_parts = 1;
-    return 0;
+    return rs->own_uid;
 }
 
-/* ---- in the thread ---- */
-
-static int fail_errno(struct residency *r, const char *what, int error)
+static bool is_same_file(const struct residency_identity *a, const struct residency_identity *b)
 {
-    if (error == ENOMEM)
-        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL, "%s: out of memory", what);
-    else
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s: %s", what, strerror(error));
-    return -error;
+    return a->device == b->device && a->inode == b->inode && a->n_bytes == b->n_bytes && a->mtime_ns == b->mtime_ns &&
+           a->ctime_ns == b->ctime_ns;
 }
 
-static int identify(struct residency *r, struct part *part, const char *path)
+static bool is_ours(const struct residencies *rs, const struct residency_identity *identity)
 {
-    struct stat st;
-
-    if (fstat(part->fd, &st) < 0)
-        return fail_errno(r, path, errno);
-    if (st.st_size <= 0) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is empty", path);
-        return -EINVAL;
+    for (size_t i = 0; i < OURS_MAX; i++) {
+        if (is_same_file(&rs->ours[i], identity))
+            return true;
     }
-    part->identity = (struct residency_identity){
-        .device = st.st_dev,
-        .inode = st.st_ino,
-        .n_bytes = (uint64_t)st.st_size,
-        .mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec,
-        .ctime_ns = st.st_ctim.tv_sec * INT64_C(1000000000) + st.st_ctim.tv_nsec,
-    };
-    return 0;
+    return false;
 }
 
-/* A file that an earlier daemon had loaded is the same file, untouched. */
-static int check_kept(struct residency *r, const struct part *part, const char *path)
+static void remember_as_ours(struct residency *r)
 {
-    const struct residency_identity *a = &part->identity, *b;
-    size_t i = (size_t)(part - r->parts);
+    struct residencies *rs = r->owner;
 
-    if (!r->kept)
-        return 0;
-    b = i < r->n_kept ? &r->kept[i] : NULL;
-    if (b && a->device == b->device && a->inode == b->inode && a->n_bytes == b->n_bytes &&
-        a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns)
-        return 0;
-    fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s is not the file that was loaded", path);
-    return -EINVAL;
-}
-
-static int take_copy(struct residency *r, struct part *part, const char *path)
-{
-    size_t i = (size_t)(part - r->parts);
-    int seals;
-
-    if (i >= r->n_kept)
-        return check_kept(r, part, path);
-    part->fd = TAKE_FD(r->kept_fds[i]);
-    seals = fcntl(part->fd, F_GET_SEALS);
-    if (seals < 0 || (seals & COPY_SEALS) != COPY_SEALS) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "the copy of %s is not sealed", path);
-        return -EINVAL;
+    for (size_t i = 0; r->ram == POLICY_RAM_LOCK && i < r->n_parts; i++) {
+        if (!is_ours(rs, &r->parts[i].identity))
+            rs->ours[rs->next_ours++ % OURS_MAX] = r->parts[i].identity;
     }
-    return 0;
-}
-
-/* Part @i of the files that paths[i_path] begins. */
-static int open_part(struct residency *r, struct part *part, size_t i)
-{
-    _cleanup_free_ char *path = NULL;
-    struct trust_error why;
-    size_t n_parts;
-    unsigned flags = 0;
-    int q;
-
-    q = residency_part_path(r->paths[part->i_path], i, &path, &n_parts);
-    if (q < 0)
-        return fail_errno(r, r->paths[part->i_path], -q);
-    if (r->ram == POLICY_RAM_COPY && r->sha256 && part->i_path == 0)
-        flags = TRUST_ANYBODY; /* the copy can't be changed, and the digest says what it is */
-    q = r->kept_fds ? take_copy(r, part, path) : trust_open(path, r->owner->own_uid, flags, &part->fd, &why);
-    if (q == -EPERM) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s must be %s", why.path, why.reason);
-        return q;
-    }
-    if (q < 0)
-        return r->kept_fds ? q : fail_errno(r, path, -q);
-    q = identify(r, part, path);
-    if (q == 0)
-        q = check_kept(r, part, path);
-    if (q < 0)
-        return q;
-    part->n_bytes = part->identity.n_bytes;
-    if (!checked_add(r->bytes_total, part->n_bytes, &r->bytes_total))
-        return fail_errno(r, path, EOVERFLOW);
-    return 0;
-}
-
-/* Room for the parts of paths[i_path], behind those of the paths before. */
-static int add_parts(struct residency *r, size_t i_path)
-{
-    _cleanup_free_ char *path = NULL;
-    struct part *grown;
-    size_t n;
-    int q;
-
-    q = residency_part_path(r->paths[i_path], 0, &path, &n);
-    if (q == -EINVAL) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET,
-                            "%s is a split file: the policy has to name part 00001, and of at most %d",
-                            r->paths[i_path], RESIDENCY_FILES_MAX);
-        return q;
-    }
-    if (q < 0)
-        return fail_errno(r, r->paths[i_path], -q);
-    if (n > RESIDENCY_FILES_MAX - r->n_parts) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "with %s it has more than %d files", r->paths[i_path],
-                            RESIDENCY_FILES_MAX);
-        return -EINVAL;
-    }
-    grown = reallocarray(r->parts, r->n_parts + n, sizeof(*grown));
-    if (!grown)
-        return fail_errno(r, r->paths[i_path], ENOMEM);
-    r->parts = grown;
-    for (size_t i = 0; i < n; i++)
-        r->parts[r->n_parts++] = (struct part){.fd = -EBADF, .i_path = i_path};
-    return 0;
-}
-
-static int open_all(struct residency *r)
-{
-    for (size_t i_path = 0; i_path < r->n_paths; i_path++) {
-        size_t first = r->n_parts;
-        int q = add_parts(r, i_path);
-
-        for (size_t i = first; q == 0 && i < r->n_parts; i++)
-            q = open_part(r, &r->parts[i], i - first);
-        if (q < 0)
-            return q;
-    }
-    if (r->kept && r->n_kept != r->n_parts) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s has another number of files now", r->path);
-        return -EINVAL;
-    }
-    return 0;
-}
-
-static bool may_lock_anything(void)
-{
-    cap_flag_value_t value = CAP_CLEAR;
-    cap_t caps = cap_get_proc();
-
-    if (!caps)
-        return false;
-    cap_get_flag(caps, CAP_IPC_LOCK, CAP_EFFECTIVE, &value);
-    cap_free(caps);
-    return value == CAP_SET;
-}
-
-static uint64_t locked_so_far(void)
-{
-    _cleanup_fclose_ FILE *f = fopen("/proc/self/status", "re");
-    char line[256];
-    uint64_t kb = 0;
-
-    while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "VmLck: %" SCNu64 " kB", &kb) == 1)
-            break;
-    }
-    return kb * 1024;
-}
-
-void residency_lock_advice(uint64_t bytes, uint64_t locked_bytes, uint64_t limit_bytes, struct fault *fault)
-{
-    char need[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX], all[UNITS_TEXT_MAX];
-
-    fault_set(fault, FAULT_MODEL_UNAVAILABLE, NULL,
-              "can't lock %s: RLIMIT_MEMLOCK is %s and the service has no CAP_IPC_LOCK. Raise the limit to %s or more: "
-              "LimitMEMLOCK=infinity in residentd.service (without systemd: ulimit -l unlimited). Or grant the "
-              "capability: AmbientCapabilities=CAP_IPC_LOCK (without systemd: setcap cap_ipc_lock=ep on residentd). Or "
-              "set residency.ram to \"map\"",
-              units_format_size(bytes, need), units_format_size(limit_bytes, limit),
-              units_format_size(bytes + locked_bytes, all));
-}
-
-static int lock_refused(struct residency *r)
-{
-    struct rlimit limit = {.rlim_cur = 0};
-
-    getrlimit(RLIMIT_MEMLOCK, &limit);
-    residency_lock_advice(r->bytes_total, locked_so_far(), limit.rlim_cur, &r->fault);
-    return -EPERM;
-}
-
-/* Before gigabytes are read in vain. What is refused later all the same gets the same answer. */
-static int check_lock_limit(struct residency *r)
-{
-    struct rlimit limit;
-    uint64_t whole = 0;
-
-    if (r->ram == POLICY_RAM_MAP || may_lock_anything())
-        return 0;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-        return 0;
-    for (size_t i = 0; i < r->n_parts; i++)
-        whole += r->parts[i].map_bytes;
-    if (!checked_add(whole, locked_so_far(), &whole) || whole > limit.rlim_cur)
-        return lock_refused(r);
-    return 0;
-}
-
-/* A private corner of the address space that starts at 2 MiB: reserved larger, then trimmed. */
-static uint8_t *reserve(uint64_t n_bytes)
-{
-    uint64_t whole;
-    uint8_t *at, *aligned;
-
-    if (!checked_add(n_bytes, HUGE_BYTES, &whole))
-        return NULL;
-    at = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED)
-        return NULL;
-    aligned = (uint8_t *)(((uintptr_t)at + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
-    if (aligned > at)
-        munmap(at, (size_t)(aligned - at));
-    if (aligned + n_bytes < at + whole)
-        munmap(aligned + n_bytes, (size_t)(at + whole - aligned - n_bytes));
-    return aligned;
-}
-
-static int map_fd(struct residency *r, int fd, uint64_t map_bytes, int protection, uint8_t **ret)
-{
-    uint8_t *at = reserve(map_bytes);
-
-    if (!at)
-        return fail_errno(r, "mmap", ENOMEM);
-    if (mmap(at, map_bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-        int error = errno;
-
-        munmap(at, map_bytes);
-        return fail_errno(r, "mmap", error);
-    }
-    if (r->huge != POLICY_HUGE_OFF)
-        (void)madvise(at, map_bytes, MADV_HUGEPAGE); /* a wish; what came of it is read back from smaps */
-    (void)madvise(at, map_bytes, MADV_DONTFORK);
-    *ret = at;
-    return 0;
-}
-
-static int map_part(struct residency *r, struct part *part)
-{
-    return map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
-}
-
-static bool stopped(struct residency *r)
-{
-    return atomic_load_explicit(&r->stop, memory_order_relaxed);
-}
-
-static void advance(struct residency *r, uint64_t n_bytes)
-{
-    atomic_fetch_add_explicit(&r->bytes_done, n_bytes, memory_order_relaxed);
-}
-
-/* The digest of a piece, by read(2); this also brings it into the page cache. */
-static int digest_piece(struct residency *r, int fd, uint64_t at, uint64_t n_bytes, uint8_t *buffer,
-                        struct sha256 *digest)
-{
-    while (n_bytes > 0) {
-        ssize_t n = pread(fd, buffer, n_bytes < READ_BYTES ? n_bytes : READ_BYTES, (off_t)at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return fail_errno(r, r->path, errno);
-        if (n == 0) {
-            fault_model_invalid(&r->fault, (int64_t)at, "%s became shorter while it was read", r->path);
-            return -EIO;
-        }
-        sha256_add(digest, buffer, (size_t)n);
-        at += (uint64_t)n;
-        n_bytes -= (uint64_t)n;
-    }
-    return 0;
-}
-
-static int populate_piece(struct residency *r, struct part *part, uint64_t at, uint64_t n_bytes)
-{
-    uint8_t *from = part->map + at;
-
-    if (madvise(from, n_bytes, MADV_POPULATE_READ) < 0 && errno != EINVAL) {
-        if (errno == EFAULT || errno == EHWPOISON) {
-            fault_model_invalid(&r->fault, (int64_t)at, "%s can't be read here, or became shorter", r->path);
-            return -EIO;
-        }
-        return fail_errno(r, r->path, errno);
-    }
-    if (r->ram == POLICY_RAM_MAP || memlock(from, n_bytes) == 0)
-        return 0;
-    if (errno == ENOMEM || errno == EPERM || errno == EAGAIN) {
-        struct stat st;
-
-        if (fstat(part->fd, &st) == 0 && (uint64_t)st.st_size < part->n_bytes) {
-            fault_model_invalid(&r->fault, st.st_size, "%s became shorter while it was read", r->path);
-            return -EIO;
-        }
-        if (!may_lock_anything())
-            return lock_refused(r);
-    }
-    return fail_errno(r, "mlock", errno);
-}
-
-static int populate_part(struct residency *r, struct part *part, uint8_t *buffer, struct sha256 *digest)
-{
-    for (uint64_t at = 0; at < part->n_bytes; at += CHUNK_BYTES) {
-        uint64_t left = part->n_bytes - at, n = left < CHUNK_BYTES ? left : CHUNK_BYTES;
-        uint64_t whole = part->map_bytes - at;
-        int q;
-
-        if (stopped(r))
-            return -ECANCELED;
-        if (digest) {
-            q = digest_piece(r, part->fd, at, n, buffer, digest);
-            if (q < 0)
-                return q;
-        }
-        q = populate_piece(r, part, at, whole < CHUNK_BYTES ? whole : CHUNK_BYTES);
-        if (q < 0)
-            return q;
-        if (r->ram != POLICY_RAM_COPY) /* there the copying counted */
-            advance(r, n);
-    }
-    return 0;
-}
-
-static int copy_bytes(struct residency *r, const struct part *part, uint8_t *to, struct sha256 *digest)
-{
-    for (uint64_t at = 0; at < part->n_bytes;) {
-        uint64_t left = part->n_bytes - at;
-        ssize_t n;
-
-        if (stopped(r))
-            return -ECANCELED;
-        n = pread(part->fd, to + at, left < READ_BYTES ? left : READ_BYTES, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return fail_errno(r, r->path, errno);
-        if (n == 0) {
-            fault_model_invalid(&r->fault, (int64_t)at, "%s became shorter while it was read", r->path);
-            return -EIO;
-        }
-        if (digest)
-            sha256_add(digest, to + at, (size_t)n);
-        at += (uint64_t)n;
-        advance(r, (uint64_t)n);
-    }
-    return 0;
-}
-
-static int reopen(int fd)
-{
-    char link[64];
-    int fresh;
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    fresh = open(link, O_RDONLY | O_CLOEXEC);
-    return fresh < 0 ? -errno : fresh;
-}
-
-/* Replaces the part's file by a memfd with its content that nobody can change any more. Only after the writable
- * mapping is gone can it be sealed, and only sealed does anybody else get to see it. */
-static int copy_part(struct residency *r, struct part *part, struct sha256 *digest)
-{
-    _cleanup_close_ int fd = -EBADF;
-    uint8_t *to = NULL;
-    int q;
-
-    fd = memfd_create("residentd-model", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return fail_errno(r, "memfd_create", errno);
-    if (ftruncate(fd, (off_t)part->n_bytes) < 0)
-        return fail_errno(r, "memfd", errno);
-    q = map_fd(r, fd, part->map_bytes, PROT_READ | PROT_WRITE, &to);
-    if (q < 0)
-        return q;
-    q = copy_bytes(r, part, to, digest);
-    munmap(to, part->map_bytes);
-    if (q < 0)
-        return q;
-    if (fcntl(fd, F_ADD_SEALS, COPY_SEALS) < 0)
-        return fail_errno(r, "sealing", errno);
-    q = reopen(fd);
-    if (q < 0)
-        return fail_errno(r, "memfd", -q);
-    close(part->fd);
-    part->fd = q;
-    return identify(r, part, r->paths[part->i_path]);
-}
-
-static int verify(struct residency *r)
-{
-    struct smaps_range ranges[RESIDENCY_FILES_MAX];
-    uint64_t size = 0;
-    int q;
-
-    for (size_t i = 0; i < r->n_parts; i++) {
-        ranges[i] = (struct smaps_range){.start = (uintptr_t)r->parts[i].map,
-                                         .end = (uintptr_t)r->parts[i].map + r->parts[i].map_bytes};
-        size += r->parts[i].map_bytes;
-    }
-    q = smaps_read(ranges, r->n_parts, &r->figures);
-    if (q < 0)
-        return fail_errno(r, "/proc/self/smaps", -q);
-    if (r->ram != POLICY_RAM_MAP && (r->figures.rss_bytes != size || r->figures.locked_bytes != size)) {
-        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
-                  "the kernel shows %" PRIu64 " bytes in RAM and %" PRIu64 " locked of %" PRIu64, r->figures.rss_bytes,
-                  r->figures.locked_bytes, size);
-        return -EIO;
-    }
-    return 0;
-}
-
-static int load_parts(struct residency *r, uint8_t *buffer, struct sha256 *digest)
-{
-    int q;
-
-    for (size_t i = 0; i < r->n_parts; i++) {
-        struct part *part = &r->parts[i];
-        struct sha256 *d = i == 0 ? digest : NULL;
-
-        if (r->ram == POLICY_RAM_COPY && !r->kept) {
-            q = copy_part(r, part, d);
-            if (q < 0)
-                return q;
-        }
-        /* What others read of the file lies in small pages, on their account. */
-        if (r->ram == POLICY_RAM_LOCK && !r->kept)
-            (void)pagecache_drop(part->fd);
-        q = map_part(r, part);
-        if (q < 0)
-            return q;
-        q = populate_part(r, part, buffer, r->ram == POLICY_RAM_COPY ? NULL : d);
-        if (q < 0)
-            return q;
-    }
-    return 0;
-}
-
-static int load_all(struct residency *r)
-{
-    _cleanup_free_ uint8_t *buffer = NULL;
-    char text[SHA256_TEXT_MAX];
-    struct sha256 digest;
-    int q;
-
-    for (size_t i = 0; i < r->n_parts; i++) {
-        if (!checked_align(r->parts[i].n_bytes, (uint64_t)sysconf(_SC_PAGESIZE), &r->parts[i].map_bytes))
-            return fail_errno(r, r->path, EOVERFLOW);
-    }
-    q = check_lock_limit(r);
-    if (q < 0)
-        return q;
-    if (r->sha256 && !r->kept) {
-        buffer = malloc(READ_BYTES);
-        if (!buffer)
-            return fail_errno(r, r->path, ENOMEM);
-        sha256_init(&digest);
-    }
-    q = load_parts(r, buffer, buffer ? &digest : NULL);
-    if (q < 0)
-        return q;
-    if (buffer && strcmp(sha256_text(&digest, text), r->sha256) != 0) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "SHA-256 of %s is %s, the policy says %s", r->path, text,
-                            r->sha256);
-        return -EINVAL;
-    }
-    return verify(r);
 }
 
 static void *thread_main(void *userdata)
@@ -630,15 +88,16 @@ static void *thread_main(void *userdata)
     struct residency *r = userdata;
     const uint64_t one = 1;
 
-    r->result = r->phase == OPENING ? open_all(r) : load_all(r);
+    if (r->phase == OPENING)
+        r->result = residency_open_all(r);
+    else
+        r->result = r->phase == LOADED ? residency_sample_all(r) : residency_load_all(r);
     /* Can't fail on an eventfd that holds 0. */
     (void)!write(r->event_fd, &one, sizeof(one));
     return NULL;
 }
 
-/* ---- in the loop ---- */
-
-static int start_thread(struct residency *r, enum phase phase)
+static int start_thread(struct residency *r, enum residency_phase phase)
 {
     sigset_t all, before;
     int error;
@@ -649,7 +108,7 @@ static int start_thread(struct residency *r, enum phase phase)
     error = pthread_create(&r->thread, NULL, thread_main, r);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
-        r->phase = FAILED;
+        r->phase = phase == LOADED ? LOADED : FAILED;
         return -error;
     }
     r->thread_runs = true;
@@ -674,10 +133,12 @@ static void release(struct residency *r)
         closep(&r->kept_fds[i]);
     free(r->kept_fds);
     free(r->kept);
-    for (size_t i = 0; i < r->n_paths; i++)
+    for (size_t i = 0; i < r->n_paths; i++) {
         free(r->paths[i]);
+        free(r->sha256s[i]);
+    }
     free(r->paths);
-    free(r->sha256);
+    free(r->sha256s);
     free(r);
 }
 
@@ -693,6 +154,15 @@ static int on_progress(sd_event_source *s, uint64_t now, void *userdata)
         r->callbacks->progress(r, atomic_load_explicit(&r->bytes_done, memory_order_relaxed), r->bytes_total,
                                r->userdata);
     return q;
+}
+
+static uint64_t bytes_lost(const struct residency *r)
+{
+    uint64_t size = 0, held = r->figures.locked_bytes + r->figures.hugetlb_bytes;
+
+    for (size_t i = 0; i < r->n_parts; i++)
+        size += r->parts[i].map_bytes;
+    return r->ram == POLICY_RAM_MAP || held >= size ? 0 : size - held;
 }
 
 static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *userdata)
@@ -715,9 +185,15 @@ static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *use
         r->callbacks->failed(r, &fault, r->userdata);
     } else if (r->phase == OPENING) {
         r->phase = OPENED;
+        for (size_t i = 0; i < r->n_parts; i++)
+            r->parts[i].is_ours = is_ours(r->owner, &r->parts[i].identity);
         r->callbacks->opened(r, r->bytes_total, r->userdata);
+    } else if (r->phase == LOADED) {
+        r->figures = r->sampled;
+        r->callbacks->sampled(r, bytes_lost(r), r->userdata);
     } else {
         r->phase = LOADED;
+        remember_as_ours(r);
         r->timer = sd_event_source_disable_unref(r->timer);
         r->callbacks->loaded(r, r->userdata);
     }
@@ -727,13 +203,17 @@ static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *use
 static int copy_paths(struct residency *r, const struct residency_options *options)
 {
     r->paths = calloc(1 + options->n_others, sizeof(char *));
-    if (!r->paths)
+    r->sha256s = calloc(1 + options->n_others, sizeof(char *));
+    if (!r->paths || !r->sha256s)
         return -ENOMEM;
     for (size_t i = 0; i <= options->n_others; i++) {
-        r->paths[i] = strdup(i == 0 ? options->path : options->others[i - 1]);
-        if (!r->paths[i])
-            return -ENOMEM;
+        const struct residency_file *file = i == 0 ? &options->file : &options->others[i - 1];
+
         r->n_paths++;
+        r->paths[i] = strdup(file->path);
+        r->sha256s[i] = file->sha256 ? strdup(file->sha256) : NULL;
+        if (!r->paths[i] || (file->sha256 && !r->sha256s[i]))
+            return -ENOMEM;
     }
     r->path = r->paths[0];
     return 0;
@@ -779,6 +259,8 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
     r->userdata = userdata;
     r->ram = options->ram;
     r->huge = options->huge;
+    r->numa = options->numa;
+    r->numa_node = options->numa_node;
     r->phase = FAILED;
     fault_init(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL);
     r->n_kept = options->n_kept;
@@ -790,11 +272,6 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
     q = copy_paths(r, options);
     if (q < 0)
         return q;
-    if (options->sha256) {
-        r->sha256 = strdup(options->sha256);
-        if (!r->sha256)
-            return -ENOMEM;
-    }
     r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r->event_fd < 0)
         return -errno;
@@ -817,6 +294,13 @@ int residency_load(struct residency *r)
     if (q < 0)
         return q;
     return start_thread(r, LOADING);
+}
+
+int residency_sample(struct residency *r)
+{
+    if (r->phase != LOADED || r->thread_runs)
+        return 0;
+    return start_thread(r, LOADED);
 }
 
 struct residency *residency_free(struct residency *r)
@@ -859,14 +343,31 @@ uint64_t residency_needs_bytes(const struct residency *r)
     return r->ram == POLICY_RAM_MAP ? 0 : residency_bytes(r);
 }
 
+static const struct smaps_figures *figures(const struct residency *r)
+{
+    static const struct smaps_figures none = {.size_bytes = 0};
+
+    return r->phase == LOADED ? &r->figures : &none;
+}
+
 uint64_t residency_locked_bytes(const struct residency *r)
 {
-    return r->phase == LOADED ? r->figures.locked_bytes : 0;
+    return figures(r)->locked_bytes + figures(r)->hugetlb_bytes;
 }
 
 uint64_t residency_huge_bytes(const struct residency *r)
 {
-    return r->phase == LOADED ? r->figures.huge_bytes : 0;
+    return figures(r)->huge_bytes + figures(r)->hugetlb_bytes;
+}
+
+uint64_t residency_reserved_bytes(const struct residency *r)
+{
+    return figures(r)->hugetlb_bytes;
+}
+
+const char *residency_read_by(const struct residency *r)
+{
+    return r->phase == LOADED && r->ram == POLICY_RAM_COPY && !r->kept ? readin_way_to_string(r->way) : NULL;
 }
 
 size_t residency_n_files(const struct residency *r, size_t i)
@@ -891,6 +392,16 @@ void residency_identity(const struct residency *r, size_t i, struct residency_id
 int residency_copy_fd(const struct residency *r, size_t i)
 {
     return r->ram == POLICY_RAM_COPY && r->phase == LOADED ? r->parts[i].fd : -EBADF;
+}
+
+static int reopen(int fd)
+{
+    char link[64];
+    int fresh;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    fresh = open(link, O_RDONLY | O_CLOEXEC);
+    return fresh < 0 ? -errno : fresh;
 }
 
 int residency_open_fds(const struct residency *r, int **ret, size_t *ret_n)

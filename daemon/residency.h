@@ -28,6 +28,9 @@ struct residency_callbacks {
     void (*opened)(struct residency *r, uint64_t bytes_total, void *userdata);
     void (*progress)(struct residency *r, uint64_t bytes_done, uint64_t bytes_total, void *userdata);
     void (*loaded)(struct residency *r, void *userdata);
+    /* After residency_sample(): so many bytes are not held any more that have to be. Figures are those of now. A file
+     * that was changed under the mapping is failed() with FAULT_MODEL_INVALID. */
+    void (*sampled)(struct residency *r, uint64_t bytes_lost, void *userdata);
     /* Fault without a subject: the caller knows the model's name. */
     void (*failed)(struct residency *r, const struct fault *fault, void *userdata);
 };
@@ -38,15 +41,21 @@ struct residency_identity {
     int64_t mtime_ns, ctime_ns;
 };
 
+struct residency_file {
+    const char *path;   /* of the (first) file; copied */
+    const char *sha256; /* of all its files in order, as if they were one; NULL: not checked; copied */
+};
+
 struct residency_options {
-    const char *path; /* of the (first) file; copied */
+    struct residency_file file;
     enum policy_ram ram;
     enum policy_huge huge;
-    const char *sha256; /* of the (first) file, NULL: not checked; copied */
-    const char *const *others; /* [n_others] paths of what is to be held with it, behind it in order; copied */
+    enum policy_numa numa;
+    uint32_t numa_node; /* of POLICY_NUMA_BIND */
+    const struct residency_file *others; /* [n_others] what is to be held with it, behind it in order; copied */
     size_t n_others;
     /* What an earlier daemon had loaded: files must be the same still, and are neither copied nor checked against
-     * @sha256 again, which took reading them. NULL: nothing. */
+     * their SHA-256 again, which took reading them. NULL: nothing. */
     const struct residency_identity *kept; /* [n_kept] of all files in order; copied */
     const int *kept_fds; /* [n_kept] sealed copies, consumed, on failure too; NULL: the files are used in place */
     size_t n_kept;
@@ -81,6 +90,13 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
 int residency_load(struct residency *r);
 
 /**
+ * residency_sample() - see whether what was loaded is still in memory and the files are the same; sampled or failed
+ * follows. Nothing happens where it is not loaded, or being looked at already.
+ * Returns 0 or a negative errno (no thread could be made; try again later).
+ */
+int residency_sample(struct residency *r);
+
+/**
  * residency_free() - let go of the memory; no callback comes any more. Takes NULL, returns NULL
  * A thread that is still at work is told to stop and is joined from the loop later.
  */
@@ -99,7 +115,7 @@ uint64_t residency_bytes(const struct residency *r);
 uint64_t residency_needs_bytes(const struct residency *r);
 
 /**
- * residency_locked_bytes() - what the kernel showed as locked and resident when it was loaded; 0 before
+ * residency_locked_bytes() - what the kernel showed as locked and resident when it last looked; 0 before
  */
 uint64_t residency_locked_bytes(const struct residency *r);
 
@@ -107,6 +123,16 @@ uint64_t residency_locked_bytes(const struct residency *r);
  * residency_huge_bytes() - how much of that the kernel maps by huge pages
  */
 uint64_t residency_huge_bytes(const struct residency *r);
+
+/**
+ * residency_reserved_bytes() - how much of that is on huge pages that were reserved (hugetlbfs)
+ */
+uint64_t residency_reserved_bytes(const struct residency *r);
+
+/**
+ * residency_read_by() - how a copy came into memory, for the log; NULL: it is none, or not loaded here
+ */
+const char *residency_read_by(const struct residency *r);
 
 /**
  * residency_n_files() - how many files @i has: 0 the model itself, from 1 on others[i - 1]; 0 before opened

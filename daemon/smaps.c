@@ -54,6 +54,9 @@ int smaps_parse(FILE *f, const struct smaps_range *ranges, size_t n, struct smap
         } else if (sscanf(line, "FilePmdMapped: %" SCNu64 " kB", &kb) == 1 ||
                    sscanf(line, "ShmemPmdMapped: %" SCNu64 " kB", &kb) == 1) {
             sum.huge_bytes += kb * 1024;
+        } else if (sscanf(line, "Shared_Hugetlb: %" SCNu64 " kB", &kb) == 1 ||
+                   sscanf(line, "Private_Hugetlb: %" SCNu64 " kB", &kb) == 1) {
+            sum.hugetlb_bytes += kb * 1024;
         } else if (strncmp(line, "VmFlags:", 8) == 0 && has_flag(line, "lo")) {
             sum.locked_bytes += rss;
         }

@@ -18,7 +18,8 @@ struct smaps_figures {
     uint64_t size_bytes;   /* of the mappings found in the ranges */
     uint64_t rss_bytes;    /* of them in RAM */
     uint64_t locked_bytes; /* Rss of those whose VmFlags have "lo" */
-    uint64_t huge_bytes;   /* mapped as huge pages */
+    uint64_t huge_bytes;   /* of Rss mapped as huge pages */
+    uint64_t hugetlb_bytes; /* on reserved huge pages, which are in neither of the two before */
 };
 
 /**

@@ -25,6 +25,18 @@ static void add_locked(struct table *t, json_object *m)
                          units_format_size((uint64_t)mapped, b));
 }
 
+/* … and by which pages. An alarm stands before whatever else there is to say. */
+static void add_reason(struct table *t, json_object *m)
+{
+    int64_t lost = get_int(m, "ram_lost_bytes");
+    char size[UNITS_TEXT_MAX];
+
+    if (lost > 0)
+        table_add_format(t, "ALARM: %s not in memory any more", units_format_size((uint64_t)lost, size));
+    else
+        table_add(t, get_text(m, "reason"));
+}
+
 /* Whether speculation pays: how many of the tokens that were drafted were right. */
 static void add_drafts(struct table *t, json_object *m)
 {
@@ -38,7 +50,7 @@ static void add_drafts(struct table *t, json_object *m)
 
 bool status_print_models(json_object *models)
 {
-    static const char *const headers[] = {"MODEL", "STATE",    "LOCKED IN RAM", ">VRAM",
+    static const char *const headers[] = {"MODEL", "STATE",    "LOCKED IN RAM", "PAGES", ">VRAM",
                                           ">KV",   ">RUNNING", ">DRAFTS RIGHT", ">WORKER PID", "REASON"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
@@ -50,12 +62,13 @@ bool status_print_models(json_object *models)
         table_add(t, get_text(m, "name"));
         table_add(t, get_text(m, "state"));
         add_locked(t, m);
+        table_add(t, get_text(m, "ram_pages"));
         table_add_size(t, get_int(m, "vram_bytes") == 0 ? -1 : get_int(m, "vram_bytes"));
         table_add_size(t, get_int(m, "kv_bytes"));
         table_add_int(t, get_int(m, "sequences_active"));
         add_drafts(t, m);
         table_add_int(t, get_int(m, "worker_pid"));
-        table_add(t, get_text(m, "reason"));
+        add_reason(t, m);
     }
     return table_print(t, stdout);
 }

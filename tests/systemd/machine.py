@@ -8,6 +8,7 @@ that is missing.
 
 import fcntl
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -21,7 +22,8 @@ from harness import SOURCE, Skip, main
 CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "roots"))
 
 # What the programs under test need, and what tests look with.
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "passwd", "procps", "jq", "libjson-c5", "libcap2", "libpcre2-8-0")
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "passwd", "procps", "jq", "libjson-c5", "libcap2", "libpcre2-8-0",
+            "libnuma1", "liburing2")
 
 # Run in the new namespaces, by a shell: everything that systemd expects to find when it starts.
 BOOT = r"""
@@ -70,7 +72,8 @@ def mirrors():
 
 def make_root(cache, suite="bookworm"):
     """The folder of a minimal Debian, made in @cache if it is not there yet."""
-    root = os.path.join(cache, "debian-" + suite)
+    # Another list of packages is another root.
+    root = os.path.join(cache, "debian-%s-%s" % (suite, hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]))
     if os.geteuid() != 0:
         raise Unavailable("only root can boot a systemd")
     if not shutil.which("debootstrap"):

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/sha256.h"
+#include "base/sha256-blocks.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,11 +48,28 @@ static void does_not_depend_on_the_pieces(void **state)
     free(million);
 }
 
+static void every_form_computes_the_same(void **state)
+{
+    uint32_t a[8] = {1, 2, 3, 4, 5, 6, 7, 8}, b[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    uint8_t bytes[9 * SHA256_BLOCK_BYTES + 1];
+
+    if (sha256_blocks_best() == sha256_blocks_portable)
+        skip();
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 167 + (i >> 3));
+    for (size_t n = 0; n <= 9; n++) {
+        sha256_blocks_portable(a, bytes + 1, n);
+        sha256_blocks_best()(b, bytes + 1, n);
+        assert_memory_equal(a, b, sizeof(a));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_the_published_digests),
         cmocka_unit_test(does_not_depend_on_the_pieces),
+        cmocka_unit_test(every_form_computes_the_same),
     };
 
     return cmocka_run_group_tests_name("sha256", tests, NULL, NULL);

@@ -98,7 +98,7 @@ static struct residency *load(struct bed *bed, struct residency_options options,
     struct residency *r;
 
     *ret = (struct outcome){.over = false};
-    options.path = bed->path;
+    options.file.path = bed->path;
     options.huge = POLICY_HUGE_OFF;
     assert_int_equal(residency_new(bed->residencies, &options, &callbacks, ret, &r), 0);
     while (!ret->over)
@@ -154,11 +154,11 @@ static void the_same_file_is_taken_without_reading_it(void **state)
     struct residency_identity identity = load_first(bed, POLICY_RAM_MAP, NULL);
     struct outcome o;
     struct residency *r = load(
-        bed, (struct residency_options){.ram = POLICY_RAM_MAP, .sha256 = digest, .kept = &identity, .n_kept = 1}, &o);
+        bed, (struct residency_options){.ram = POLICY_RAM_MAP, .file.sha256 = digest, .kept = &identity, .n_kept = 1}, &o);
 
     assert_true(o.loaded);
     residency_free(r);
-    refuses(bed, (struct residency_options){.ram = POLICY_RAM_MAP, .sha256 = digest}, "SHA-256");
+    refuses(bed, (struct residency_options){.ram = POLICY_RAM_MAP, .file.sha256 = digest}, "SHA-256");
 }
 
 static void a_file_that_was_touched_is_not_taken(void **state)

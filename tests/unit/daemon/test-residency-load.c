@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 
 #include "base/memlock.h"
 #include "base/pagecache.h"
+#include "base/sha256.h"
 #include "daemon/smaps.h"
 
 #ifndef MADV_POPULATE_READ
@@ -28,7 +30,7 @@
 #define ENOUGH     (FILE_BYTES / 4 * 3) /* a machine whose memory is in shreds may not have all */
 
 struct bed {
-    char folder[40], path[64];
+    char folder[40], path[80];
     sd_event *event;
     struct residencies *residencies;
 };
@@ -74,7 +76,9 @@ static int teardown(void **state)
 }
 
 struct outcome {
-    bool over, loaded;
+    bool over, loaded, sampled;
+    uint64_t bytes_lost;
+    enum fault_kind kind;
     char why[512];
 };
 
@@ -95,10 +99,20 @@ static void on_failed(struct residency *r, const struct fault *fault, void *user
     struct outcome *o = userdata;
 
     o->over = true;
+    o->kind = fault->kind;
     snprintf(o->why, sizeof(o->why), "%s", fault->reason);
 }
 
-static const struct residency_callbacks callbacks = {.opened = on_opened, .loaded = on_loaded, .failed = on_failed};
+static void on_sampled(struct residency *r, uint64_t bytes_lost, void *userdata)
+{
+    struct outcome *o = userdata;
+
+    o->over = o->sampled = true;
+    o->bytes_lost = bytes_lost;
+}
+
+static const struct residency_callbacks callbacks = {
+    .opened = on_opened, .loaded = on_loaded, .sampled = on_sampled, .failed = on_failed};
 
 /* The residency, for its owner to free; loaded, or *@ret says why not. */
 static struct residency *load(struct bed *bed, struct residency_options options, struct outcome *ret)
@@ -106,11 +120,67 @@ static struct residency *load(struct bed *bed, struct residency_options options,
     struct residency *r;
 
     *ret = (struct outcome){.over = false};
-    options.path = bed->path;
+    options.file.path = bed->path;
     assert_int_equal(residency_new(bed->residencies, &options, &callbacks, ret, &r), 0);
     while (!ret->over)
         assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
     return r;
+}
+
+static void sample(struct bed *bed, struct residency *r, struct outcome *o)
+{
+    *o = (struct outcome){.over = false};
+    assert_int_equal(residency_sample(r), 0);
+    while (!o->over)
+        assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
+}
+
+/* Of @n files like the bed's, one behind the other. */
+static void digest_of(size_t n, char ret[SHA256_TEXT_MAX])
+{
+    static char bytes[65536];
+    struct sha256 s;
+
+    memset(bytes, 'x', sizeof(bytes));
+    sha256_init(&s);
+    for (size_t i = 0; i < n * FILE_BYTES / sizeof(bytes); i++)
+        sha256_add(&s, bytes, sizeof(bytes));
+    sha256_text(&s, ret);
+}
+
+/* The only mapping of the bed's file. */
+static uint8_t *where_is(const struct bed *bed)
+{
+    FILE *f = fopen("/proc/self/maps", "re");
+    char line[512];
+    uintptr_t at = 0;
+
+    assert_non_null(f);
+    while (at == 0 && fgets(line, sizeof(line), f)) {
+        if (strstr(line, bed->path))
+            assert_int_equal(sscanf(line, "%" SCNxPTR "-", &at), 1);
+    }
+    fclose(f);
+    assert_true(at != 0);
+    return (uint8_t *)at;
+}
+
+/* Since Linux 6.1, and where transparent huge pages are compiled in. */
+static bool has_collapse(void)
+{
+    int fd = memfd_create("collapse", MFD_CLOEXEC);
+    uint8_t *span = mmap(NULL, 2 * HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *at;
+    bool has;
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, HUGE_BYTES), 0);
+    at = span + (-(uintptr_t)span & (HUGE_BYTES - 1));
+    assert_ptr_equal(mmap(at, HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0), at);
+    at[0] = 1;
+    has = madvise(at, HUGE_BYTES, 25 /* MADV_COLLAPSE */) == 0;
+    munmap(span, 2 * HUGE_BYTES);
+    close(fd);
+    return has;
 }
 
 static bool may_lock(void)
@@ -152,6 +222,7 @@ static void fill_cache_in_small_pages(const struct bed *bed)
     int fd = open(bed->path, O_RDONLY | O_CLOEXEC);
 
     assert_true(fd >= 0);
+    assert_int_equal(pagecache_drop(fd), 0);
     assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
     for (size_t at = 0; at < FILE_BYTES; at += 4096)
         assert_int_equal(pread(fd, buffer, 4096, (off_t)at), 4096);
@@ -174,10 +245,222 @@ static void locks_a_cached_file_in_huge_pages(void **state)
     residency_free(r);
 }
 
+static void keeps_what_it_read_itself(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t huge;
+    struct residency *r;
+    struct outcome o;
+
+    if (!may_lock() || huge_bytes_possible(bed) < ENOUGH)
+        skip();
+    for (int i = 0; i < 2; i++) {
+        r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+        assert_string_equal(o.why, "");
+        huge = residency_huge_bytes(r);
+        assert_in_range(huge, ENOUGH, FILE_BYTES);
+        residency_free(r);
+    }
+    /* Another program had it read again meanwhile: the second time is no excuse for small pages. */
+    fill_cache_in_small_pages(bed);
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_string_equal(o.why, "");
+    assert_in_range(residency_huge_bytes(r), ENOUGH, FILE_BYTES);
+    residency_free(r);
+}
+
+static int seals_of_copy(const struct residency *r)
+{
+    return fcntl(residency_copy_fd(r, 0), F_GET_SEALS);
+}
+
+static void copies_into_huge_pages_and_seals(void **state)
+{
+    const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+    char byte;
+
+    if (!may_lock())
+        skip();
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_COPY}, &o);
+    assert_string_equal(o.why, "");
+    assert_non_null(residency_read_by(r));
+    assert_int_equal(seals_of_copy(r) & sealed, sealed);
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
+    if (has_collapse())
+        assert_in_range(residency_huge_bytes(r), ENOUGH, FILE_BYTES);
+    for (off_t at = 0; at < (off_t)FILE_BYTES; at += 4096) {
+        assert_int_equal(pread(residency_copy_fd(r, 0), &byte, 1, at), 1);
+        assert_int_equal(byte, 'x');
+    }
+    residency_free(r);
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_COPY, .huge = POLICY_HUGE_OFF}, &o);
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
+    assert_int_equal(residency_huge_bytes(r), 0);
+    residency_free(r);
+}
+
+static void checks_every_file_that_has_a_digest(void **state)
+{
+    static const enum policy_ram rams[] = {POLICY_RAM_MAP, POLICY_RAM_LOCK, POLICY_RAM_COPY};
+    struct bed *bed = *state;
+    struct residency_file other = {.path = bed->path};
+    char right[SHA256_TEXT_MAX], wrong[SHA256_TEXT_MAX];
+    struct residency *r;
+    struct outcome o;
+
+    if (!may_lock())
+        skip();
+    digest_of(1, right);
+    strcpy(wrong, right);
+    wrong[0] = wrong[0] == '0' ? '1' : '0';
+    for (size_t i = 0; i < 3; i++) {
+        struct residency_options options = {
+            .ram = rams[i], .file.sha256 = right, .others = &other, .n_others = 1};
+
+        other.sha256 = right;
+        r = load(bed, options, &o);
+        assert_string_equal(o.why, "");
+        assert_int_equal(residency_n_parts(r), 2);
+        residency_free(r);
+        other.sha256 = wrong;
+        r = load(bed, options, &o);
+        assert_false(o.loaded);
+        assert_non_null(strstr(o.why, wrong));
+        residency_free(r);
+        other.sha256 = NULL;
+        options.file.sha256 = wrong;
+        r = load(bed, options, &o);
+        assert_false(o.loaded);
+        residency_free(r);
+    }
+}
+
+static void a_digest_is_of_all_parts_of_a_split_model(void **state)
+{
+    static const enum policy_ram rams[] = {POLICY_RAM_LOCK, POLICY_RAM_COPY};
+    struct bed *bed = *state;
+    char first[80], second[80], digest[SHA256_TEXT_MAX], before[80];
+    struct residency *r;
+    struct outcome o;
+    int fd;
+
+    if (!may_lock())
+        skip();
+    snprintf(first, sizeof(first), "%s/m-00001-of-00002.gguf", bed->folder);
+    snprintf(second, sizeof(second), "%s/m-00002-of-00002.gguf", bed->folder);
+    assert_int_equal(rename(bed->path, first), 0);
+    strcpy(before, bed->path);
+    snprintf(bed->path, sizeof(bed->path), "%s", second);
+    write_file(bed, 'x');
+    snprintf(bed->path, sizeof(bed->path), "%s", first);
+    digest_of(2, digest);
+    for (size_t i = 0; i < 2; i++) {
+        struct residency_options options = {.ram = rams[i], .file.sha256 = digest};
+
+        r = load(bed, options, &o);
+        assert_string_equal(o.why, "");
+        assert_int_equal(residency_n_files(r, 0), 2);
+        residency_free(r);
+    }
+    /* A byte in the second. */
+    fd = open(second, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "y", 1, FILE_BYTES - 1), 1);
+    close(fd);
+    for (size_t i = 0; i < 2; i++) {
+        r = load(bed, (struct residency_options){.ram = rams[i], .file.sha256 = digest}, &o);
+        assert_false(o.loaded);
+        assert_non_null(strstr(o.why, "SHA-256"));
+        residency_free(r);
+    }
+    unlink(second);
+    unlink(first);
+    strcpy(bed->path, before);
+}
+
+static void sees_that_a_file_was_changed_under_it(void **state)
+{
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+    int fd;
+
+    if (!may_lock())
+        skip();
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_true(o.loaded);
+    sample(bed, r, &o);
+    assert_true(o.sampled);
+    assert_int_equal(o.bytes_lost, 0);
+    fd = open(bed->path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    close(fd);
+    sample(bed, r, &o);
+    assert_false(o.sampled);
+    assert_int_equal(o.kind, FAULT_MODEL_INVALID);
+    assert_non_null(strstr(o.why, "was 16777216 bytes long when it was loaded and is 4096 now"));
+    residency_free(r);
+    write_file(bed, 'x');
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_true(o.loaded);
+    write_file(bed, 'y');
+    sample(bed, r, &o);
+    assert_int_equal(o.kind, FAULT_MODEL_INVALID);
+    assert_non_null(strstr(o.why, "was written to after it was loaded"));
+    residency_free(r);
+}
+
+static void sees_what_is_not_held_any_more(void **state)
+{
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+    uint8_t *map;
+
+    if (!may_lock())
+        skip();
+    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_true(o.loaded);
+    map = where_is(bed);
+    assert_int_equal(syscall(SYS_munlock, map, 4 * HUGE_BYTES),
+                     0); /* not the sanitizer's, which does nothing */
+    sample(bed, r, &o);
+    assert_true(o.sampled);
+    assert_int_equal(o.bytes_lost, 4 * HUGE_BYTES);
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES - 4 * HUGE_BYTES);
+    assert_int_equal(memlock(map, 4 * HUGE_BYTES), 0);
+    sample(bed, r, &o);
+    assert_int_equal(o.bytes_lost, 0);
+    residency_free(r);
+}
+
+static void refuses_a_node_that_there_is_not(void **state)
+{
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+
+    r = load(bed,
+             (struct residency_options){.ram = POLICY_RAM_MAP, .numa = POLICY_NUMA_BIND, .numa_node = 1023},
+             &o);
+    assert_false(o.loaded);
+    assert_non_null(strstr(o.why, "residency.numa is 1023"));
+    residency_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(locks_a_cached_file_in_huge_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(keeps_what_it_read_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_into_huge_pages_and_seals, setup, teardown),
+        cmocka_unit_test_setup_teardown(checks_every_file_that_has_a_digest, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_digest_is_of_all_parts_of_a_split_model, setup, teardown),
+        cmocka_unit_test_setup_teardown(sees_that_a_file_was_changed_under_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(sees_what_is_not_held_any_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(refuses_a_node_that_there_is_not, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("residency-load", tests, NULL, NULL);

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One thread, one file at a time. @mutex guards all members below it; the thread reads and sums outside of it.
+ *
+ * It reads with pread(2) and never through a mapping: a file that is cut short must be an error, not a signal.
+ */
+#include "daemon/digest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Stays in the second cache between being copied and being summed. */
+#define PIECE_BYTES (UINT64_C(256) << 10)
+
+struct digest {
+    pthread_t thread;
+    struct sha256 sum; /* the thread's, until it has ended */
+    uint8_t *buffer;   /* [PIECE_BYTES] the same */
+
+    pthread_mutex_t mutex;
+    pthread_cond_t news;   /* for the thread */
+    pthread_cond_t caught; /* for the caller: a file is through, or failed */
+    int fd;
+    uint64_t n_bytes, n_arrived, n_done; /* of the file */
+    int error;
+    bool stop;
+};
+
+static int sum_piece(struct digest *d, int fd, uint64_t at, uint64_t n)
+{
+    while (n > 0) {
+        ssize_t got = pread(fd, d->buffer, n, (off_t)at);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : -ENODATA;
+        sha256_add(&d->sum, d->buffer, (size_t)got);
+        at += (uint64_t)got;
+        n -= (uint64_t)got;
+    }
+    return 0;
+}
+
+static void *thread_main(void *userdata)
+{
+    struct digest *d = userdata;
+
+    pthread_mutex_lock(&d->mutex);
+    while (!d->stop) {
+        uint64_t at = d->n_done, n = d->n_arrived - at;
+        int fd = d->fd, r;
+
+        if (n == 0 || d->error < 0) {
+            pthread_cond_wait(&d->news, &d->mutex);
+            continue;
+        }
+        if (n > PIECE_BYTES)
+            n = PIECE_BYTES;
+        pthread_mutex_unlock(&d->mutex);
+        r = sum_piece(d, fd, at, n);
+        pthread_mutex_lock(&d->mutex);
+        d->error = r;
+        d->n_done = at + n;
+        if (r < 0 || d->n_done == d->n_bytes)
+            pthread_cond_signal(&d->caught);
+    }
+    pthread_mutex_unlock(&d->mutex);
+    return NULL;
+}
+
+int digest_new(struct digest **ret)
+{
+    struct digest *d = calloc(1, sizeof(*d));
+    int r;
+
+    if (!d)
+        return -ENOMEM;
+    d->buffer = malloc(PIECE_BYTES);
+    if (!d->buffer) {
+        free(d);
+        return -ENOMEM;
+    }
+    d->fd = -EBADF;
+    sha256_init(&d->sum);
+    pthread_mutex_init(&d->mutex, NULL); /* these can't fail on Linux */
+    pthread_cond_init(&d->news, NULL);
+    pthread_cond_init(&d->caught, NULL);
+    r = pthread_create(&d->thread, NULL, thread_main, d);
+    if (r != 0) {
+        free(d->buffer);
+        free(d);
+        return -r;
+    }
+    *ret = d;
+    return 0;
+}
+
+/* With the mutex held. */
+static int wait_until_through(struct digest *d)
+{
+    d->n_arrived = d->n_bytes;
+    pthread_cond_signal(&d->news);
+    while (d->error == 0 && d->n_done < d->n_bytes)
+        pthread_cond_wait(&d->caught, &d->mutex);
+    return d->error;
+}
+
+int digest_file(struct digest *d, int fd, uint64_t n_bytes)
+{
+    int r, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (own < 0)
+        return -errno;
+    pthread_mutex_lock(&d->mutex);
+    r = wait_until_through(d);
+    closep(&d->fd);
+    d->fd = own;
+    d->n_bytes = n_bytes;
+    d->n_arrived = d->n_done = 0;
+    pthread_mutex_unlock(&d->mutex);
+    return r;
+}
+
+void digest_advance(struct digest *d, uint64_t n_bytes)
+{
+    pthread_mutex_lock(&d->mutex);
+    d->n_arrived = n_bytes < d->n_bytes ? n_bytes : d->n_bytes;
+    pthread_cond_signal(&d->news);
+    pthread_mutex_unlock(&d->mutex);
+}
+
+int digest_end(struct digest *d, char ret_text[SHA256_TEXT_MAX])
+{
+    int r;
+
+    pthread_mutex_lock(&d->mutex);
+    r = wait_until_through(d);
+    pthread_mutex_unlock(&d->mutex);
+    /* The thread waits for news and does not touch the sum any more. */
+    if (r == 0)
+        sha256_text(&d->sum, ret_text);
+    return r;
+}
+
+struct digest *digest_free(struct digest *d)
+{
+    if (!d)
+        return NULL;
+    pthread_mutex_lock(&d->mutex);
+    d->stop = true;
+    pthread_cond_signal(&d->news);
+    pthread_mutex_unlock(&d->mutex);
+    pthread_join(d->thread, NULL);
+    pthread_cond_destroy(&d->caught);
+    pthread_cond_destroy(&d->news);
+    pthread_mutex_destroy(&d->mutex);
+    closep(&d->fd);
+    free(d->buffer);
+    free(d);
+    return NULL;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The jobs of a residency's thread behind opening: loading, and looking now and then whether what was loaded is there.
+ *
+ * Mappings start at 2 MiB and have MADV_HUGEPAGE before they are populated, so that file systems with large folios
+ * give 2 MiB pages; they are kept out of child processes (MADV_DONTFORK). The kernel gives none for what it has cached
+ * in small pages already, as every file is that was copied or downloaded: so what others have read is dropped first,
+ * which also has the pages charged to the service. What the service read itself is left: a model that comes back after
+ * it was idle is not read again.
+ */
+#include "daemon/residency-internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/memlock.h"
+#include "base/pagecache.h"
+#include "daemon/numa.h"
+
+/* Large enough for the device's bandwidth, small enough that progress and cancelling feel prompt on a slow one. */
+#define CHUNK_BYTES (UINT64_C(32) << 20)
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+/* A private corner of the address space that starts at 2 MiB: reserved larger, then trimmed. */
+static uint8_t *reserve(uint64_t n_bytes)
+{
+    uint64_t whole;
+    uint8_t *at, *aligned;
+
+    if (!checked_add(n_bytes, RESIDENCY_HUGE_BYTES, &whole))
+        return NULL;
+    at = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return NULL;
+    aligned = (uint8_t *)(((uintptr_t)at + RESIDENCY_HUGE_BYTES - 1) & ~(uintptr_t)(RESIDENCY_HUGE_BYTES - 1));
+    if (aligned > at)
+        munmap(at, (size_t)(aligned - at));
+    if (aligned + n_bytes < at + whole)
+        munmap(aligned + n_bytes, (size_t)(at + whole - aligned - n_bytes));
+    return aligned;
+}
+
+int residency_map_fd(struct residency *r, int fd, uint64_t map_bytes, int protection, uint8_t **ret)
+{
+    uint8_t *at = reserve(map_bytes);
+
+    if (!at)
+        return residency_fail_errno(r, "mmap", ENOMEM);
+    if (mmap(at, map_bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        int error = errno;
+
+        munmap(at, map_bytes);
+        return residency_fail_errno(r, "mmap", error);
+    }
+    if (r->huge != POLICY_HUGE_OFF)
+        (void)madvise(at, map_bytes, MADV_HUGEPAGE); /* a wish; what came of it is read back from smaps */
+    (void)madvise(at, map_bytes, MADV_DONTFORK);
+    *ret = at;
+    return 0;
+}
+
+bool residency_is_stopped(struct residency *r)
+{
+    return atomic_load_explicit(&r->stop, memory_order_relaxed);
+}
+
+void residency_advance(struct residency *r, uint64_t n_bytes)
+{
+    atomic_fetch_add_explicit(&r->bytes_done, n_bytes, memory_order_relaxed);
+}
+
+static int lock_failed(struct residency *r, const struct residency_part *part, int error)
+{
+    struct stat st;
+
+    if (error == ENOMEM || error == EPERM || error == EAGAIN) {
+        if (fstat(part->fd, &st) == 0 && (uint64_t)st.st_size < part->n_bytes) {
+            fault_model_invalid(&r->fault, st.st_size, "%s became shorter while it was read", r->paths[part->i_path]);
+            return -EIO;
+        }
+        if (!residency_may_lock_anything())
+            return residency_lock_refused(r);
+    }
+    return residency_fail_errno(r, "mlock", error);
+}
+
+static int populate_piece(struct residency *r, const struct residency_part *part, uint64_t at, uint64_t n_bytes)
+{
+    uint8_t *from = part->map + at;
+    const char *path = r->paths[part->i_path];
+
+    if (madvise(from, n_bytes, MADV_POPULATE_READ) < 0 && errno != EINVAL) {
+        if (errno == EFAULT || errno == EHWPOISON) {
+            fault_model_invalid(&r->fault, (int64_t)at, "%s can't be read here, or became shorter", path);
+            return -EIO;
+        }
+        return residency_fail_errno(r, path, errno);
+    }
+    if (r->ram != POLICY_RAM_MAP && memlock(from, n_bytes) < 0)
+        return lock_failed(r, part, errno);
+    return 0;
+}
+
+static int populate_part(struct residency *r, const struct residency_part *part, struct digest *digest, bool counts)
+{
+    for (uint64_t at = 0; at < part->map_bytes; at += CHUNK_BYTES) {
+        uint64_t left = part->map_bytes - at, n = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+        int q;
+
+        if (residency_is_stopped(r))
+            return -ECANCELED;
+        q = populate_piece(r, part, at, n);
+        if (q < 0)
+            return q;
+        if (digest)
+            digest_advance(digest, at + n);
+        if (counts)
+            residency_advance(r, at + n < part->n_bytes ? n : part->n_bytes - at);
+    }
+    return 0;
+}
+
+static int figures_of(struct residency *r, size_t first, size_t n, struct smaps_figures *ret)
+{
+    struct smaps_range ranges[RESIDENCY_FILES_MAX];
+    int q;
+
+    for (size_t i = 0; i < n; i++)
+        ranges[i] = (struct smaps_range){.start = (uintptr_t)r->parts[first + i].map,
+                                         .end = (uintptr_t)r->parts[first + i].map + r->parts[first + i].map_bytes};
+    q = smaps_read(ranges, n, ret);
+    return q < 0 ? residency_fail_errno(r, "/proc/self/smaps", -q) : 0;
+}
+
+/* What the service read of it earlier, the kernel may have let go, and another program have read again. */
+static int is_in_small_pages(struct residency *r, const struct residency_part *part, bool *ret)
+{
+    struct smaps_figures f;
+    int q = figures_of(r, (size_t)(part - r->parts), 1, &f);
+
+    if (q == 0)
+        *ret = r->huge != POLICY_HUGE_OFF && f.huge_bytes < part->map_bytes / 2;
+    return q;
+}
+
+static int use_in_place(struct residency *r, struct residency_part *part, struct digest *digest)
+{
+    bool is_small = false;
+    int q;
+
+    if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept)
+        (void)pagecache_drop(part->fd);
+    q = digest ? digest_file(digest, part->fd, part->n_bytes) : 0;
+    if (q < 0)
+        return residency_fail_errno(r, r->paths[part->i_path], -q);
+    q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
+    if (q == 0)
+        q = populate_part(r, part, digest, /* counts= */ true);
+    if (q == 0 && part->is_ours)
+        q = is_in_small_pages(r, part, &is_small);
+    if (q < 0 || !is_small)
+        return q;
+    munmap(part->map, part->map_bytes);
+    part->map = NULL;
+    (void)pagecache_drop(part->fd);
+    q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
+    return q < 0 ? q : populate_part(r, part, NULL, /* counts= */ false);
+}
+
+static int use_copy(struct residency *r, struct residency_part *part, struct digest *digest)
+{
+    int q = r->kept ? 0 : residency_copy_part(r, part, digest);
+
+    if (q == 0)
+        q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
+    return q < 0 ? q : populate_part(r, part, NULL, /* counts= */ false);
+}
+
+static int check_digest(struct residency *r, size_t i_path, struct digest *digest)
+{
+    char text[SHA256_TEXT_MAX];
+    int q = digest_end(digest, text);
+
+    if (q == -ENODATA) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s became shorter while it was read", r->paths[i_path]);
+        return q;
+    }
+    if (q < 0)
+        return residency_fail_errno(r, r->paths[i_path], -q);
+    if (strcmp(text, r->sha256s[i_path]) == 0)
+        return 0;
+    fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "SHA-256 of %s is %s, the policy says %s", r->paths[i_path], text,
+                        r->sha256s[i_path]);
+    return -EINVAL;
+}
+
+/* All parts of one path, from *i on, which becomes the next path's first. */
+static int load_path(struct residency *r, size_t *i)
+{
+    _cleanup_(digest_freep) struct digest *digest = NULL;
+    size_t i_path = r->parts[*i].i_path;
+    int q = 0;
+
+    if (r->sha256s[i_path] && !r->kept) {
+        q = digest_new(&digest);
+        if (q < 0)
+            return residency_fail_errno(r, r->paths[i_path], -q);
+    }
+    for (; q == 0 && *i < r->n_parts && r->parts[*i].i_path == i_path; ++*i) {
+        if (r->ram == POLICY_RAM_COPY)
+            q = use_copy(r, &r->parts[*i], digest);
+        else
+            q = use_in_place(r, &r->parts[*i], digest);
+    }
+    return q == 0 && digest ? check_digest(r, i_path, digest) : q;
+}
+
+static uint64_t size_of_all(const struct residency *r)
+{
+    uint64_t size = 0;
+
+    for (size_t i = 0; i < r->n_parts; i++)
+        size += r->parts[i].map_bytes;
+    return size;
+}
+
+/* Of reserved huge pages the kernel shows neither Rss nor a lock; they are never taken away. */
+static int verify(struct residency *r)
+{
+    uint64_t size = size_of_all(r), in_ram, locked;
+    int q = figures_of(r, 0, r->n_parts, &r->figures);
+
+    if (q < 0)
+        return q;
+    in_ram = r->figures.rss_bytes + r->figures.hugetlb_bytes;
+    locked = r->figures.locked_bytes + r->figures.hugetlb_bytes;
+    if (r->ram != POLICY_RAM_MAP && (in_ram != size || locked != size)) {
+        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+                  "the kernel shows %" PRIu64 " bytes in RAM and %" PRIu64 " locked of %" PRIu64, in_ram, locked, size);
+        return -EIO;
+    }
+    return 0;
+}
+
+static int place(struct residency *r)
+{
+    if (numa_place(numa_calls_real(), r->numa, r->numa_node) == 0)
+        return 0;
+    fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+              "residency.numa is %" PRIu32 ", and this machine has no memory node of that number for the service",
+              r->numa_node);
+    return -ENODEV;
+}
+
+int residency_load_all(struct residency *r)
+{
+    int q;
+
+    for (size_t i = 0; i < r->n_parts; i++) {
+        if (!checked_align(r->parts[i].n_bytes, (uint64_t)sysconf(_SC_PAGESIZE), &r->parts[i].map_bytes))
+            return residency_fail_errno(r, r->path, EOVERFLOW);
+    }
+    q = residency_check_lock_limit(r);
+    if (q == 0)
+        q = place(r);
+    for (size_t i = 0; q == 0 && i < r->n_parts;)
+        q = load_path(r, &i);
+    return q < 0 ? q : verify(r);
+}
+
+/* A sealed copy is what it is. A file that is used in place has been trusted to nobody who could not be told to leave
+ * it alone; what it holds now is not what was checked. */
+static int check_same(struct residency *r, const struct residency_part *part)
+{
+    const char *path = r->paths[part->i_path];
+    struct stat st;
+
+    if (r->ram == POLICY_RAM_COPY)
+        return 0;
+    if (fstat(part->fd, &st) < 0)
+        return residency_fail_errno(r, path, errno);
+    if ((uint64_t)st.st_size != part->n_bytes) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET,
+                            "%s was %" PRIu64 " bytes long when it was loaded and is %" PRIu64 " now", path,
+                            part->n_bytes, (uint64_t)st.st_size);
+        return -EINVAL;
+    }
+    if (st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec != part->identity.mtime_ns) {
+        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s was written to after it was loaded", path);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int residency_sample_all(struct residency *r)
+{
+    for (size_t i = 0; i < r->n_parts; i++) {
+        int q = check_same(r, &r->parts[i]);
+
+        if (q < 0)
+            return q;
+    }
+    return figures_of(r, 0, r->n_parts, &r->sampled);
+}

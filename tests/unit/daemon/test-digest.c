@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/digest.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define FILE_BYTES 1000000
+
+/* @n bytes 'a' from a file of its own. */
+static int file_of(size_t n)
+{
+    int fd = memfd_create("digest", MFD_CLOEXEC);
+    char *bytes = malloc(n);
+
+    assert_true(fd >= 0);
+    assert_non_null(bytes);
+    memset(bytes, 'a', n);
+    assert_int_equal(write(fd, bytes, n), (ssize_t)n);
+    free(bytes);
+    return fd;
+}
+
+static void follows_what_arrives(void **state)
+{
+    char text[SHA256_TEXT_MAX];
+    int fd = file_of(FILE_BYTES);
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    assert_int_equal(digest_file(d, fd, FILE_BYTES), 0);
+    close(fd);
+    for (uint64_t at = 0; at < FILE_BYTES; at += 77777)
+        digest_advance(d, at);
+    assert_int_equal(digest_end(d, text), 0);
+    assert_string_equal(text, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    digest_free(d);
+}
+
+static void sums_several_files_as_one(void **state)
+{
+    static const size_t sizes[] = {1, 63, 399936, 600000}; /* a million in all */
+    char text[SHA256_TEXT_MAX];
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    for (size_t i = 0; i < 4; i++) {
+        int fd = file_of(sizes[i]);
+
+        assert_int_equal(digest_file(d, fd, sizes[i]), 0);
+        close(fd);
+    }
+    assert_int_equal(digest_end(d, text), 0);
+    assert_string_equal(text, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    digest_free(d);
+}
+
+static void a_shorter_file_is_an_error(void **state)
+{
+    char text[SHA256_TEXT_MAX] = "untouched";
+    int fd = file_of(FILE_BYTES);
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    assert_int_equal(digest_file(d, fd, FILE_BYTES + 1), 0);
+    digest_advance(d, FILE_BYTES + 1);
+    assert_int_equal(digest_end(d, text), -ENODATA);
+    assert_string_equal(text, "untouched");
+    digest_free(d);
+    close(fd);
+}
+
+static void may_be_left_at_any_time(void **state)
+{
+    int fd = file_of(FILE_BYTES);
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    digest_free(d);
+    assert_int_equal(digest_new(&d), 0);
+    assert_int_equal(digest_file(d, fd, FILE_BYTES), 0);
+    digest_advance(d, FILE_BYTES);
+    digest_free(d);
+    close(fd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(follows_what_arrives),
+        cmocka_unit_test(sums_several_files_as_one),
+        cmocka_unit_test(a_shorter_file_is_an_error),
+        cmocka_unit_test(may_be_left_at_any_time),
+    };
+
+    return cmocka_run_group_tests_name("digest", tests, NULL, NULL);
+}
