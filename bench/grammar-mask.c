@@ -174,9 +174,9 @@ static void print_times(const char *name, struct times *t)
     printf("}");
 }
 
-/* Masks that had to be made, those that were there, both, and what came before the first one. */
+/* Masks that had to be made, those that were there, both; an answer's first; what came before that. */
 struct tally {
-    struct times made, kept, all, accepts, compiles;
+    struct times made, kept, all, firsts, accepts, compiles;
 };
 
 /* Writes a text, with a mask before each token. Returns false when the grammar does not allow it. */
@@ -199,6 +199,8 @@ static bool write_text(struct matcher *m, const struct tokenizer *t, const char 
         end = now_us();
         for (int k = 0; k < 2; k++) {
             add_time(&tallies[k]->all, end - begin);
+            if (i == 0)
+                add_time(&tallies[k]->firsts, end - begin);
             add_time(matcher_n_made(m) > n_made ? &tallies[k]->made : &tallies[k]->kept, end - begin);
         }
         if (!ok || i == n)
@@ -238,6 +240,7 @@ static void print_tally(const char *name, struct tally *t)
     print_times("all", &t->all);
     printf(", "), print_times("made", &t->made);
     printf(", "), print_times("kept", &t->kept);
+    printf(", "), print_times("first", &t->firsts);
     printf(", "), print_times("accept", &t->accepts);
     printf(", "), print_times("compile", &t->compiles);
     printf("}\n");
