@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Embeddings, log-probabilities and prompts that are too long, through the socket of a real daemon with a real worker.
 
-What a vector should be is known from the engine's own logits, taken from another program: the output matrix times the
-state of a token is its row of logits, so the matrix times the vector has to point where the (sum of the) rows point."""
+What a decoder's vector should be is known from the engine's own logits, taken from another program: the output matrix times
+the state of a token is its row of logits, so the matrix times the vector has to point where the (sum of the) rows point.
+An encoder's is what a forward pass in doubles makes of the same tokens."""
 
 import base64
 import json
@@ -18,6 +19,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import BUILD, PATIENCE_S, REAL_WORKER, REFERENCE, SOURCE, Daemon, Refused, Skip, main  # noqa: E402
 
 ENGINE = os.path.join(BUILD, "engine", "tool", "resident-engine")
+MAKE = os.path.join(BUILD, "tests", "model-writer", "make-test-model")
+PLAIN = os.path.join(BUILD, "tests", "plain", "plain-embeddings")
 RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
 DEFAULT_MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
 STORIES = os.path.join(REFERENCE, "models", "stories260k-f32.gguf")
@@ -159,6 +162,68 @@ def cls_pooling():
 
 def last_pooling():
     pooled_as(3, lambda rows: rows[-1])
+
+
+def unit(v):
+    length = math.sqrt(math.fsum(x * x for x in v))
+    return [x / length for x in v]
+
+
+def encoder(architecture, weights, pooling, pick, tolerance):
+    """Vectors of a random encoder; @pick makes of the states of all tokens the one that is meant."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "encoder.gguf")
+        subprocess.run([MAKE, path, "--architecture", architecture, "--tokenizer", "bert", "--pooling", str(pooling), "--dim", "128",
+                        "--ff", "256", "--layers", "3", "--context", "96", "--type", weights, "--seed", "5"], check=True)
+        with open(path, "rb") as f:
+            data = f.read()
+        with daemon(data) as d, d.client() as c:
+            d.wait_state("ready")
+            capabilities = c.call("Inference.ListModels")["models"][0]["capabilities"]
+            assert "embed" in capabilities and "complete" not in capabilities, capabilities
+            texts = ["The old dog said: there was a little cat, once upon a time!", "Caf\u00e9", "", "x" * 60]
+            vectors, usage = embed(c, *texts)
+            n_tokens = 0
+            for text, vector in zip(texts, vectors):
+                ids = c.call("Inference.Tokenize", model="m", text=text, special=True)["tokens"]
+                n_tokens += len(ids)
+                assert ids[0] == 2 and ids[-1] == 3 and len(ids) > 1, ids
+                done = subprocess.run([PLAIN, path, " ".join(map(str, ids))], check=True, capture_output=True, text=True,
+                                      timeout=PATIENCE_S)
+                states = [[float(x) for x in line.split()] for line in done.stdout.splitlines()]
+                assert len(states) == len(ids)
+                wanted = unit(pick(states))
+                off = max(abs(x - y) for x, y in zip(vector, wanted))
+                assert off < tolerance and len(vector) == len(wanted), (architecture, text, off)
+            assert usage["prompt_tokens"] == n_tokens and usage["output_tokens"] == 0, usage
+            assert embed(c, *reversed(texts))[0] == vectors[::-1]
+            e = refused(c, "Embed", input=["the cat " * 60])
+            assert e.error == "io.residentd.ContextTooLong" and e.parameters["limit"] == 96 < e.parameters["given"], e
+            e = refused(c, "Complete", prompt="the")
+            assert e.parameters == {"parameter": "model", "reason": "it makes embeddings only, no text"}, e
+
+
+def mean(states):
+    return [math.fsum(column) for column in zip(*states)]
+
+
+def an_encoders_mean():
+    encoder("bert", "f32", 1, mean, 1e-6)
+    encoder("nomic-bert", "f32", 1, mean, 1e-6)
+
+
+def an_encoders_cls():
+    encoder("bert", "f32", 2, lambda states: states[0], 1e-6)
+    encoder("nomic-bert", "f32", 2, lambda states: states[0], 1e-6)
+
+
+def an_encoders_last_and_its_default():
+    encoder("bert", "f32", 3, lambda states: states[-1], 1e-6)
+    encoder("bert", "f32", 0, mean, 1e-6)
+
+
+def a_quantised_encoder():
+    encoder("bert", "q8_0", 1, mean, 0.01)
 
 
 def a_vector_does_not_depend_on_slices_and_company():
@@ -315,6 +380,10 @@ main([
     mean_pooling,
     cls_pooling,
     last_pooling,
+    an_encoders_mean,
+    an_encoders_cls,
+    an_encoders_last_and_its_default,
+    a_quantised_encoder,
     a_vector_does_not_depend_on_slices_and_company,
     capabilities_say_embed,
     residentctl_prints_a_vector_a_line,

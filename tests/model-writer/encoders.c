@@ -100,7 +100,8 @@ void model_writer_encoder(struct model_writer *w, const struct model_shape *s)
     key_u32(w, s, "block_count", s->n_layers);
     key_u32(w, s, "feed_forward_length", s->ff);
     key_u32(w, s, "attention.head_count", s->n_heads);
-    key_u32(w, s, "pooling_type", 1);
+    if (s->pooling)
+        key_u32(w, s, "pooling_type", s->pooling);
     snprintf(key, sizeof(key), "%s.attention.layer_norm_epsilon", s->architecture);
     model_writer_f32(w, key, 1e-12f);
     snprintf(key, sizeof(key), "%s.attention.causal", s->architecture);

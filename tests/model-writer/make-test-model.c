@@ -36,6 +36,7 @@ enum option_id {
     OPTION_ARCHITECTURE,
     OPTION_NAME,
     OPTION_TOKENIZER,
+    OPTION_POOLING,
     OPTION_ROPE_SCALING,
     OPTION_ROPE_BASE,
     OPTION_ROPE_FACTOR,
@@ -75,6 +76,7 @@ static const struct option options[] = {
     {"architecture", required_argument, NULL, OPTION_ARCHITECTURE},
     {"name", required_argument, NULL, OPTION_NAME},
     {"tokenizer", required_argument, NULL, OPTION_TOKENIZER},
+    {"pooling", required_argument, NULL, OPTION_POOLING},
     {"rope-scaling", required_argument, NULL, OPTION_ROPE_SCALING},
     {"rope-base", required_argument, NULL, OPTION_ROPE_BASE},
     {"rope-factor", required_argument, NULL, OPTION_ROPE_FACTOR},
@@ -185,6 +187,9 @@ static void set(struct model_shape *s, uint32_t *n_parts, int option, const char
     case OPTION_TOKENIZER:
         s->tokenizer = strcmp(value, "none") == 0 ? NULL : value;
         break;
+    case OPTION_POOLING:
+        s->pooling = number(value);
+        break;
     case OPTION_ROPE_SCALING:
         s->rope_scaling = value;
         break;
@@ -268,7 +273,10 @@ int main(int argc, char **argv)
         (shape.tokenizer && shape.n_vocab < MODEL_VOCABULARY_MIN))
         usage();
     w = model_writer_new();
-    model_writer_llama(w, &shape);
+    if (strcmp(shape.architecture, "bert") == 0 || strcmp(shape.architecture, "nomic-bert") == 0)
+        model_writer_encoder(w, &shape);
+    else
+        model_writer_llama(w, &shape);
     if (adapter.rank > 0) {
         struct model_writer *model = w;
 

@@ -152,8 +152,10 @@ struct model_shape {
     const char *rope_scaling; /* NULL, "linear", "yarn", or "llama3" (a rope_freqs.weight tensor) */
     float rope_factor;
     uint32_t rope_original_context;
-    const char *tokenizer;     /* "llama" (SPM) or "gpt2" (byte-level BPE), as in tokenizer.ggml.model; NULL: none */
+    const char *tokenizer;     /* "llama" (SPM), "gpt2" (byte-level BPE) or "bert" (WordPiece), as in
+                                  tokenizer.ggml.model; NULL: none */
     const char *chat_template; /* NULL: none */
+    uint32_t pooling;          /* of an encoder: 1 mean, 2 cls, 3 last; 0: no key */
     uint64_t seed;
 };
 
@@ -171,14 +173,15 @@ struct model_shape model_shape_default(void);
 /**
  * model_writer_vocabulary() - the tokenizer.* keys of a small vocabulary that can encode any text
  * @kind: "llama": <unk> <s> </s>, 256 byte tokens, letters and some words with scores, <|im_start|> <|im_end|>;
- *        "gpt2": 256 byte tokens, some merges, <|endoftext|> <|im_start|> <|im_end|>, pre-tokenizer gpt-2
+ *        "gpt2": 256 byte tokens, some merges, <|endoftext|> <|im_start|> <|im_end|>, pre-tokenizer gpt-2;
+ *        "bert": [PAD] [UNK] [CLS] [SEP] [MASK], letters, digits, some signs and words
  * @n: at least MODEL_VOCABULARY_MIN; what is left over is filled with tokens that no text produces
  */
 void model_writer_vocabulary(struct model_writer *w, const char *kind, uint32_t n);
 
 /**
  * model_writer_encoder() - all keys and tensors of a random encoder: "bert" or "nomic-bert"
- * Of the shape count n_layers, dim, ff, n_heads, n_vocab, context, type, tokenizer and seed.
+ * Of the shape count n_layers, dim, ff, n_heads, n_vocab, context, type, tokenizer, pooling and seed.
  */
 void model_writer_encoder(struct model_writer *w, const struct model_shape *shape);
 

@@ -188,9 +188,36 @@ static void fill_bpe(struct vocabulary *v)
         add_bpe_word(v, words[i]);
 }
 
+/* Pieces of words, and those that begin one with U+2581 before them, as converters write BERT's "##". */
+static void add_wpm(struct vocabulary *v, const char *word, bool begins)
+{
+    char *text = begins ? format("\xE2\x96\x81%s", word) : strdup(word);
+
+    if (!text)
+        abort();
+    if (has(v, text))
+        free(text);
+    else
+        add(v, text, 0, TYPE_NORMAL);
+}
+
+static void fill_wpm(struct vocabulary *v)
+{
+    static const char *const specials[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+    static const char characters[] = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-";
+
+    for (size_t i = 0; i < sizeof(specials) / sizeof(*specials); i++)
+        add(v, strdup(specials[i]), 0, i == 1 ? TYPE_UNKNOWN : TYPE_CONTROL);
+    for (int begins = 0; begins < 2; begins++)
+        for (const char *c = characters; *c; c++)
+            add_wpm(v, (const char[]){*c, 0}, begins);
+    for (size_t i = 0; i < N_WORDS; i++)
+        add_wpm(v, words[i] + (*words[i] == ' '), *words[i] == ' ');
+}
+
 void model_writer_vocabulary(struct model_writer *w, const char *kind, uint32_t n)
 {
-    bool spm = strcmp(kind, "llama") == 0;
+    bool spm = strcmp(kind, "llama") == 0, wpm = strcmp(kind, "bert") == 0;
     struct vocabulary v = {.n_max = n};
 
     v.tokens = calloc(n, sizeof(*v.tokens));
@@ -201,6 +228,8 @@ void model_writer_vocabulary(struct model_writer *w, const char *kind, uint32_t 
         abort();
     if (spm)
         fill_spm(&v);
+    else if (wpm)
+        fill_wpm(&v);
     else
         fill_bpe(&v);
     while (v.n < n)
@@ -216,6 +245,11 @@ void model_writer_vocabulary(struct model_writer *w, const char *kind, uint32_t 
         model_writer_u32(w, "tokenizer.ggml.unknown_token_id", 0);
         model_writer_bool(w, "tokenizer.ggml.add_bos_token", true);
         model_writer_bool(w, "tokenizer.ggml.add_eos_token", false);
+    } else if (wpm) {
+        model_writer_u32(w, "tokenizer.ggml.unknown_token_id", 1);
+        model_writer_u32(w, "tokenizer.ggml.bos_token_id", 2);
+        model_writer_u32(w, "tokenizer.ggml.cls_token_id", 2);
+        model_writer_u32(w, "tokenizer.ggml.seperator_token_id", 3); /* spelled so in the format */
     } else {
         model_writer_string(w, "tokenizer.ggml.pre", "gpt-2");
         model_writer_strings(w, "tokenizer.ggml.merges", (const char *const *)v.merges, v.n_merges);
