@@ -575,6 +575,13 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
         forget_worker(model);
         return;
     }
+    /* A file that was cut short under the mapping ends its reader (SIGBUS); starting it again would not help, and
+     * nobody's request is to blame. */
+    if (model->residency && residency_check_files(model->residency, &fault) < 0) {
+        log_model(model, LOG_ERR, reason);
+        model_fail(model, &fault);
+        return;
+    }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
         model->n_crashes = 0;
     model->n_crashes++;

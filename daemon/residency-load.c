@@ -276,37 +276,40 @@ int residency_load_all(struct residency *r)
     return q < 0 ? q : verify(r);
 }
 
-/* A sealed copy is what it is. A file that is used in place has been trusted to nobody who could not be told to leave
- * it alone; what it holds now is not what was checked. */
-static int check_same(struct residency *r, const struct residency_part *part)
+/* A sealed copy is what it is. A file that is used in place belongs to somebody who may write to it and should not
+ * have; what it holds now is not what was checked. Returns a negative errno and the fault if so. */
+static int check_same(const struct residency *r, const struct residency_part *part, struct fault *reterr)
 {
     const char *path = r->paths[part->i_path];
     struct stat st;
 
-    if (r->ram == POLICY_RAM_COPY)
+    if (r->ram == POLICY_RAM_COPY || fstat(part->fd, &st) < 0)
         return 0;
-    if (fstat(part->fd, &st) < 0)
-        return residency_fail_errno(r, path, errno);
     if ((uint64_t)st.st_size != part->n_bytes) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET,
+        fault_model_invalid(reterr, FAULT_NO_OFFSET,
                             "%s was %" PRIu64 " bytes long when it was loaded and is %" PRIu64 " now", path,
                             part->n_bytes, (uint64_t)st.st_size);
         return -EINVAL;
     }
     if (st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec != part->identity.mtime_ns) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s was written to after it was loaded", path);
+        fault_model_invalid(reterr, FAULT_NO_OFFSET, "%s was written to after it was loaded", path);
         return -EINVAL;
     }
     return 0;
 }
 
+int residency_check_files(const struct residency *r, struct fault *reterr)
+{
+    int q = 0;
+
+    for (size_t i = 0; q == 0 && i < r->n_parts; i++)
+        q = check_same(r, &r->parts[i], reterr);
+    return q;
+}
+
 int residency_sample_all(struct residency *r)
 {
-    for (size_t i = 0; i < r->n_parts; i++) {
-        int q = check_same(r, &r->parts[i]);
+    int q = residency_check_files(r, &r->fault);
 
-        if (q < 0)
-            return q;
-    }
-    return figures_of(r, 0, r->n_parts, &r->sampled);
+    return q < 0 ? q : figures_of(r, 0, r->n_parts, &r->sampled);
 }

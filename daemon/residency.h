@@ -97,6 +97,13 @@ int residency_load(struct residency *r);
 int residency_sample(struct residency *r);
 
 /**
+ * residency_check_files() - whether the files of a loaded residency are as they were; takes no longer than fstat(2)
+ * @reterr: FAULT_MODEL_INVALID without a subject: one was cut short or written to
+ * Returns 0 or a negative errno.
+ */
+int residency_check_files(const struct residency *r, struct fault *reterr);
+
+/**
  * residency_free() - let go of the memory; no callback comes any more. Takes NULL, returns NULL
  * A thread that is still at work is told to stop and is joined from the loop later.
  */

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What becomes of a model whose file somebody changes under it, behind the real daemon and the real worker."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import REAL_WORKER, REFERENCE, Daemon, Refused, Skip, is_alive, main, need_locking, wait_for  # noqa: E402
+
+MODEL = os.path.join(REFERENCE, "models", "stories260k-f32.gguf")
+
+
+def daemon(ram):
+    """Two models of the same content, in files of their own."""
+    if not os.path.exists(MODEL):
+        raise Skip(f"{MODEL} is not there")
+    need_locking(1 << 24)
+    models = {name: {"path": f"@DIR@/{name}.gguf", "residency": {"ram": ram, "when": "always"}} for name in "ab"}
+    return Daemon({"models": models}, worker=REAL_WORKER, files={"a.gguf": MODEL, "b.gguf": MODEL})
+
+
+def refused(d, **parameters):
+    with d.client() as c:
+        try:
+            c.complete("Once", **parameters)
+        except Refused as e:
+            return e
+    raise AssertionError("it was answered")
+
+
+def cut_short_under_the_map(ram):
+    with daemon(ram) as d:
+        for name in "ab":
+            d.wait_state("ready", name)
+        with d.client() as c:
+            before, _ = c.complete("Once upon", model="b", max_tokens=8, temperature=0)
+        worker = d.status("a")["worker_pid"]
+        os.truncate(os.path.join(d.dir, "a.gguf"), 8192)
+        # The worker reads what is gone, and ends; who asked hears why.
+        error = refused(d, model="a", max_tokens=8)
+        assert error.error == "io.residentd.ModelInvalid", error
+        assert error.parameters["model"] == "a", error
+        assert "bytes long when it was loaded and is 8192 now" in error.parameters["reason"], error
+        wait_for(lambda: not is_alive(worker), "the worker to end")
+        status = d.status("a")
+        assert status["state"] == "failed" and "8192 now" in status["reason"], status
+        # Nobody else notices, and it can be mended.
+        with d.client() as c:
+            assert c.complete("Once upon", model="b", max_tokens=8, temperature=0)[0] == before
+            d.put("a.gguf", MODEL)
+            list(c.stream("Models.Load", model="a"))
+            assert c.complete("Once upon", model="a", max_tokens=8, temperature=0)[0] == before
+
+
+def a_locked_file_that_is_cut_short_ends_its_model_only():
+    cut_short_under_the_map("lock")
+
+
+def a_mapped_file_that_is_cut_short_ends_its_model_only():
+    cut_short_under_the_map("map")
+
+
+def a_file_that_is_written_to_ends_its_model():
+    with daemon("lock") as d:
+        d.wait_state("ready", "a")
+        with open(os.path.join(d.dir, "a.gguf"), "r+b") as f:
+            f.seek(-1, os.SEEK_END)
+            f.write(b"x")
+        wait_for(lambda: d.status("a")["state"] == "failed", "the change to be seen")
+        assert "written to after it was loaded" in d.status("a")["reason"], d.status("a")
+        assert d.wait_state("ready", "b")
+
+
+def a_copy_does_not_care():
+    with daemon("copy") as d:
+        d.wait_state("ready", "a")
+        with d.client() as c:
+            before, _ = c.complete("Once upon", model="a", max_tokens=8, temperature=0)
+            os.truncate(os.path.join(d.dir, "a.gguf"), 8192)
+            assert c.complete("Once upon", model="a", max_tokens=8, temperature=0)[0] == before
+
+
+if __name__ == "__main__":
+    main([
+        a_locked_file_that_is_cut_short_ends_its_model_only,
+        a_mapped_file_that_is_cut_short_ends_its_model_only,
+        a_file_that_is_written_to_ends_its_model,
+        a_copy_does_not_care,
+    ])
