@@ -55,6 +55,17 @@ static json_object *file_texts(const struct residency_file *files, size_t n)
     return TAKE_PTR(array);
 }
 
+static json_object *path_texts(char *const *paths, size_t n)
+{
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < n; i++) {
+        if (!append_take(array, json_object_new_string(paths[i])))
+            return NULL;
+    }
+    return TAKE_PTR(array);
+}
+
 static json_object *adapter_names(const struct policy_model *rules)
 {
     _cleanup_json_ json_object *array = json_object_new_array();
@@ -79,7 +90,9 @@ int model_loading_text(const struct policy *p, const struct policy_model *rules,
         !add_count(o, "numa_node", rules->residency.numa_node) || !add_count(o, "tokens", rules->context.tokens) ||
         !add_count(o, "sequences", rules->context.sequences) || !add_text(o, "k", rules->context.k) ||
         !add_text(o, "v", rules->context.v) || !add_bool(o, "draft", rules->draft != NULL) ||
-        !add_take(o, "others", file_texts(others, n_others)) || !add_take(o, "adapters", adapter_names(rules)))
+        !add_take(o, "others", file_texts(others, n_others)) ||
+        !add_take(o, "public_prefixes", path_texts(rules->public_prefixes, rules->n_public_prefixes)) ||
+        !add_take(o, "adapters", adapter_names(rules)))
         return -ENOMEM;
     text = json_text(o);
     *ret = text ? strdup(text) : NULL;

@@ -36,6 +36,7 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/model-files.h"
+#include "daemon/prefixes.h"
 
 #define BACKOFF_FIRST_US UINT64_C(100000)
 #define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
@@ -195,7 +196,8 @@ static int make_config(const struct model *model, char **ret)
     r |= json_object_object_add(config, "k", json_object_new_string(rules->context.k));
     r |= json_object_object_add(config, "v", json_object_new_string(rules->context.v));
     r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
-    if (r != 0 || !model_files_add(config, rules, model->residency))
+    if (r != 0 || !model_files_add(config, rules, model->residency) ||
+        !prefixes_add(config, rules, model->manager->own_uid, model->manager->log))
         return -ENOMEM;
     text = json_text(config);
     if (!text)

@@ -35,6 +35,7 @@
 #include "engine/worker/link.h"
 #include "engine/worker/model.h"
 #include "engine/worker/prepare.h"
+#include "engine/worker/public.h"
 #include "engine/worker/reuse.h"
 #include "engine/worker/shape.h"
 #include "engine/worker/work.h"
@@ -415,7 +416,9 @@ static void load(struct compute *c, struct command *command)
     for (size_t i = 0; i < command->model.n_fds; i++)
         close(command->model.fds[i]);
     command->model.n_fds = 0;
-    r = make_arrays(c);
+    r = public_make(c->model, c->log);
+    if (r == 0)
+        r = make_arrays(c);
     if (r == 0)
         r = make_batch(c);
     if (r == 0)

@@ -9,10 +9,12 @@
 #include "engine/proto/worker-proto.h"
 #include "engine/worker/member.h"
 
-#define CONFIG_BYTES_MAX   (1u << 20)
+#define CONFIG_BYTES_MAX   (4u << 20)
 #define CONTEXT_TOKENS_MAX (1u << 28)
 #define BATCH_TOKENS_MAX   (1u << 16)
 #define THREADS_MAX        4096
+
+#define PUBLIC_PREFIXES_MAX 64
 
 /* Texts beyond this would keep the helper thread for seconds. */
 #define PROMPT_BYTES_DEFAULT (UINT64_C(4) << 20)
@@ -51,24 +53,23 @@ static int get_drafts(json_object *o, struct config *c, struct fault *reterr)
     return -EINVAL;
 }
 
-static int get_adapters(json_object *o, struct config *c, struct fault *reterr)
+static int get_strings(json_object *o, const char *name, size_t n_max, json_object **ret, struct fault *reterr)
 {
     json_object *array;
-    int r = member_array(o, "adapters", &array, reterr);
+    int r = member_array(o, name, &array, reterr);
 
     if (r < 0)
         return r;
-    if (json_object_array_length(array) > ENGINE_ADAPTERS_MAX) {
-        fault_set(reterr, FAULT_INVALID_PARAMETER, "adapters", "expected at most %d", ENGINE_ADAPTERS_MAX);
+    if (json_object_array_length(array) > n_max) {
+        fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected at most %zu", n_max);
         return -EINVAL;
     }
     for (size_t i = 0; i < json_object_array_length(array); i++)
         if (!json_object_is_type(json_object_array_get_idx(array, i), json_type_string)) {
-            fault_set(reterr, FAULT_INVALID_PARAMETER, "adapters", "expected names");
+            fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected strings");
             return -EINVAL;
         }
-    c->adapters = json_object_get(array);
-    c->n_adapters = (uint32_t)json_object_array_length(array);
+    *ret = json_object_get(array);
     return 0;
 }
 
@@ -126,8 +127,11 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         get_drafts(o, c, reterr) == -EINVAL ||
         member_u32(o, "files", 1, PROTO_FDS_MAX, &c->n_files, reterr) == -EINVAL ||
         member_u32(o, "draft_files", 0, PROTO_FDS_MAX, &c->n_draft_files, reterr) == -EINVAL ||
-        get_adapters(o, c, reterr) == -EINVAL)
+        get_strings(o, "adapters", ENGINE_ADAPTERS_MAX, &c->adapters, reterr) == -EINVAL ||
+        get_strings(o, "public_prefixes", PUBLIC_PREFIXES_MAX, &c->public_prefixes, reterr) == -EINVAL)
         return -EINVAL;
+    if (c->adapters)
+        c->n_adapters = (uint32_t)json_object_array_length(c->adapters);
     r = member_int(o, "kv_tokens", 0, (int64_t)CONTEXT_TOKENS_MAX * CONFIG_SEQUENCES_MAX, &kv_tokens, reterr);
     if (r == -EINVAL)
         return r;
@@ -181,5 +185,6 @@ void config_done(struct config *c)
 {
     json_object_put(c->defaults);
     json_object_put(c->adapters);
-    c->defaults = c->adapters = NULL;
+    json_object_put(c->public_prefixes);
+    c->defaults = c->adapters = c->public_prefixes = NULL;
 }

@@ -21,6 +21,7 @@
  *   "files":          how many of the packet's files are the model's; default: all
  *   "draft_files":    how many behind those are a draft model's (engine/worker/draft.h), default 0
  *   "adapters":       names of adapters, whose files, one each, come last and in this order
+ *   "public_prefixes": texts that are no secret of anybody's (engine/worker/public.h), at most 64
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
  */
@@ -48,6 +49,7 @@ struct config {
     enum config_drafts drafts;
     uint32_t n_files, n_draft_files, n_adapters; /* n_files 0: all that are not others' */
     json_object *adapters; /* [n_adapters] names, or NULL; owned */
+    json_object *public_prefixes; /* texts, or NULL; owned */
     json_object *defaults; /* an object, or NULL; owned */
     uint32_t max_tokens;   /* limits.max_tokens, UINT32_MAX: none */
     uint64_t prompt_bytes_max;

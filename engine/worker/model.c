@@ -13,6 +13,7 @@
 #include "engine/kernels/kernels.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/draft.h"
+#include "engine/worker/public.h"
 #include "engine/worker/structure.h"
 
 const uint64_t model_open_max[2] = {4, 4};
@@ -44,6 +45,7 @@ struct model *model_free(struct model *m)
     tokenizer_free(m->tokenizer);
     drafter_free(m->drafter);
     engine_free(m->engine);
+    public_done(m);
     config_done(&m->config);
     free(m->template_fault);
     free(m);

@@ -19,6 +19,7 @@ struct chat_template;
 struct drafter;
 struct fault;
 struct grammar_vocabulary;
+struct public_prefix;
 struct tokenizer;
 
 struct model {
@@ -34,6 +35,8 @@ struct model {
     struct fault *template_fault; /* why a template was not understood, NULL if it was or there is none */
     struct drafter *drafter;    /* NULL: there is no draft model */
     enum embed_pooling pooling;          /* EMBED_RANK: no vectors */
+    struct public_prefix *public_prefixes; /* [n_public_prefixes] (public.h) */
+    size_t n_public_prefixes;
     uint32_t parked_max;          /* sequences beyond config.sequences that the engine has room for */
 };
 

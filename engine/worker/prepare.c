@@ -16,6 +16,7 @@
 #include "engine/worker/member.h"
 #include "engine/worker/model.h"
 #include "engine/worker/params.h"
+#include "engine/worker/public.h"
 #include "engine/worker/render.h"
 #include "engine/worker/structure.h"
 #include "engine/worker/tools.h"
@@ -267,6 +268,7 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     if (r < 0)
         return r;
     sampler_prompt(w->sampler, ids, n);
+    w->n_public = public_tokens(m, ids, w->n_prompt);
     w->tokens = TAKE_PTR(ids);
     *ret = TAKE_PTR(w);
     return 0;

@@ -100,6 +100,50 @@ static void test_others_prefixes_are_not(void **state)
     stop_well(&d);
 }
 
+/* A text of the policy's is everybody's, in prompts and as a system message; what comes behind it is not. */
+static void test_public_prefixes(void **state)
+{
+#define HELP "You help the people of this house with their machines. Be short and kind. Never guess. "
+    static const char config[] = "{\"model\": \"test\", \"sequences\": 4, \"threads\": 1, \"public_prefixes\": [\"" HELP
+                                 "\", \"Something else that nobody uses at all in any prompt.\"]}";
+    static const char prompt[] = "{\"prompt\": \"" HELP "My machine makes a noise like a cat with a cold and stops.\", "
+                                 "\"max_tokens\": 5, \"temperature\": 0}";
+    static const char chat[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"" HELP "\"}, {\"role\": \"user\", "
+                               "\"content\": \"It makes a noise like a cat with a cold and then it stops.\"}], "
+                               "\"max_tokens\": 5, \"temperature\": 0}";
+    static const char near[] = "{\"prompt\": \"You help the people of that house with their machines. Be short and kind. "
+                               "Never guess. And so on.\", \"max_tokens\": 5}";
+    static const struct {
+        enum submit_kind kind;
+        const char *json;
+    } calls[] = {{SUBMIT_COMPLETE, prompt}, {SUBMIT_CHAT, chat}};
+    struct answer *first, *second, *again, *other;
+    struct driver d, plain;
+
+    start_ready(&d, 1024, config);
+    start_ready(&plain, 1024, CONFIG);
+    for (size_t i = 0; i < 2; i++) {
+        first = driver_submit(&d, 1, calls[i].kind, 0, calls[i].json);
+        driver_wait(&d, first);
+        second = driver_submit(&d, 2, calls[i].kind, 0, calls[i].json);
+        driver_wait(&d, second);
+        again = driver_submit(&d, 2, calls[i].kind, 0, calls[i].json);
+        driver_wait(&d, again);
+        other = driver_submit(&plain, 1, calls[i].kind, 0, calls[i].json);
+        driver_wait(&plain, other);
+        assert_int_equal(first->usage.cached_tokens, 0);
+        /* All of the public text in whole pages, and none of what she wrote. */
+        assert_true(second->usage.cached_tokens >= 32 && second->usage.cached_tokens < again->usage.cached_tokens);
+        assert_string_equal(second->text, other->text);
+        assert_string_equal(again->text, other->text);
+    }
+    ask(&d, 1, near);
+    other = ask(&d, 2, near);
+    assert_true(other->usage.cached_tokens < 32);
+    stop_well(&plain);
+    stop_well(&d);
+}
+
 static void test_forms_and_embeddings(void **state)
 {
     static const char integer[] =
@@ -266,6 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_prefixes_are_found),
         cmocka_unit_test(test_others_prefixes_are_not),
+        cmocka_unit_test(test_public_prefixes),
         cmocka_unit_test(test_forms_and_embeddings),
         cmocka_unit_test(test_little_room_changes_no_answer),
         cmocka_unit_test(test_a_tenants_limit_holds_for_what_is_kept),

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What users of the service get from one model file: service.py [--build DIR] WHAT FILE [...]
+
+  reuse       time to the first token of a prompt, and of a second one that shares most of its tokens
+  throughput  tokens a second of 1, 2, 4, 8 and 16 sequences together
+  fair        one user with 32 connections against three with one each (root: they have to be several uids)
+
+It starts a daemon of its own, as tests/e2e do. Answers are greedy; a model of random weights will do.
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import statistics
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+
+# Probabilities are asked for because they say how many tokens a piece stands for.
+GREEDY = {"temperature": 0, "logprobs": 0}
+
+
+def words(seed, n_tokens, n_vocab):
+    """Token ids: with them a prompt is as long as it is meant to be, whatever the vocabulary."""
+    r = random.Random(seed)
+    return [r.randrange(300, n_vocab) for _ in range(n_tokens)]
+
+
+def ask(client, tokens, n, **parameters):
+    """Times of the first and of the last token in seconds from the call on, tokens, and what the service says of it."""
+    begin = time.monotonic()
+    first = None
+    for piece in client.stream("Inference.Complete", model="m", prompt_tokens=tokens, max_tokens=n, **GREEDY,
+                               **parameters):
+        if first is None and piece.get("logprobs"):
+            first = time.monotonic() - begin
+    return first, time.monotonic() - begin, piece["usage"]
+
+
+def policy(a, **context):
+    return {"version": 1, "host": {"ram": {"reserve": "1G"}},
+            "models": {"m": {"path": str(pathlib.Path(a.file).resolve()),
+                             "residency": {"ram": "map", "when": "always"},
+                             "context": {"tokens": a.context, **context}}},
+            "admins": {"users": ["root"]}}
+
+
+def reuse(a, harness):
+    with harness.Daemon(policy(a, sequences=4), worker=harness.REAL_WORKER) as d:
+        d.wait_state("ready")
+        with d.client() as c:
+            rows = []
+            ask(c, words(0, 64, a.vocab), 4)
+            for i in range(a.rounds):
+                shared = words(100 + i, a.shared, a.vocab)
+                cold, _, _ = ask(c, shared + words(200 + i, a.question, a.vocab), 4)
+                warm, _, usage = ask(c, shared + words(300 + i, a.question, a.vocab), 4)
+                rows.append((cold, warm, usage["cached_tokens"]))
+            cold, warm = (statistics.median(r[k] for r in rows) for k in (0, 1))
+            print(json.dumps({"shared": a.shared, "question": a.question, "cached": rows[0][2],
+                              "first_token_ms": round(cold * 1e3, 1), "second_first_token_ms": round(warm * 1e3, 1),
+                              "ratio": round(cold / warm, 1)}))
+
+
+def throughput(a, harness):
+    for n in a.sequences:
+        with harness.Daemon(policy(a, sequences=n), worker=harness.REAL_WORKER) as d:
+            d.wait_state("ready")
+            prompts = [words(i, a.prompt, a.vocab) for i in range(n)]
+            ends = []
+
+            def one(tokens):
+                with d.client() as c:
+                    ends.append(ask(c, tokens, a.tokens))
+            begin = time.monotonic()
+            threads = [threading.Thread(target=one, args=(p,)) for p in prompts]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            all_s = time.monotonic() - begin
+            # All run from the last one's first token to the first one's end; what is before is mostly prefill.
+            first, last = max(e[0] for e in ends), min(e[1] for e in ends)
+            share = (last - first) / statistics.mean(e[1] - e[0] for e in ends)
+            print(json.dumps({"sequences": n, "prompt": a.prompt, "tokens": a.tokens,
+                              "prefill_tps": round(n * a.prompt / first, 1),
+                              "decode_tps": round(n * (a.tokens - 1) * share / (last - first), 1),
+                              "total_s": round(all_s, 2)}), flush=True)
+
+
+class User:
+    """Keeps @n connections of one uid busy for a while; what it got is read from its process."""
+
+    def __init__(self, harness, d, uid, n, a, seconds):
+        def run():
+            results, end = [], time.monotonic() + seconds
+
+            def connection(i):
+                with d.client() as c:
+                    k = 0
+                    while time.monotonic() < end:
+                        tokens = words((uid, i, k).__hash__(), a.prompt, a.vocab)
+                        begin = time.monotonic()
+                        stamps = []
+                        for piece in c.stream("Inference.Complete", model="m", prompt_tokens=tokens,
+                                              max_tokens=a.tokens, **GREEDY):
+                            stamps += [time.monotonic()] * len(piece.get("logprobs", []))
+                        results.append((begin, stamps))
+                        k += 1
+            threads = [threading.Thread(target=connection, args=(i,)) for i in range(n)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            return results
+        self.n, self.handle = n, harness.as_user(uid, run)
+        self.harness = harness
+
+    def join(self):
+        return self.harness.join_user(self.handle)
+
+
+def fair(a, harness):
+    with harness.Daemon({**policy(a, sequences=a.places), "quotas": {"default": {"concurrent": 64, "queued": 64}}},
+                        worker=harness.REAL_WORKER) as d:
+        d.wait_state("ready")
+        lone = User(harness, d, 1, 1, a, a.seconds / 3).join()
+        begin = time.monotonic()
+        users = [User(harness, d, 2 + i, n, a, a.seconds) for i, n in enumerate([32, 1, 1, 1])]
+        results = [u.join() for u in users]
+    # The first seconds fill the places; the last ones empty them.
+    window = (begin + 0.2 * a.seconds, begin + a.seconds)
+    got = [sum(window[0] <= t < window[1] for _, stamps in r for t in stamps) for r in results]
+    waits = [stamps[0] - b for r in results[1:] for b, stamps in r if stamps and b >= window[0] and b < window[1]]
+    alone = sorted(stamps[0] - b for b, stamps in lone if stamps)
+    print(json.dumps({"tokens": got, "shares": [round(g / sum(got), 4) for g in got],
+                      "light_first_token_p99_ms": round(sorted(waits)[int(0.99 * (len(waits) - 1))] * 1e3, 1),
+                      "light_first_token_median_ms": round(statistics.median(waits) * 1e3, 1),
+                      "alone_p99_ms": round(alone[int(0.99 * (len(alone) - 1))] * 1e3, 1), "requests": len(waits)}))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=["reuse", "throughput", "fair"])
+    p.add_argument("file")
+    p.add_argument("--build", default=str(ROOT / "build"))
+    p.add_argument("--context", type=int, default=4096)
+    p.add_argument("--vocab", type=int, default=32000, help="ids below this are used")
+    p.add_argument("--shared", type=int, default=2000)
+    p.add_argument("--question", type=int, default=20)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--sequences", type=lambda s: [int(x) for x in s.split(",")], default=[1, 2, 4, 8, 16])
+    p.add_argument("--prompt", type=int, default=128)
+    p.add_argument("--tokens", type=int, default=64)
+    p.add_argument("--places", type=int, default=4)
+    p.add_argument("--seconds", type=float, default=60)
+    a = p.parse_args()
+    os.environ["RESIDENTD_BUILD"] = a.build
+    import harness
+    {"reuse": reuse, "throughput": throughput, "fair": fair}[a.what](a, harness)
+
+
+if __name__ == "__main__":
+    main()

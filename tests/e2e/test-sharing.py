@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Several users on one model, through the socket of a real daemon with a real worker: what they share, what not."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import REAL_WORKER, SOURCE, Daemon, main, need_root, run_as  # noqa: E402
+
+DEFAULT_MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
+ALICE, BOB = 1, 2  # whom every Debian knows: daemon and bin
+HELP = ("You are the voice of the library. You know the books and who wrote them, and you say so in one sentence. "
+        "You never guess, and you never make up a title. When somebody asks the way to a shelf, you name the floor. ") * 2
+
+
+def daemon(files=None, **rules):
+    return Daemon({"version": 1, "host": {"ram": {"budget": "2G"}},
+                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"},
+                                    "context": {"sequences": 4}, **rules}}},
+                  worker=REAL_WORKER, files={"m.gguf": DEFAULT_MODEL, **(files or {})})
+
+
+def answer(d, prompt, method="Complete"):
+    def call():
+        with d.client() as c:
+            what = {"prompt": prompt} if method == "Complete" else {"messages": prompt}
+            reply = c.call(f"Inference.{method}", model="m", max_tokens=12, temperature=0, **what)
+            return reply["text"], reply["usage"]
+    return call
+
+
+def test_a_users_own_prefix_is_not_computed_again():
+    prompt = HELP + "Where is the atlas?"
+    with daemon() as d:
+        d.wait_state("ready")
+        first, usage = answer(d, prompt)()
+        assert usage["cached_tokens"] == 0, usage
+        second, usage = answer(d, prompt)()
+        assert usage["cached_tokens"] >= usage["prompt_tokens"] - 33, usage
+        assert first == second
+        # A conversation goes on: what was answered is part of the next prompt.
+        third, usage = answer(d, prompt + first + " And then?")()
+        assert usage["cached_tokens"] >= 64, usage
+    with daemon() as d:
+        d.wait_state("ready")
+        assert answer(d, prompt + first + " And then?")()[0] == third
+
+
+def test_others_prefixes_are_not_found():
+    need_root()
+    prompt = HELP + "Where is the atlas?"
+    with daemon() as d:
+        d.wait_state("ready")
+        text, _ = run_as(ALICE, answer(d, prompt))
+        again, usage = run_as(BOB, answer(d, prompt))
+        assert again == text
+        assert usage["cached_tokens"] == 0, usage
+        again, usage = run_as(BOB, answer(d, prompt))
+        assert again == text
+        assert usage["cached_tokens"] > 0, usage
+
+
+def test_a_public_prefix_is_shared_by_all():
+    need_root()
+    chat = [{"role": "system", "content": HELP}, {"role": "user", "content": "Where is the atlas, and who made it?"}]
+    with daemon(files={"help.txt": HELP.encode()}, public_prefixes=["@DIR@/help.txt", "@DIR@/missing.txt"]) as d:
+        d.wait_state("ready")
+        assert "public prefix left out: " in d.log() and "missing.txt" in d.log(), d.log()
+        for method, prompt in (("Complete", HELP + "Where is the atlas, and who made it?"), ("Chat", chat)):
+            hers, usage = run_as(ALICE, answer(d, prompt, method))
+            assert usage["cached_tokens"] == 0, usage
+            his, usage = run_as(BOB, answer(d, prompt, method))
+            assert hers == his
+            # Whole pages of 32 tokens of it; nothing of the question.
+            assert 32 <= usage["cached_tokens"] <= usage["prompt_tokens"] - 8, usage
+            assert usage["cached_tokens"] % 32 == 0, usage
+        # Nothing of it is in the log.
+        assert "atlas" not in d.log() and "library" not in d.log()
+
+
+if __name__ == "__main__":
+    main([test_a_users_own_prefix_is_not_computed_again, test_others_prefixes_are_not_found,
+          test_a_public_prefix_is_shared_by_all])
