@@ -119,6 +119,25 @@ static void route(const struct plain_family *f, double *scores, uint32_t n, uint
         scores[i] /= sum;
 }
 
+static int by_size_falling(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x > y ? -1 : x < y;
+}
+
+/* How far the last chosen expert's logit is above the first other one's. */
+static double margin(const double *logits, uint32_t n, uint32_t n_used)
+{
+    _cleanup_free_ double *sorted = plain_new(n);
+
+    if (n_used == 0 || n_used >= n)
+        return INFINITY;
+    memcpy(sorted, logits, n * sizeof(*sorted));
+    qsort(sorted, n, sizeof(*sorted), by_size_falling);
+    return sorted[n_used - 1] - sorted[n_used];
+}
+
 /* The expert that every token goes to, and how much of it. */
 static void shared_expert(const struct gguf *g, const struct plain_family *f, const struct plain_options *o, int layer,
                           const double *x, uint32_t dim, double *y)
@@ -153,6 +172,8 @@ void plain_experts(const struct gguf *g, const struct plain_family *f, const str
 
     for (uint32_t t = 0; t < n; t++, x += dim, y += dim) {
         plain_linear(g, o, layer, "ffn_gate_inp", x, 1, weights);
+        if (o->router_margins && !f->latent)
+            o->router_margins[t] = fmin(o->router_margins[t], margin(weights, n_experts, n_used));
         if (f->latent)
             plain_latent_route(g, layer, weights, n_experts, n_used);
         else

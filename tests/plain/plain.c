@@ -184,6 +184,8 @@ void plain_logits(const struct gguf *g, const struct plain_options *options, con
     model_read(g, options, &m);
     x = plain_new((uint64_t)n_tokens * m.dim);
     normed = plain_new((uint64_t)n_tokens * m.dim);
+    for (uint32_t t = 0; options->router_margins && t < n_tokens; t++)
+        options->router_margins[t] = INFINITY;
     for (uint32_t t = 0; t < n_tokens; t++)
         plain_row(embedding, (uint64_t)tokens[t], x + (uint64_t)t * m.dim);
     for (uint64_t i = 0; i < (uint64_t)n_tokens * m.dim; i++)

@@ -19,6 +19,9 @@ struct plain_options {
     bool kv_f16;    /* keys and values are rounded to F16 before attention reads them */
     bool act_int8;  /* a product with a quantised matrix sees its activations through int8: one scale for each block of
                        the matrix's type (docs/decisions.md, the rule of sums) */
+    double *router_margins; /* NULL, or [n_tokens]: how near the token's experts were to be others: the least layer's
+                               distance between the router's last chosen and first other logit; INFINITY where there is
+                               no such choice (none, all, or one by groups) */
     const struct gguf *adapter; /* NULL: none. Every product with a matrix W becomes W x + alpha / rank * B (A x) */
 };
 

@@ -12,9 +12,11 @@
  *   quantised weights         the dequantised run (where none is        1.25 times what the recorded run does
  *                             recorded: tests/plain), by rms
  *
- * In a mixture of experts whose weights are quantised one position may be left out of the rms: where two
- * experts are nearly tied for a token, two right engines choose differently, and that token's logits have
- * nothing in common.
+ * In a mixture of experts whose weights are quantised two right engines may choose different experts for a
+ * token, whose logits then have nothing in common. That is excused where the router's own margin says so: in
+ * exact arithmetic (tests/plain) the last chosen expert is above the first other one by at most NEAR_TIE, in
+ * some layer. Any other position, those that read the keys and values of such a one included, may be off by
+ * FAR_FACTOR times the median of the recorded run's positions, and all of them together by the rms above.
  *
  * A model or cache that the engine says it does not know is skipped with its words; any other refusal is a
  * failure.
@@ -38,6 +40,9 @@
 #define TOLERANCE_F32 1e-3
 #define TOLERANCE_F16 0.05
 #define RMS_FACTOR    1.25
+/* 8-bit activations move the margins of the folder's models by 0.03 (rms), by 0.07 at most. */
+#define NEAR_TIE   0.1
+#define FAR_FACTOR 3
 #define TOLERANCE_STORY \
     0.01            /* of stories260k with quantised weights, in greedy choices: it knows what comes next */
 #define CHUNK_ODD 7 /* divides neither 24 nor a page */
@@ -94,18 +99,21 @@ static double rms_distance(const float *a, const float *b, size_t n)
     return sqrt(sum / (double)n);
 }
 
-/* rms_distance() of all positions but the one of @n that is farthest off. */
-static double rms_without_worst(const float *a, const float *b, uint32_t n, size_t n_vocab)
+/* The same over those of @n positions that are not @excused. */
+static double rms_besides(const float *a, const float *b, uint32_t n, size_t n_vocab, const bool *excused)
 {
-    double sum = 0, worst = 0;
+    double sum = 0;
+    uint32_t n_counted = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         double rms = rms_distance(a + i * n_vocab, b + i * n_vocab, n_vocab);
 
+        if (excused[i])
+            continue;
         sum += rms * rms;
-        worst = fmax(worst, rms * rms);
+        n_counted++;
     }
-    return sqrt((sum - worst) / (n - 1));
+    return sqrt(sum / n_counted);
 }
 
 /* Whether the model has experts to choose from. */
@@ -214,6 +222,71 @@ static const float *model_truth(struct model *m, struct engine *e)
     return m->truth;
 }
 
+/*
+ * Which positions a near tie excuses: those of @values that are far off, where the router was nearly tied;
+ * far ones where it was not are what @v complains about. @usual: the rms of positions that nothing is wrong
+ * with.
+ */
+static void excuse_ties(const struct model *m, const float *values, const float *truth, const double *margins,
+                        double usual, const char *whose, bool *excused, struct verdict *v)
+{
+    for (uint32_t i = 0; i < m->n; i++) {
+        double rms =
+            rms_distance(values + (size_t)i * m->n_vocab, truth + (size_t)i * m->n_vocab, m->n_vocab);
+
+        if (rms <= FAR_FACTOR * usual)
+            continue;
+        if (margins[i] <= NEAR_TIE) {
+            printf("# %s: position %u is %.2f off in %s: experts %.3f apart\n", m->name, i, rms, whose,
+                   margins[i]);
+            excused[i] = true;
+        } else {
+            complain(
+                v, "position %u is %g off in %s, expected at most %g: its experts are not nearly tied (%g)\n",
+                i, rms, whose, FAR_FACTOR * usual, margins[i]);
+        }
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* The median of the positions' rms: of which a few may be far off. */
+static double usual_rms(const struct model *m, const float *values, const float *truth)
+{
+    _cleanup_free_ double *rms = calloc(m->n, sizeof(*rms));
+
+    if (!rms)
+        abort();
+    for (uint32_t i = 0; i < m->n; i++)
+        rms[i] = rms_distance(values + (size_t)i * m->n_vocab, truth + (size_t)i * m->n_vocab, m->n_vocab);
+    qsort(rms, m->n, sizeof(*rms), by_value);
+    return rms[m->n / 2];
+}
+
+/* Distances of a mixture of experts: *ret_ours, and what it may be. */
+static void compare_mixture(struct model *m, struct engine *e, const float *ours, const float *recorded,
+                            const float *truth, double *ret_ours, double *ret_allowed, struct verdict *v)
+{
+    _cleanup_free_ double *margins = calloc(m->n, sizeof(*margins)),
+                          *logits = calloc((size_t)m->n * m->n_vocab, sizeof(*logits));
+    _cleanup_free_ bool *excused = calloc(m->n, sizeof(*excused));
+    const struct plain_options exact = {.router_margins = margins};
+    double usual = usual_rms(m, recorded, truth);
+
+    if (!margins || !logits || !excused)
+        abort();
+    plain_logits(engine_gguf(e), &exact, m->prompt, m->n, logits);
+    excuse_ties(m, recorded, truth, margins, usual, "the recorded run", excused, v);
+    excuse_ties(m, ours, truth, margins, usual, "ours", excused, v);
+    *ret_ours = rms_besides(ours, truth, m->n, m->n_vocab, excused);
+    *ret_allowed = RMS_FACTOR * rms_besides(recorded, truth, m->n, m->n_vocab, excused);
+}
+
 /* Compares with the recorded @run; returns how far apart two right engines' logits may lie. */
 static double check_logits(struct model *m, struct json_object *run, struct engine *e, enum tensor_type k,
                            const float *ours, struct verdict *v)
@@ -236,8 +309,7 @@ static double check_logits(struct model *m, struct json_object *run, struct engi
         return TOLERANCE_F16;
     }
     if (m->quantised && is_mixture(engine_gguf(e))) {
-        distance = rms_without_worst(ours, truth, m->n, m->n_vocab);
-        allowed = RMS_FACTOR * rms_without_worst(recorded, truth, m->n, m->n_vocab);
+        compare_mixture(m, e, ours, recorded, truth, &distance, &allowed, v);
     } else {
         distance = rms_distance(ours, truth, n);
         allowed = RMS_FACTOR * rms_distance(recorded, truth, n);
