@@ -153,6 +153,7 @@ struct request {
     char *app;
     int32_t priority;
     uint32_t weight;
+    uint32_t tenant_class, class_weight; /* policy_class_for() */
     uint64_t kv_max_bytes, concurrent_max;
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
     char *parameters;     /* JSON text until it is submitted; zeroed before it is freed */

@@ -23,6 +23,7 @@
 
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "policy/class.h"
 
 const char *request_state_to_string(enum request_state state)
 {
@@ -168,6 +169,8 @@ void requests_fail_submitted(struct model *model, const struct fault *fault)
 static void take_quota(struct request *r, const struct policy_quota *quota)
 {
     r->weight = (uint32_t)quota->weight;
+    r->class_weight = 0;
+    r->tenant_class = policy_class_for(r->manager->policy, &r->subject, &r->class_weight);
     r->kv_max_bytes = quota->kv_bytes == POLICY_UNLIMITED ? 0 : quota->kv_bytes;
     r->concurrent_max = quota->concurrent;
 }
@@ -366,6 +369,8 @@ static int submit(struct request *r)
         .uid = r->subject.uid,
         .weight = r->weight,
         .kv_max_bytes = r->kv_max_bytes,
+        .tenant_class = r->tenant_class,
+        .class_weight = r->class_weight,
         .priority = r->priority,
         .deadline_ns = r->deadline_ns,
         .kind = kinds[r->kind],

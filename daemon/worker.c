@@ -31,6 +31,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "daemon/limits.h"
+#include "daemon/tenants.h"
 #include "daemon/worker-report.h"
 #include "daemon/worker-start.h"
 #include "engine/proto/channel.h"
@@ -38,12 +39,6 @@
 #define PING_INTERVAL_US 500000
 /* Packets handled before other users of the loop have their turn. */
 #define PACKETS_IN_A_ROW 32
-
-struct tenant {
-    uid_t uid;
-    uint32_t weight;
-    uint64_t kv_max_bytes;
-};
 
 struct workers {
     sd_event *event;
@@ -75,8 +70,7 @@ struct worker {
     char *config;
     uint32_t n_threads;
 
-    struct tenant *tenants; /* [n_tenants] a tenant's number is its index + 1 */
-    size_t n_tenants, tenants_allocated;
+    struct tenants *tenants;
 
     sd_event_source *link, *pidfd, *ping, *defer;
     uint64_t ping_cookie, pong_us, started_us;
@@ -117,7 +111,7 @@ static void release(struct worker *w)
         close(w->process.pidfd);
     close_fds(w);
     free(w->config);
-    free(w->tenants);
+    tenants_free(w->tenants);
     free(w);
 }
 
@@ -281,40 +275,39 @@ static int send_packet(struct worker *w, enum packet_type type, const void *fixe
     return 0;
 }
 
-static struct tenant *find_tenant(struct worker *w, uid_t uid, uint32_t *ret_number)
-{
-    for (size_t i = 0; i < w->n_tenants; i++) {
-        if (w->tenants[i].uid == uid) {
-            *ret_number = (uint32_t)i + 1;
-            return &w->tenants[i];
-        }
-    }
-    return NULL;
-}
-
 static int name_tenant(struct worker *w, const struct worker_submit *submit, uint32_t *ret)
 {
-    struct tenant *tenant = find_tenant(w, submit->uid, ret);
-    struct packet_tenant packet;
+    const struct tenant_rules rules = {
+        .weight = submit->weight,
+        .kv_max_bytes = submit->kv_max_bytes,
+        .tenant_class = submit->tenant_class,
+        .class_weight = submit->class_weight,
+    };
+    struct packet_tenant packet = {
+        .weight = rules.weight,
+        .kv_max_bytes = rules.kv_max_bytes,
+        .tenant_class = rules.tenant_class,
+        .class_weight = rules.class_weight,
+    };
+    bool changed;
+    int r;
 
-    if (tenant && tenant->weight == submit->weight && tenant->kv_max_bytes == submit->kv_max_bytes)
-        return 0;
-    if (!tenant) {
-        if (w->n_tenants == w->tenants_allocated) {
-            size_t want = w->tenants_allocated * 2 + 16;
-            struct tenant *grown = reallocarray(w->tenants, want, sizeof(*grown));
-
-            if (!grown)
-                return -ENOMEM;
-            w->tenants = grown;
-            w->tenants_allocated = want;
-        }
-        tenant = &w->tenants[w->n_tenants++];
-        *ret = (uint32_t)w->n_tenants;
-    }
-    *tenant = (struct tenant){.uid = submit->uid, .weight = submit->weight, .kv_max_bytes = submit->kv_max_bytes};
-    packet = (struct packet_tenant){.tenant = *ret, .weight = submit->weight, .kv_max_bytes = submit->kv_max_bytes};
+    r = tenants_begin(w->tenants, submit->uid, submit->request, &rules, ret, &changed);
+    if (r < 0 || !changed)
+        return r;
+    packet.tenant = *ret;
     return send_packet(w, PACKET_TENANT, &packet, sizeof(packet), NULL, 0);
+}
+
+/* The worker is through with a request. Who has had none for long is forgotten there, too. */
+static void request_over(struct worker *w, uint64_t request)
+{
+    struct packet_tenant packet = {.weight = 0};
+
+    tenants_end(w->tenants, request);
+    while ((packet.tenant = tenants_excess(w->tenants)) != 0)
+        if (send_packet(w, PACKET_TENANT, &packet, sizeof(packet), NULL, 0) < 0)
+            mark_broken(w, "out of memory");
 }
 
 int worker_submit(struct worker *w, const struct worker_submit *submit)
@@ -328,9 +321,11 @@ int worker_submit(struct worker *w, const struct worker_submit *submit)
     int r;
 
     r = name_tenant(w, submit, &packet.tenant);
+    if (r == 0)
+        r = send_packet(w, PACKET_SUBMIT, &packet, sizeof(packet), submit->parameters, submit->n_parameters);
     if (r < 0)
-        return r;
-    return send_packet(w, PACKET_SUBMIT, &packet, sizeof(packet), submit->parameters, submit->n_parameters);
+        tenants_end(w->tenants, submit->request);
+    return r;
 }
 
 void worker_cancel(struct worker *w, uint64_t request)
@@ -383,10 +378,7 @@ void worker_drain(struct worker *w)
 
 bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret)
 {
-    if (tenant == 0 || tenant > w->n_tenants)
-        return false;
-    *ret = w->tenants[tenant - 1].uid;
-    return true;
+    return tenants_uid(w->tenants, tenant, ret);
 }
 
 pid_t worker_pid(const struct worker *w)
@@ -537,6 +529,7 @@ static int on_done(struct worker *w, const struct packet *p)
 
     if (r < 0)
         return r;
+    request_over(w, p->done->request);
     w->callbacks->done(w, p->done, extra, w->userdata);
     return 0;
 }
@@ -555,6 +548,7 @@ static int on_failed(struct worker *w, const struct packet *p)
     json_object_object_get_ex(object, "parameters", &parameters);
     if (fault_from_json(json_object_get_string(error), parameters, &fault) < 0)
         return -EBADMSG;
+    request_over(w, p->failed->request);
     w->callbacks->failed(w, p->failed->request, &fault, w->userdata);
     return 0;
 }
@@ -747,7 +741,9 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
     w->n_fds = options->n_fds;
     w->n_threads = options->n_threads;
     w->config = strdup(options->config);
-    r = w->config ? worker_start(options->path, &w->process) : -ENOMEM;
+    r = w->config ? tenants_new(&w->tenants) : -ENOMEM;
+    if (r >= 0)
+        r = worker_start(options->path, &w->process);
     if (r >= 0)
         r = channel_new(PROTO_DAEMON, TAKE_FD(w->process.link_fd), &w->channel);
     if (r >= 0)
@@ -785,6 +781,8 @@ int worker_adopt(struct workers *owner, const struct worker_adoption *adoption,
     w->adopted = true;
     w->n_threads = adoption->n_threads;
     r = channel_new(PROTO_DAEMON, adoption->link_fd, &w->channel);
+    if (r >= 0)
+        r = tenants_new(&w->tenants);
     if (r >= 0)
         r = watch(w);
     if (r >= 0)

@@ -137,6 +137,8 @@ struct worker_submit {
     uid_t uid; /* becomes an opaque number */
     uint32_t weight;
     uint64_t kv_max_bytes; /* 0: no limit */
+    uint32_t tenant_class; /* whose total weight it shares with others, 0: none */
+    uint32_t class_weight;
     int32_t priority;
     uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0: none */
     enum submit_kind kind;
@@ -177,6 +179,6 @@ void worker_trim(struct worker *w, uint64_t bytes);
 void worker_drain(struct worker *w);
 
 /**
- * worker_tenant_uid() - whom a tenant's number stands for; false for one that was never given
+ * worker_tenant_uid() - whom a tenant's number stands for; false for one that was never given, or is forgotten
  */
 bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret);

@@ -31,3 +31,6 @@ void policy_set_done(struct policy_set *set);
 
 /* Sorts, for policy_set_has_uid() and _gid(). */
 void policy_set_sort(struct policy_set *set);
+
+/* Whether @s is in the group, by whatever word: what counts for quotas. */
+bool policy_is_member(const struct policy_subject *s, gid_t gid);

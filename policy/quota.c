@@ -63,7 +63,7 @@ static void take(struct policy_quota *into, const struct policy_quota *from, uin
         into->priority_max = from->priority_max;
 }
 
-static bool is_member(const struct policy_subject *s, gid_t gid)
+bool policy_is_member(const struct policy_subject *s, gid_t gid)
 {
     if (s->gid == gid)
         return true;
@@ -86,7 +86,7 @@ void policy_quota_for(const struct policy *p, const struct policy_subject *s, st
     for (size_t i = 0; i < p->n_quota_groups; i++) {
         const struct policy_quota_entry *group = &p->quota_groups[i];
 
-        if (!group->known || !is_member(s, group->id))
+        if (!group->known || !policy_is_member(s, group->id))
             continue;
         take(ret, &group->values, group->given & ~from_groups, false);
         take(ret, &group->values, group->given & from_groups, true);

@@ -318,7 +318,8 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
             r = violation("bad number of threads", reterr_why);
         break;
     case PACKET_TENANT:
-        if (p.tenant->weight == 0 || (p.tenant->tenant_class != 0) != (p.tenant->class_weight != 0))
+        if ((p.tenant->tenant_class != 0) != (p.tenant->class_weight != 0) ||
+            (p.tenant->weight == 0 && (p.tenant->tenant_class != 0 || p.tenant->kv_max_bytes != 0)))
             r = violation("bad weight", reterr_why);
         break;
     case PACKET_SUBMIT:

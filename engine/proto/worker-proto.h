@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(2)
+#define PROTO_VERSION UINT32_C(3)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -102,7 +102,7 @@ struct packet_threads {
 /* What the daemon knows of a tenant; sent before its first SUBMIT and whenever it changes. */
 struct packet_tenant {
     uint32_t tenant;
-    uint32_t weight;       /* >= 1; shares are proportional */
+    uint32_t weight;       /* shares are proportional; 0: forget it: no request is left, its number never comes again */
     uint64_t kv_max_bytes; /* 0: no limit of its own */
     uint32_t tenant_class; /* tenants with the same class > 0 also share as a group; 0: none */
     uint32_t class_weight; /* of that group; 0 if there is none */

@@ -161,6 +161,43 @@ static int tenant_new(struct fair *f, uint32_t id, struct fair_tenant **ret)
     return 0;
 }
 
+static void tenant_free(struct fair *f, struct fair_tenant *t)
+{
+    struct fair_tenant **at = &f->buckets[bucket_of(f, t->id)];
+
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    f->n_tenants--;
+    heap_done(&t->waiting);
+    free(t);
+}
+
+void fair_forget(struct fair *f, uint32_t id)
+{
+    struct fair_tenant *t = fair_tenant_find(f, id);
+
+    if (!t)
+        return;
+    t->forgotten = true;
+    if (t->n_items == 0)
+        tenant_free(f, t);
+}
+
+void fair_forget_all(struct fair *f)
+{
+    for (size_t i = 0; i < f->n_buckets; i++)
+        for (struct fair_tenant *t = f->buckets[i], *next; t; t = next) {
+            next = t->next;
+            fair_forget(f, t->id);
+        }
+}
+
+size_t fair_n_tenants(const struct fair *f)
+{
+    return f->n_tenants;
+}
+
 static int class_get(struct fair *f, uint32_t id, struct fair_class **ret)
 {
     struct fair_class *c = f->classes;
@@ -200,6 +237,7 @@ int fair_tenant_set(struct fair *f, uint32_t id, uint32_t weight, uint32_t class
         if (r < 0)
             return r;
     }
+    t->forgotten = false;
     is_present = t->i_present != HEAP_NOWHERE;
     if (is_present && t->tenant_class)
         t->tenant_class->weights_present -= t->weight;
@@ -223,6 +261,7 @@ int fair_join(struct fair *f, struct fair_item *item, uint32_t tenant_id, int32_
     *item = (struct fair_item){
         .tenant = t, .priority = priority, .arrival = f->n_arrivals++, .i_waiting = HEAP_NOWHERE};
     t->n_items++;
+    t->forgotten = false;
     return 0;
 }
 
@@ -288,6 +327,8 @@ void fair_leave(struct fair *f, struct fair_item *item)
     t->n_items--;
     item->tenant = NULL;
     place(f, t);
+    if (t->forgotten && t->n_items == 0)
+        tenant_free(f, t);
 }
 
 void fair_wait(struct fair *f, struct fair_item *item)

@@ -42,6 +42,7 @@ struct fair_tenant {
     uint64_t pages_max; /* of the KV cache; UINT64_MAX: no limit */
     uint64_t n_pages;   /* held, kept by batch.h */
     bool blocked;       /* fair_block() */
+    bool forgotten;     /* fair_forget(): gone with its last item */
     size_t i_waiting, i_active, i_present;
     struct fair_tenant *next; /* in its hash chain */
 };
@@ -74,7 +75,7 @@ DEFINE_CLEANUP(struct fair *, fair_free)
  * @weight:       >= 1
  * @class_id:     0: none
  * @class_weight: >= 1 with a class
- * @ret:          may be NULL; the tenant, which lives as long as @f
+ * @ret:          may be NULL; the tenant, which lives until it is forgotten
  * Returns 0 or -ENOMEM.
  */
 int fair_tenant_set(struct fair *f, uint32_t id, uint32_t weight, uint32_t class_id, uint32_t class_weight,
@@ -84,6 +85,22 @@ int fair_tenant_set(struct fair *f, uint32_t id, uint32_t weight, uint32_t class
  * fair_tenant_find() - the tenant, NULL if nobody has heard of it
  */
 struct fair_tenant *fair_tenant_find(struct fair *f, uint32_t id);
+
+/**
+ * fair_forget() - nothing is kept of a tenant, at once or as soon as its last item has left; nothing happens for an
+ * unknown one. One that comes back is new.
+ */
+void fair_forget(struct fair *f, uint32_t id);
+
+/**
+ * fair_forget_all() - the same for all tenants
+ */
+void fair_forget_all(struct fair *f);
+
+/**
+ * fair_n_tenants() - tenants that are known
+ */
+size_t fair_n_tenants(const struct fair *f);
 
 /**
  * fair_join() - a new item of @tenant_id (made with the default weight if it is new); it does not wait yet

@@ -440,6 +440,11 @@ static void set_tenant(struct compute *c, const struct packet_tenant *p)
 {
     struct fair_tenant *t;
 
+    if (p->weight == 0) {
+        fair_forget(batch_fair(c->batch), p->tenant);
+        reuse_forget(c->model->engine, p->tenant);
+        return;
+    }
     if (fair_tenant_set(batch_fair(c->batch), p->tenant, p->weight, p->tenant_class, p->class_weight, &t) < 0)
         out_of_memory(c);
     t->pages_max = pages_max(c, p->kv_max_bytes);

@@ -180,6 +180,7 @@ int intake_reset(struct intake *in, uint64_t epoch)
             job_free(j);
         }
     }
+    fair_forget_all(in->fair);
     append(in, c);
     pthread_mutex_unlock(&in->lock);
     return 0;
@@ -190,8 +191,13 @@ int intake_tenant(struct intake *in, const struct packet_tenant *tenant, uint64_
     int r;
 
     pthread_mutex_lock(&in->lock);
-    r = fair_tenant_set(in->fair, tenant->tenant, tenant->weight, tenant->tenant_class, tenant->class_weight,
-                        NULL);
+    if (tenant->weight == 0) {
+        fair_forget(in->fair, tenant->tenant);
+        r = 0;
+    } else {
+        r = fair_tenant_set(in->fair, tenant->tenant, tenant->weight, tenant->tenant_class, tenant->class_weight,
+                            NULL);
+    }
     pthread_mutex_unlock(&in->lock);
     if (r < 0)
         return r;

@@ -100,7 +100,8 @@ int intake_cancel(struct intake *in, uint64_t request, uint64_t epoch);
 int intake_reset(struct intake *in, uint64_t epoch);
 
 /**
- * intake_tenant() - weights of a tenant, for both queues; link thread. Returns 0 or -ENOMEM
+ * intake_tenant() - weights of a tenant, or that it is to be forgotten, for both queues; link thread
+ * Returns 0 or -ENOMEM.
  */
 int intake_tenant(struct intake *in, const struct packet_tenant *tenant, uint64_t epoch);
 

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/json.h"
+#include "policy/class.h"
 
 struct place {
     char dir[64];
@@ -494,6 +495,30 @@ static void decides_who_may_use_a_model(void **state)
     assert_false(policy_is_admin(p, &root));
 }
 
+static void finds_the_group_that_shares_a_weight(void **state)
+{
+    _cleanup_(policy_unrefp) struct policy *p = load_text(
+        *state, "{\"quotas\": {\"groups\": {\"students\": {\"weight\": 50, \"total\": {\"weight\": 400}},"
+                "\"staff\": {\"total\": {\"weight\": 300}}, \"ai\": {\"total\": {\"tokens_per_day\": 5}}}}}");
+    const gid_t students[] = {2002}, both[] = {2002, 2003}, neither[] = {2001};
+    uint32_t weight = 1;
+
+    assert_int_equal(policy_class_for(p, &(struct policy_subject){.uid = 1, .gid = 1}, &weight), 0);
+    assert_int_equal(policy_class_for(p, &(struct policy_subject){.uid = 1, .gid = 1, .groups = neither, .n_groups = 1},
+                                      &weight),
+                     0);
+    assert_int_equal(weight, 1);
+    assert_int_equal(policy_class_for(p, &(struct policy_subject){.uid = 1, .gid = 1, .groups = students, .n_groups = 1},
+                                      &weight),
+                     2003);
+    assert_int_equal(weight, 400);
+    /* In both: as little as either leaves. */
+    assert_int_equal(
+        policy_class_for(p, &(struct policy_subject){.uid = 1, .gid = 1, .nss_groups = both, .n_nss_groups = 2}, &weight),
+        2004);
+    assert_int_equal(weight, 300);
+}
+
 static void adds_quotas_up(void **state)
 {
     _cleanup_(policy_unrefp) struct policy *p = load_text(
@@ -551,6 +576,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_files_of_others, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_a_stranger_as_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(decides_who_may_use_a_model, setup, teardown),
+        cmocka_unit_test_setup_teardown(finds_the_group_that_shares_a_weight, setup, teardown),
         cmocka_unit_test_setup_teardown(adds_quotas_up, setup, teardown),
         cmocka_unit_test(system_places_may_be_missing),
     };

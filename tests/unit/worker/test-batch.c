@@ -368,6 +368,37 @@ static void test_class_weight(void **state)
     sim_done(&s);
 }
 
+static void test_forgotten_tenants(void **state)
+{
+    struct sim s;
+    struct job *j;
+
+    sim_init(&s, &config_default);
+    assert_int_equal(fair_tenant_set(batch_fair(s.b), 1, 300, 0, 0, NULL), 0);
+    j = sim_submit(&s, 1, 0, 10, 5);
+    for (uint32_t t = 2; t < 1000; t++)
+        sim_end(&s, sim_submit(&s, t, 0, 10, 5));
+    assert_int_equal(fair_n_tenants(batch_fair(s.b)), 999);
+    for (uint32_t t = 0; t < 2000; t++)
+        fair_forget(batch_fair(s.b), t);
+    /* One that still has something stays until that is over, as it was. */
+    assert_int_equal(fair_n_tenants(batch_fair(s.b)), 1);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 1)->weight, 300);
+    while (sim_step(&s))
+        ;
+    assert_int_equal(j->n_output, 5);
+    assert_int_equal(fair_n_tenants(batch_fair(s.b)), 0);
+    /* It comes back as somebody new. */
+    sim_submit(&s, 1, 0, 10, 5);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 1)->weight, FAIR_WEIGHT_DEFAULT);
+    fair_forget_all(batch_fair(s.b));
+    assert_int_equal(fair_tenant_set(batch_fair(s.b), 1, 50, 0, 0, NULL), 0);
+    while (sim_step(&s))
+        ;
+    assert_int_equal(fair_n_tenants(batch_fair(s.b)), 1);
+    sim_done(&s);
+}
+
 static void test_flood_delays_by_a_step(void **state)
 {
     struct sim s;
@@ -933,6 +964,7 @@ int main(void)
         cmocka_unit_test(test_equal_tenants),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_class_weight),
+        cmocka_unit_test(test_forgotten_tenants),
         cmocka_unit_test(test_flood_delays_by_a_step),
         cmocka_unit_test(test_nobody_starves),
         cmocka_unit_test(test_priority_within_a_tenant),
