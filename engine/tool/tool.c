@@ -199,6 +199,7 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
 {
     _cleanup_tool_files_ struct tool_files files = {}, adapter = {};
     struct fault fault = {.kind = FAULT_NONE};
+    struct engine_facts facts;
     int r;
 
     r = tool_files_open(c->path, &files);
@@ -221,6 +222,13 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
         if (fault.kind == FAULT_MODEL_INVALID || fault.kind == FAULT_MODEL_UNAVAILABLE)
             fault_subject(&fault, c->path);
         return tool_fail(c->path, &fault, r);
+    }
+    engine_facts(*ret, &facts);
+    if (facts.is_encoder) {
+        *ret = engine_free(*ret);
+        fault_set(&fault, FAULT_INVALID_PARAMETER, "model",
+                  "it is an encoder: it has embeddings (residentctl embed), no next token");
+        return tool_fail(c->path, &fault, -EINVAL);
     }
     return 0;
 }

@@ -203,6 +203,15 @@ def encoder(architecture, weights, pooling, pick, tolerance):
             assert e.parameters == {"parameter": "model", "reason": "it makes embeddings only, no text"}, e
 
 
+def the_tool_asks_an_encoder_for_no_tokens():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "encoder.gguf")
+        subprocess.run([MAKE, path, "--architecture", "bert", "--tokenizer", "bert"], check=True)
+        for verb in (["generate", path, "--ids", "2 5 3", "-n", "1"], ["bench", path, "-p", "8", "-n", "1", "-r", "1"]):
+            done = subprocess.run([ENGINE, *verb], capture_output=True, text=True, timeout=PATIENCE_S)
+            assert done.returncode == 1 and "it is an encoder" in done.stderr and not done.stdout, done
+
+
 def mean(states):
     return [math.fsum(column) for column in zip(*states)]
 
@@ -384,6 +393,7 @@ main([
     an_encoders_cls,
     an_encoders_last_and_its_default,
     a_quantised_encoder,
+    the_tool_asks_an_encoder_for_no_tokens,
     a_vector_does_not_depend_on_slices_and_company,
     capabilities_say_embed,
     residentctl_prints_a_vector_a_line,
