@@ -26,6 +26,7 @@ struct digest {
     pthread_cond_t caught; /* for the caller: a file is through, or failed */
     int fd;
     uint64_t n_bytes, n_arrived, n_done; /* of the file */
+    uint64_t waits_for;                  /* what the caller waits for to be done */
     int error;
     bool stop;
 };
@@ -66,7 +67,7 @@ static void *thread_main(void *userdata)
         pthread_mutex_lock(&d->mutex);
         d->error = r;
         d->n_done = at + n;
-        if (r < 0 || d->n_done == d->n_bytes)
+        if (r < 0 || d->n_done >= d->waits_for)
             pthread_cond_signal(&d->caught);
     }
     pthread_mutex_unlock(&d->mutex);
@@ -101,13 +102,30 @@ int digest_new(struct digest **ret)
 }
 
 /* With the mutex held. */
+static int wait_for(struct digest *d, uint64_t n_bytes)
+{
+    d->waits_for = n_bytes;
+    while (d->error == 0 && d->n_done < n_bytes)
+        pthread_cond_wait(&d->caught, &d->mutex);
+    return d->error;
+}
+
+/* The same. */
 static int wait_until_through(struct digest *d)
 {
     d->n_arrived = d->n_bytes;
     pthread_cond_signal(&d->news);
-    while (d->error == 0 && d->n_done < d->n_bytes)
-        pthread_cond_wait(&d->caught, &d->mutex);
-    return d->error;
+    return wait_for(d, d->n_bytes);
+}
+
+int digest_wait(struct digest *d, uint64_t n_bytes)
+{
+    int r;
+
+    pthread_mutex_lock(&d->mutex);
+    r = wait_for(d, n_bytes < d->n_bytes ? n_bytes : d->n_bytes);
+    pthread_mutex_unlock(&d->mutex);
+    return r;
 }
 
 int digest_file(struct digest *d, int fd, uint64_t n_bytes)

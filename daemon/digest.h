@@ -32,6 +32,12 @@ int digest_file(struct digest *d, int fd, uint64_t n_bytes);
 void digest_advance(struct digest *d, uint64_t n_bytes);
 
 /**
+ * digest_wait() - until the first @n_bytes of the file are through; they must have arrived
+ * Returns 0, or what reading failed with.
+ */
+int digest_wait(struct digest *d, uint64_t n_bytes);
+
+/**
  * digest_end() - wait until all of it is through, all of the last file being taken as arrived
  * @ret_text: the digest in lower-case digits
  * Returns 0; -ENODATA: a file is shorter than was said; another negative errno of reading. Only digest_free() is left.

@@ -48,7 +48,11 @@ static bool add_adapters(json_object *config, const struct policy_model *rules)
 
 bool model_files_add(json_object *config, const struct policy_model *rules, const struct residency *residency)
 {
-    return add_count(config, "files", residency_n_files(residency, 0)) &&
+    uint64_t left = 0;
+    bool is_partial = residency_is_partial(residency, &left);
+
+    return add_count_if(config, is_partial, "weights_bytes_max", left) &&
+           add_count(config, "files", residency_n_files(residency, 0)) &&
            add_count_if(config, rules->draft != NULL, "draft_files", residency_n_files(residency, 1)) &&
            add_adapters(config, rules);
 }

@@ -87,7 +87,10 @@ int model_loading_text(const struct policy *p, const struct policy_model *rules,
     if (!o || model_files_others(p, rules, &others, &n_others) < 0 || !add_text(o, "path", rules->path) ||
         !add_text_if(o, "sha256", rules->sha256) || !add_count(o, "ram", rules->residency.ram) ||
         !add_count(o, "huge", rules->residency.huge) || !add_count(o, "numa", rules->residency.numa) ||
-        !add_count(o, "numa_node", rules->residency.numa_node) || !add_count(o, "tokens", rules->context.tokens) ||
+        !add_count(o, "numa_node", rules->residency.numa_node) ||
+        !add_count_if(o, rules->residency.limit.bytes > 0, "limit", rules->residency.limit.bytes) ||
+        !add_count_if(o, rules->residency.limit.is_share, "limit_ppm", rules->residency.limit.share_ppm) ||
+        !add_count(o, "tokens", rules->context.tokens) ||
         !add_count(o, "sequences", rules->context.sequences) || !add_text(o, "k", rules->context.k) ||
         !add_text(o, "v", rules->context.v) || !add_bool(o, "draft", rules->draft != NULL) ||
         !add_take(o, "others", file_texts(others, n_others)) ||

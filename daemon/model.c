@@ -162,6 +162,7 @@ static int open_files(struct model *model, const struct snapshot_model *kept, co
         .huge = model->loaded->residency.huge,
         .numa = model->loaded->residency.numa,
         .numa_node = model->loaded->residency.numa_node,
+        .bytes_max = policy_size_of(&model->loaded->residency.limit, model->manager->ram_total_bytes),
         .others = others,
         .n_others = n_others,
         .kept = kept ? kept->files : NULL,
@@ -269,6 +270,13 @@ static void log_locked(const struct model *model, const char *what)
 {
     char locked[UNITS_TEXT_MAX], huge[UNITS_TEXT_MAX], text[200];
     const char *by = residency_read_by(model->residency);
+
+    if (residency_is_partial(model->residency, NULL)) {
+        snprintf(text, sizeof(text), "%s, %s of it locked, the rest is read when it is needed", what,
+                 units_format_size(model->worker_locked_bytes, locked));
+        log_model(model, LOG_INFO, text);
+        return;
+    }
 
     snprintf(text, sizeof(text), "%s, %s of it locked, %s in 2 MiB pages%s%s%s", what,
              units_format_size(residency_locked_bytes(model->residency), locked),

@@ -45,6 +45,7 @@ struct residency {
     enum policy_huge huge;
     enum policy_numa numa;
     uint32_t numa_node;
+    uint64_t bytes_max; /* 0: none */
     struct residency_identity *kept; /* [n_kept] NULL: loaded afresh */
     int *kept_fds;                   /* [n_kept] NULL: files are used in place */
     size_t n_kept;

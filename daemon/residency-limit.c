@@ -66,7 +66,7 @@ int residency_check_lock_limit(struct residency *r)
     struct rlimit limit;
     uint64_t whole = 0;
 
-    if (r->ram == POLICY_RAM_MAP || residency_may_lock_anything())
+    if (r->ram == POLICY_RAM_MAP || residency_is_partial(r, NULL) || residency_may_lock_anything())
         return 0;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
         return 0;

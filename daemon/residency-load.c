@@ -11,6 +11,7 @@
 #include "daemon/residency-internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -151,6 +152,26 @@ static int is_in_small_pages(struct residency *r, const struct residency_part *p
     return q;
 }
 
+/* Larger than what may be in memory: its worker reads it, and what it can't keep lets go. A digest takes one reading,
+ * which leaves nothing behind. */
+static int only_look_at(struct residency *r, const struct residency_part *part, struct digest *digest)
+{
+    int q = digest ? digest_file(digest, part->fd, part->n_bytes) : 0;
+
+    for (uint64_t at = 0; q == 0 && digest && at < part->n_bytes; at += CHUNK_BYTES) {
+        uint64_t left = part->n_bytes - at, n = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+
+        if (residency_is_stopped(r))
+            return -ECANCELED;
+        q = -posix_fadvise(part->fd, (off_t)at, (off_t)n, POSIX_FADV_WILLNEED);
+        digest_advance(digest, at + n);
+        q = q < 0 ? q : digest_wait(digest, at + n);
+        (void)posix_fadvise(part->fd, (off_t)at, (off_t)n, POSIX_FADV_DONTNEED);
+        residency_advance(r, n);
+    }
+    return q < 0 ? residency_fail_errno(r, r->paths[part->i_path], -q) : 0;
+}
+
 static int use_in_place(struct residency *r, struct residency_part *part, struct digest *digest)
 {
     bool is_small = false;
@@ -217,6 +238,8 @@ static int load_path(struct residency *r, size_t *i)
     for (; q == 0 && *i < r->n_parts && r->parts[*i].i_path == i_path; ++*i) {
         if (r->ram == POLICY_RAM_COPY)
             q = use_copy(r, &r->parts[*i], digest);
+        else if (residency_is_partial(r, NULL))
+            q = only_look_at(r, &r->parts[*i], digest);
         else
             q = use_in_place(r, &r->parts[*i], digest);
     }
@@ -273,7 +296,7 @@ int residency_load_all(struct residency *r)
         q = place(r);
     for (size_t i = 0; q == 0 && i < r->n_parts;)
         q = load_path(r, &i);
-    return q < 0 ? q : verify(r);
+    return q < 0 || residency_is_partial(r, NULL) ? q : verify(r);
 }
 
 /* A sealed copy is what it is. A file that is used in place belongs to somebody who may write to it and should not
@@ -311,5 +334,5 @@ int residency_sample_all(struct residency *r)
 {
     int q = residency_check_files(r, &r->fault);
 
-    return q < 0 ? q : figures_of(r, 0, r->n_parts, &r->sampled);
+    return q < 0 || residency_is_partial(r, NULL) ? q : figures_of(r, 0, r->n_parts, &r->sampled);
 }

@@ -183,6 +183,12 @@ int residency_open_all(struct residency *r)
         if (q < 0)
             return q;
     }
+    if (r->ram == POLICY_RAM_COPY && residency_is_partial(r, NULL)) {
+        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+                  "residency.limit is smaller than the model, and a copy is always whole: residency.ram has to be "
+                  "\"lock\" or \"map\"");
+        return -EINVAL;
+    }
     if (r->kept && r->n_kept != r->n_parts) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s has another number of files now", r->path);
         return -EINVAL;

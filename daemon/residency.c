@@ -162,7 +162,7 @@ static uint64_t bytes_lost(const struct residency *r)
 
     for (size_t i = 0; i < r->n_parts; i++)
         size += r->parts[i].map_bytes;
-    return r->ram == POLICY_RAM_MAP || held >= size ? 0 : size - held;
+    return r->ram == POLICY_RAM_MAP || residency_is_partial(r, NULL) || held >= size ? 0 : size - held;
 }
 
 static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *userdata)
@@ -261,6 +261,7 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
     r->huge = options->huge;
     r->numa = options->numa;
     r->numa_node = options->numa_node;
+    r->bytes_max = options->bytes_max;
     r->phase = FAILED;
     fault_init(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL);
     r->n_kept = options->n_kept;
@@ -338,9 +339,24 @@ uint64_t residency_bytes(const struct residency *r)
     return r->phase == OPENING || r->phase == FAILED ? 0 : r->bytes_total;
 }
 
+bool residency_is_partial(const struct residency *r, uint64_t *ret_own_bytes)
+{
+    uint64_t others = 0;
+
+    if (r->bytes_max == 0 || r->bytes_total <= r->bytes_max)
+        return false;
+    for (size_t i = 0; i < r->n_parts; i++)
+        others += r->parts[i].i_path == 0 ? 0 : r->parts[i].n_bytes;
+    if (ret_own_bytes)
+        *ret_own_bytes = others < r->bytes_max ? r->bytes_max - others : 1;
+    return true;
+}
+
 uint64_t residency_needs_bytes(const struct residency *r)
 {
-    return r->ram == POLICY_RAM_MAP ? 0 : residency_bytes(r);
+    if (r->ram == POLICY_RAM_MAP)
+        return 0;
+    return residency_is_partial(r, NULL) ? r->bytes_max : residency_bytes(r);
 }
 
 static const struct smaps_figures *figures(const struct residency *r)

@@ -52,6 +52,7 @@ struct residency_options {
     enum policy_huge huge;
     enum policy_numa numa;
     uint32_t numa_node; /* of POLICY_NUMA_BIND */
+    uint64_t bytes_max; /* a larger model is only opened and checked: its worker keeps part of it; 0: no limit */
     const struct residency_file *others; /* [n_others] what is to be held with it, behind it in order; copied */
     size_t n_others;
     /* What an earlier daemon had loaded: files must be the same still, and are neither copied nor checked against
@@ -120,6 +121,13 @@ uint64_t residency_bytes(const struct residency *r);
  * residency_needs_bytes() - what it will hold in RAM for good: 0 for POLICY_RAM_MAP
  */
 uint64_t residency_needs_bytes(const struct residency *r);
+
+/**
+ * residency_is_partial() - whether it is larger than bytes_max: nothing of it is in memory here
+ * @ret_own_bytes: what is left of bytes_max for the model itself, at least 1, since others' files are held whole; may
+ *                 be NULL
+ */
+bool residency_is_partial(const struct residency *r, uint64_t *ret_own_bytes);
 
 /**
  * residency_locked_bytes() - what the kernel showed as locked and resident when it last looked; 0 before

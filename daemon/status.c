@@ -64,6 +64,9 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
         const struct model *model = list_entry(at, struct model, entry);
         uint64_t locked = model->residency ? residency_locked_bytes(model->residency) : 0;
 
+        if (model->residency && residency_is_partial(model->residency, NULL))
+            locked = model->worker_locked_bytes;
+
         status.ram_locked_bytes += locked;
         status.ram_kv_bytes += model->kv_bytes;
         status.ram_used_bytes += model_ram_bytes(model);

@@ -8,6 +8,7 @@
 
 #include "engine/arch/adapt.h"
 #include "engine/arch/arch.h"
+#include "engine/cpu/ahead.h"
 #include "engine/cpu/exec.h"
 #include "engine/cpu/threads.h"
 #include "engine/engine.h"
@@ -50,6 +51,7 @@ struct engine {
     struct pages *pages[GRAPH_GROUPS_MAX];
     struct prefix *prefix; /* NULL for an encoder */
     struct threads *threads;
+    struct ahead *ahead; /* NULL: all weights are in memory */
     struct exec *exec;
 
     uint32_t context_tokens, sequences_max, batch_tokens_max, outputs_max;

@@ -83,8 +83,9 @@ static int config_check(const struct engine_config *c, struct fault *reterr)
 
 static int open_file(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
-    unsigned flags =
-        GGUF_MAP_HUGE | (c->populate ? GGUF_MAP_POPULATE : 0u) | (c->lock ? (unsigned)GGUF_MAP_LOCK : 0u);
+    bool whole = c->weights_bytes_max == 0;
+    unsigned flags = GGUF_MAP_HUGE | (whole && c->populate ? GGUF_MAP_POPULATE : 0u) |
+                     (whole && c->lock ? (unsigned)GGUF_MAP_LOCK : 0u);
     const struct gguf_part *parts;
     size_t n_parts;
     int r;
@@ -267,6 +268,33 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
     return e->active && e->token_runs && e->token_adapters && e->outputs && e->runs ? 0 : -ENOMEM;
 }
 
+/* Part of the weights stays in memory, and a thread reads the rest ahead of the step. */
+static int open_ahead(struct engine *e, const struct engine_config *c, struct fault *reterr)
+{
+    _cleanup_free_ struct ahead_file *files = NULL;
+    struct ahead_config config = {.graph = &e->graph, .bytes_max = c->weights_bytes_max, .lock = c->lock};
+    const struct gguf_part *parts;
+    uint64_t needed = 0;
+    int r;
+
+    if (c->weights_bytes_max == 0)
+        return 0;
+    parts = gguf_map_parts(e->map, &config.n_files);
+    files = calloc(config.n_files, sizeof(*files));
+    if (!files)
+        return -ENOMEM;
+    for (size_t i = 0; i < config.n_files; i++)
+        files[i] = (struct ahead_file){.data = parts[i].data, .n_bytes = parts[i].n_bytes, .fd = c->fds[i]};
+    config.files = files;
+    r = ahead_new(&config, &e->ahead, &needed);
+    if (r == -ENOSPC && reterr) {
+        fault_init(reterr, FAULT_INSUFFICIENT_MEMORY, "ram");
+        reterr->used = (int64_t)needed;
+        reterr->limit = (int64_t)c->weights_bytes_max;
+    }
+    return r == -ENOSPC ? -ENOMEM : r;
+}
+
 static int open_exec(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
     struct exec_config config = {
@@ -277,6 +305,7 @@ static int open_exec(struct engine *e, const struct engine_config *c, struct fau
         .tokens_max = e->batch_tokens_max,
         .outputs_max = e->outputs_max,
         .pages_max = e->context_tokens / KV_PAGE_TOKENS + 1,
+        .ahead = e->ahead,
     };
     int r;
 
@@ -369,7 +398,7 @@ static int open_facts(struct engine *e)
     f->outputs_max = e->outputs_max;
     f->page_tokens = KV_PAGE_TOKENS;
     f->bytes_weights = gguf_map_bytes(e->map);
-    f->bytes_locked = gguf_map_bytes_locked(e->map);
+    f->bytes_locked = e->ahead ? ahead_bytes_locked(e->ahead) : gguf_map_bytes_locked(e->map);
     f->n_adapters = (uint32_t)e->n_adapters;
     for (size_t i = 0; i < e->n_adapters; i++) {
         f->bytes_weights += gguf_map_bytes(e->adapters[i].map);
@@ -419,6 +448,9 @@ int engine_open(const struct engine_config *config, struct engine **ret, struct 
     r = engine_prefix_init(e);
     if (r < 0)
         return r;
+    r = open_ahead(e, config, reterr);
+    if (r < 0)
+        return r;
     r = open_exec(e, config, reterr);
     if (r < 0)
         return r;
@@ -435,6 +467,7 @@ struct engine *engine_free(struct engine *e)
         return NULL;
     engine_profile_done(e);
     exec_free(e->exec);
+    ahead_free(e->ahead);
     threads_free(e->threads);
     prefix_free(e->prefix);
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {

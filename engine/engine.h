@@ -53,7 +53,8 @@ struct engine_config {
     uint32_t outputs_max;      /* tokens of one step that may want logits, n_vocab floats each; 0: sequences_max */
     uint32_t n_threads;        /* including the caller's; 0: one for each core that the process may use */
     uint32_t isa_mask;         /* ISA_* bits that kernels may use if the machine has them; UINT32_MAX: all, 0: scalar */
-    bool lock;                 /* mlock the weights */
+    uint64_t weights_bytes_max; /* of matrices in memory at any time, the others are read again in each step; 0: all */
+    bool lock;                 /* mlock the weights, or what stays of them in memory */
     bool populate;             /* fault the weights in before engine_open() returns */
 };
 
@@ -76,7 +77,7 @@ struct engine_facts {
     uint64_t bytes_kv;         /* reserved for keys and values */
     uint64_t bytes_kv_page;
     uint64_t bytes_scratch;    /* reserved for activations, logits and each thread's work space */
-    uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights */
+    uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights, or less with weights_bytes_max */
 };
 
 /**
@@ -84,8 +85,8 @@ struct engine_facts {
  * @config: borrowed for the call
  * @ret:    the engine, owned by the caller: engine_free()
  * @reterr: may be NULL; why not: FAULT_MODEL_INVALID (offset, reason; the caller fills in the model's name)
- *          for a file that is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory or
- *          RLIMIT_MEMLOCK is too small
+ *          for a file that is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory,
+ *          weights_bytes_max or RLIMIT_MEMLOCK is too small
  * Returns 0; -EINVAL (the file, or a config that makes no sense), -ENOMEM, -EPERM (lock), or another errno of mmap,
  * mlock or thread creation.
  */

@@ -747,6 +747,7 @@ static const struct key residency_keys[] = {
     {.name = "idle", .check = check_duration, AT(policy_residency, idle_us)},
     {.name = "numa", .check = check_numa},
     {.name = "huge", .check = check_enum, AT(policy_residency, huge), .names = huge_names},
+    {.name = "limit", .check = check_size, AT(policy_residency, limit)},
     {.name = "offloaded", .check = check_enum, AT(policy_residency, offloaded), .names = offloaded_names},
     {.name = NULL},
 };

@@ -5,7 +5,6 @@
  * The administrator's policy as typed, checked data, and the answers it gives: who may use what, and how much of it.
  * Made from files by policy_load() (load.c reads, merge.c merges, check.c types), immutable afterwards and shared by
  * reference, so that a request can finish under the rules it started with while a reload has swapped them for others.
- *
  * Pure decisions: the only I/O is reading policy files and, at load, asking NSS for numbers of names.
  * Every value has its default filled in, so readers never ask whether a key was given, except where noted.
  */
@@ -60,6 +59,7 @@ struct policy_residency {
     enum policy_numa numa;
     uint32_t numa_node; /* of POLICY_NUMA_BIND */
     enum policy_huge huge;
+    struct policy_size limit; /* so much of a larger model stays in RAM, the rest is read in each step; 0: all of it */
     enum policy_offloaded offloaded; /* what becomes of the RAM of tensors that live in VRAM */
 };
 

@@ -69,6 +69,8 @@ struct exec {
     _Atomic uint32_t n_routed;      /* tokens whose experts were chosen by the running operation */
     uint32_t turn;                  /* which of drawn[] the running operation uses; written between operations only */
     bool stopped;                   /* likewise */
+    size_t i_op;                    /* the running operation; likewise */
+    struct ahead *ahead;            /* NULL: all matrices are in memory */
 
     bool profiling;
     uint64_t *op_calls, *op_ns; /* [graph->n_ops] */

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "engine/cpu/ahead.h"
 #include "engine/cpu/exec-ops.h"
 #include "engine/cpu/threads.h"
 
@@ -144,6 +145,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
         .tokens_max = config->tokens_max,
         .outputs_max = config->outputs_max,
         .pages_max = config->pages_max,
+        .ahead = config->ahead,
     };
     x->blocks = calloc(config->tokens_max, sizeof(*x->blocks));
     x->op_calls = calloc(config->graph->n_ops, sizeof(*x->op_calls));
@@ -206,6 +208,23 @@ static void cut_blocks(struct exec *x, const struct exec_batch *batch)
     }
 }
 
+static bool is_left_out(const struct exec *x, size_t i)
+{
+    const struct graph_op *op = &x->graph->ops[i];
+
+    return (op->embeddings_only && !x->batch->wants_embeddings) || (op->adapters_only && !x->batch->adapters);
+}
+
+/* While one thread waits here for what the next operation needs, the others sleep in the barrier. */
+static void go_on_to(struct exec *x, size_t i)
+{
+    while (i < x->graph->n_ops && is_left_out(x, i))
+        i++;
+    x->i_op = i;
+    if (i < x->graph->n_ops)
+        ahead_wait(x->ahead, i);
+}
+
 /* Run by the last thread that ends an operation, while the others wait. */
 static void end_operation(void *userdata)
 {
@@ -215,6 +234,10 @@ static void end_operation(void *userdata)
     x->turn ^= 1;
     /* Only a flag: nothing that the cancelling thread wrote is read. */
     x->stopped = atomic_load_explicit(&x->cancelled, memory_order_relaxed);
+    if (!x->ahead || x->stopped)
+        return;
+    ahead_done(x->ahead, x->i_op);
+    go_on_to(x, x->i_op + 1);
 }
 
 static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
@@ -232,8 +255,7 @@ static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
     for (size_t i = 0; i < x->graph->n_ops; i++) {
         uint64_t start = timed ? now_ns() : 0;
 
-        if ((x->graph->ops[i].embeddings_only && !x->batch->wants_embeddings) ||
-            (x->graph->ops[i].adapters_only && !x->batch->adapters))
+        if (is_left_out(x, i))
             continue;
         t.drawn = &x->drawn[n_done++ & 1];
         exec_op(&t, &x->graph->ops[i]);
@@ -256,7 +278,11 @@ bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret
     if (batch->adapters)
         exec_adapt_group(x);
 
+    if (x->ahead)
+        go_on_to(x, 0);
     threads_run(x->threads, walk, x);
+    if (x->ahead)
+        ahead_step_end(x->ahead);
 
     x->batch = NULL;
     /* Taken whether it came in time or not: a cancellation is meant for one step. */

@@ -20,6 +20,7 @@
 #include "engine/kv/layout.h"
 #include "engine/kv/pages.h"
 
+struct ahead;
 struct exec;
 struct threads;
 
@@ -30,6 +31,7 @@ struct exec_config {
     struct pages *const *pages;             /* [graph->n_groups] */
     uint32_t tokens_max, outputs_max;       /* as given to graph_plan() */
     uint32_t pages_max;                     /* of one sequence */
+    struct ahead *ahead;                    /* reads matrices before they are needed; NULL: all are in memory */
 };
 
 /* Tokens of one sequence that stand together in the batch. */

@@ -15,6 +15,7 @@
 
 #include "base/fault.h"
 #include "base/pagecache.h"
+#include "base/units.h"
 #include "engine/gguf/limits.h"
 #include "engine/gguf/map.h"
 #include "engine/kernels/kernels.h"
@@ -126,6 +127,11 @@ int tool_config_option(struct tool_config *c, int option, const char *text)
     case TOOL_OPT_ADAPTER:
         c->adapter = text;
         return 0;
+    case TOOL_OPT_RAM:
+        if (units_parse_size(text, &c->ram_bytes) == 0 && c->ram_bytes > 0)
+            return 0;
+        fprintf(stderr, "resident-engine: --ram is \"%s\", expected a size like 4G\n", text);
+        return TOOL_USAGE;
     case TOOL_OPT_GPU_LAYERS:
         if (strcmp(text, "0") == 0)
             return 0;
@@ -215,6 +221,7 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
     config->isa_mask = c->isa_mask;
     config->k_type = c->k_type;
     config->v_type = c->v_type;
+    config->weights_bytes_max = c->ram_bytes;
     r = engine_open(config, ret, &fault);
     config->fds = config->adapters = NULL;
     if (r < 0) {
@@ -241,7 +248,8 @@ int tool_engine_open_huge(const struct tool_config *c, struct engine_config *con
 
     config->populate = true;
     r = tool_engine_open(c, config, ret);
-    if (r != 0 || tool_memory_read(engine_gguf(*ret), &m) < 0 || m.bytes_weights_huge > m.bytes_weights / 100 * 95)
+    if (r != 0 || c->ram_bytes > 0 || tool_memory_read(engine_gguf(*ret), &m) < 0 ||
+        m.bytes_weights_huge > m.bytes_weights / 100 * 95)
         return r;
     *ret = engine_free(*ret);
     r = tool_files_open(c->path, &files);

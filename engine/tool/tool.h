@@ -32,6 +32,7 @@ struct tool_config {
     uint32_t n_threads;
     uint32_t isa_mask;
     enum tensor_type k_type, v_type;
+    uint64_t ram_bytes;  /* of weights in memory; 0: all */
     const char *adapter; /* path of a LoRA adapter for all sequences; NULL: none */
 };
 
@@ -45,7 +46,8 @@ int tool_config_init(struct tool_config *c);
 #define TOOL_OPTIONS                                                                                               \
     {"threads", 1, NULL, TOOL_OPT_THREADS}, {"isa", 1, NULL, TOOL_OPT_ISA}, {"k-type", 1, NULL, TOOL_OPT_K_TYPE},  \
         {"v-type", 1, NULL, TOOL_OPT_V_TYPE}, {"flash", 1, NULL, TOOL_OPT_FLASH},                                  \
-        {"gpu-layers", 1, NULL, TOOL_OPT_GPU_LAYERS}, {"adapter", 1, NULL, TOOL_OPT_ADAPTER}
+        {"gpu-layers", 1, NULL, TOOL_OPT_GPU_LAYERS}, {"adapter", 1, NULL, TOOL_OPT_ADAPTER},        \
+        {"ram", 1, NULL, TOOL_OPT_RAM}
 
 enum tool_option {
     TOOL_OPT_THREADS = 256,
@@ -55,6 +57,7 @@ enum tool_option {
     TOOL_OPT_FLASH,
     TOOL_OPT_GPU_LAYERS,
     TOOL_OPT_ADAPTER,
+    TOOL_OPT_RAM,
     TOOL_OPT_OWN, /* the first value for a verb's own long options */
 };
 

@@ -102,7 +102,7 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
 {
     json_object *defaults = NULL;
     const char *name;
-    int64_t kv_tokens;
+    int64_t kv_tokens, bytes;
     size_t n;
     int r;
 
@@ -137,6 +137,11 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         return r;
     if (r == 0)
         c->kv_tokens = (uint64_t)kv_tokens;
+    r = member_int(o, "weights_bytes_max", 0, INT64_MAX, &bytes, reterr);
+    if (r == -EINVAL)
+        return r;
+    if (r == 0)
+        c->weights_bytes_max = (uint64_t)bytes;
     r = member_object(o, "defaults", &defaults, reterr);
     if (r == -EINVAL)
         return r;

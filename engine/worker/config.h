@@ -10,6 +10,7 @@
  *   "sequences":      requests that are computed at the same time, default 4
  *   "kv_tokens":      room for keys and values over all sequences, 0: context_tokens * sequences
  *   "k", "v":         types of keys and values, default "f16"
+ *   "weights_bytes_max": so much of the model's matrices may be in memory, 0: all; the rest is read in each step
  *   "lock":           mlock the weights in the worker, too
  *   "populate":       fault the weights in before READY, default true
  *   "measure":        only say what the model would take (FACTS with "shape", engine/worker/shape.h), then wait for
@@ -43,7 +44,7 @@ enum config_drafts { CONFIG_DRAFTS_AUTO, CONFIG_DRAFTS_OFF, CONFIG_DRAFTS_ALWAYS
 struct config {
     char model[CONFIG_NAME_MAX + 1];
     uint32_t context_tokens, sequences, batch_tokens, n_threads;
-    uint64_t kv_tokens;
+    uint64_t kv_tokens, weights_bytes_max;
     enum tensor_type k_type, v_type;
     bool lock, populate, measure, bandwidth;
     enum config_drafts drafts;

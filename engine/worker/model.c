@@ -149,6 +149,7 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const s
         .batch_tokens_max = c->batch_tokens,
         .outputs_max = c->sequences + model_drafts_max(c),
         .n_threads = c->n_threads,
+        .weights_bytes_max = c->weights_bytes_max,
         .lock = c->lock,
         .populate = c->populate,
     };

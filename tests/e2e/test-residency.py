@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What becomes of a model whose file somebody changes under it, behind the real daemon and the real worker."""
 
+import hashlib
+import json
 import os
 import sys
 
@@ -81,10 +83,40 @@ def a_copy_does_not_care():
             assert c.complete("Once upon", model="a", max_tokens=8, temperature=0)[0] == before
 
 
+def answers_alike_with_a_part_of_it_in_memory():
+    """A limit below the model's size: its worker reads the rest in each step."""
+    with daemon("lock") as d:
+        for name in "ab":
+            d.wait_state("ready", name)
+        whole = d.status("a")["ram_locked_bytes"]
+        with d.client() as c:
+            before, _ = c.complete("Once upon", model="b", max_tokens=8, temperature=0)
+            with open(d.policy_path) as f:
+                policy = json.load(f)
+            policy["models"]["a"]["residency"]["limit"] = 600 * 1024
+            policy["models"]["a"]["sha256"] = hashlib.sha256(open(MODEL, "rb").read()).hexdigest()
+            d.write_policy(policy)
+            assert "models.a.residency.limit" in c.call("Models.Reload")["changed"]
+            wait_for(lambda: d.status("a")["ram_locked_bytes"] < whole and d.status("a")["state"] == "ready",
+                     "a part of it")
+            assert 0 < d.status("a")["ram_locked_bytes"] <= 600 * 1024, d.status("a")
+            assert c.complete("Once upon", model="a", max_tokens=8, temperature=0)[0] == before
+            # Too little for two products of it.
+            policy["models"]["a"]["residency"]["limit"] = 4096
+            d.write_policy(policy)
+            c.call("Models.Reload")
+            wait_for(lambda: "failed" in (d.status("a")["state"], ) or "not enough" in d.log(), "it to be refused")
+            policy["models"]["a"]["residency"].update(ram="copy", limit="50K")
+            d.write_policy(policy)
+            c.call("Models.Reload")
+            wait_for(lambda: "a copy is always whole" in d.log(), "that to be refused, too")
+
+
 if __name__ == "__main__":
     main([
         a_locked_file_that_is_cut_short_ends_its_model_only,
         a_mapped_file_that_is_cut_short_ends_its_model_only,
         a_file_that_is_written_to_ends_its_model,
         a_copy_does_not_care,
+        answers_alike_with_a_part_of_it_in_memory,
     ])

@@ -23,7 +23,8 @@ WHOLE = {
     "models": {
         "llama3-8b": {
             "path": "/var/lib/residentd/models/8b.gguf", "sha256": SHA,
-            "residency": {"ram": "lock", "when": "always", "idle": "10min", "numa": "auto", "huge": "auto", "offloaded": "keep"},
+            "residency": {"ram": "lock", "when": "always", "idle": "10min", "numa": "auto", "huge": "auto", "offloaded": "keep",
+                          "limit": "8G"},
             "placement": {"gpu_layers": "auto", "vram": "8G", "devices": [0], "experts": "ram"},
             "context": {"tokens": 8192, "sequences": 8, "k": "q8_0", "v": "q8_0", "flash": "auto"},
             "defaults": {"temperature": 0.7, "system": "be brief", "top_k": 40, "stop": ["\n"]},
@@ -48,6 +49,7 @@ GROUPS = {
                          ["8G", "512MiB", "1.5G", "80%", "100%", "0%", "12.5%", 0, 1 << 40, "100.1%", "101%", "-1", -1, "8X", "G", "", " 8G",
                           "8 G", 1.5, True, [], "1e3", "0x10", "%"]] +
                         [(M + "placement/vram", v) for v in ["8G", "50%", "lots"]] +
+                        [(M + "residency/limit", v) for v in ["8G", "50%", 4096, "all", True, -1]] +
                         [("quotas/default/kv", v) for v in ["512M", 7, "50%", -7, "5KB", "5kB"]],
     "counts": [("quotas/default/tokens_per_day", v) for v in [0, 5, "20k", "1M", "2.5M", "1G", "1T", -1, 1.5, "k", "many", None]] +
               [("quotas/default/weight", v) for v in [1, 10000, 0, 10001, "100"]] +
