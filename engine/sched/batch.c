@@ -27,6 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/sched/batch-internal.h"
+
 /* Below this a step reads all weights for too little work. */
 #define SLICE_TOKENS_MIN 32
 /* Before anything was measured. */
@@ -37,37 +39,11 @@
 #define DRAFT_COST_FIRST 0.15
 /* Steps without drafts after which a third is left of what was measured. */
 #define DRAFT_COST_FORGOTTEN 256
-/* With more sequences a step is bound by arithmetic. */
-#define DRAFT_SEQUENCES_MAX 16
+/* Whoever is back within this time, or half of what its request took, was hardly gone. */
+#define RETURN_NS UINT64_C(2000000000)
 /* So many steps with drafts, then one without: how long that takes has to stay known. */
 #define DRAFTS_IN_A_ROW 64
 
-struct batch {
-    struct batch_config config;
-    struct fair *fair;
-
-    struct batch_request **actives; /* [sequences_max] */
-    uint32_t n_actives;
-    struct batch_request **keepers; /* [parked_max] */
-    uint32_t n_keepers;
-    uint32_t pages_used;
-    size_t n_requests, n_new;
-    struct batch_request *first_new;
-
-    struct batch_slice *slices; /* [sequences_max] */
-    struct batch_request *
-        *dropped; /* [sequences_max + parked_max]: each request loses its pages once in a plan */
-    struct fair_tenant **blocked; /* [sequences_max] of choose_actives(): each has something active */
-    struct batch_plan plan;
-
-    double ns_per_prompt_token; /* measured, 0: unknown */
-    double decode_step_ns;      /* a step without prompts and drafts, 0: unknown */
-    double plain_ns[DRAFT_SEQUENCES_MAX + 1]; /* the same by the number of sequences in it */
-    double draft_token_ns; /* what a token of a draft adds to it, 0: unknown */
-    uint32_t n_with_drafts;     /* steps since the last one without */
-    double residence_ns;        /* from start to end of a request, 0: unknown */
-    double cost_per_request_ns;
-};
 
 static double average(double old, double now)
 {
@@ -97,7 +73,7 @@ int batch_new(const struct batch_config *config, struct batch **ret)
     b->slices = calloc(config->sequences_max, sizeof(*b->slices));
     b->dropped = calloc((size_t)config->sequences_max + config->parked_max, sizeof(*b->dropped));
     b->blocked = calloc(config->sequences_max, sizeof(*b->blocked));
-    if (!b->actives || !b->keepers || !b->slices || !b->dropped || !b->blocked)
+    if (!b->actives || !b->keepers || !b->slices || !b->dropped || !b->blocked || batch_foretell_init(b) < 0)
         return -ENOMEM;
     r = fair_new(&b->fair);
     if (r < 0)
@@ -117,6 +93,9 @@ struct batch *batch_free(struct batch *b)
     free(b->slices);
     free(b->dropped);
     free(b->blocked);
+    free(b->started);
+    free(b->bends);
+    free(b->places);
     free(b);
     return NULL;
 }
@@ -261,6 +240,15 @@ static void start(struct batch *b, struct batch_request *r, uint64_t now_ns)
 
 /* ---- coming and going ---- */
 
+/* Whether a tenant that had nothing left is back soon: then its next request will follow the present one, too. */
+static void note_return(struct fair_tenant *t, uint64_t now_ns)
+{
+    uint64_t soon_ns = t->stay_ns / 2 > RETURN_NS ? t->stay_ns / 2 : RETURN_NS;
+
+    if (t->n_items == 1 && t->gone_ns > 0)
+        t->returns += ((now_ns - t->gone_ns < soon_ns) - t->returns) / 2;
+}
+
 int batch_submit(struct batch *b, struct batch_request *r, uint32_t tenant, int32_t priority,
                  uint32_t n_tokens, uint64_t now_ns)
 {
@@ -273,6 +261,7 @@ int batch_submit(struct batch *b, struct batch_request *r, uint32_t tenant, int3
     *r = (struct batch_request){.item = item,
                                 .state = BATCH_WAITING,
                                 .n_tokens = n_tokens,
+                                .n_submitted = n_tokens,
                                 .submitted_ns = now_ns,
                                 .next_new = b->first_new};
     if (b->first_new)
@@ -280,6 +269,7 @@ int batch_submit(struct batch *b, struct batch_request *r, uint32_t tenant, int3
     b->first_new = r;
     b->n_new++;
     b->n_requests++;
+    note_return(r->item.tenant, now_ns);
     fair_wait(b->fair, &r->item);
     return 0;
 }
@@ -294,8 +284,8 @@ void batch_remove(struct batch *b, struct batch_request *r, uint64_t now_ns)
         out_of_keepers(b, r);
     set_pages(b, r, 0);
     if (r->started) {
-        b->residence_ns = average(b->residence_ns, (double)(now_ns - r->started_ns));
-        b->cost_per_request_ns = average(b->cost_per_request_ns, (double)r->cost_ns);
+        if (r->n_more_max > 0)
+            b->more_fraction = average(b->more_fraction, (double)(r->n_tokens - r->n_submitted) / r->n_more_max);
     } else {
         b->n_new--;
         if (r->prev_new)
@@ -305,6 +295,8 @@ void batch_remove(struct batch *b, struct batch_request *r, uint64_t now_ns)
         if (r->next_new)
             r->next_new->prev_new = r->prev_new;
     }
+    r->item.tenant->gone_ns = now_ns;
+    r->item.tenant->stay_ns = r->started ? now_ns - r->started_ns : 0;
     fair_leave(b->fair, &r->item);
     b->n_requests--;
     r->state = BATCH_GONE;
@@ -551,12 +543,6 @@ static uint32_t find_pages(struct batch *b, uint32_t i, uint32_t n_pages)
     }
 }
 
-/* Tokens that are known and have to be computed. */
-static uint32_t to_go(const struct batch_request *r)
-{
-    return r->n_tokens - r->n_fed - r->n_found;
-}
-
 /* Whoever begins may find that its first tokens were computed before. */
 static void look_up(struct batch *b)
 {
@@ -564,14 +550,14 @@ static void look_up(struct batch *b)
         struct batch_request *r = b->actives[i];
 
         r->n_found = r->n_fed == 0 ? b->config.found(r, b->config.userdata) : 0;
-        assert(to_go(r) > 0);
+        assert(batch_to_go(r) > 0);
     }
 }
 
 /* How many of its tokens the request may have in this step, where @prompt_left are left for prompts. */
 static uint32_t slice_of(const struct batch *b, const struct batch_request *r, uint32_t prompt_left)
 {
-    uint32_t n = to_go(r);
+    uint32_t n = batch_to_go(r);
 
     if (b->config.whole_prompts) {
         bool first = b->plan.n_tokens == 0; /* it takes as long as it takes */
@@ -594,12 +580,12 @@ static void cut_slices(struct batch *b)
     uint32_t n_decoding = 0, prompt_left;
 
     for (uint32_t i = 0; i < b->n_actives; i++)
-        n_decoding += to_go(b->actives[i]) == 1;
+        n_decoding += batch_to_go(b->actives[i]) == 1;
     prompt_left = n_decoding < b->n_actives ? slice_tokens(b, n_decoding) : 0;
 
     for (uint32_t i = 0; i < b->n_actives; i++) {
         struct batch_request *r = b->actives[i];
-        uint32_t n_to_go = to_go(r), n = slice_of(b, r, prompt_left), n_pages, n_have = r->n_fed + r->n_found;
+        uint32_t n_to_go = batch_to_go(r), n = slice_of(b, r, prompt_left), n_pages, n_have = r->n_fed + r->n_found;
         bool decoding = n_to_go == 1;
 
         if (n == 0) {
@@ -641,7 +627,7 @@ uint32_t batch_drafts_max(const struct batch *b)
         return 0;
     for (uint32_t i = 0; i < b->n_actives; i++)
         if (b->actives[i]->item.tenant != b->actives[0]->item.tenant ||
-            to_go(b->actives[i]) != 1)
+            batch_to_go(b->actives[i]) != 1)
             return 0;
     if (n_waiting > 1 || (n_waiting == 1 && waiting[0] != b->actives[0]->item.tenant))
         return 0;
@@ -699,7 +685,7 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
         struct batch_request *r = b->slices[i].request;
         uint64_t cost_ns = (uint64_t)((double)duration_ns * b->slices[i].n_tokens / b->plan.n_tokens);
 
-        if (to_go(r) == 1)
+        if (batch_to_go(r) == 1)
             n_decode++;
         else
             n_prompt += b->slices[i].n_tokens;
@@ -709,6 +695,8 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
         r->cost_ns += cost_ns;
         fair_charge(b->fair, r->item.tenant, cost_ns);
     }
+    if (n_decode > 0)
+        b->company_step_ns += ((double)duration_ns - b->company_step_ns) / (b->company_step_ns > 0 ? 64 : 1);
     b->n_with_drafts = n_draft > 0 ? b->n_with_drafts + 1 : 0;
     if (n_draft > 0) {
         double ns = ((double)duration_ns - b->plain_ns[b->plan.n_slices]) / n_draft;
@@ -771,53 +759,6 @@ struct batch_request *batch_trim(struct batch *b, uint32_t n_pages)
     if (r)
         drop_keeper(b, r);
     return r;
-}
-
-/* ---- telling ---- */
-
-static int by_virtual_start(const void *x, const void *y)
-{
-    const struct batch_position *a = x, *b = y;
-
-    if (a->virtual_start != b->virtual_start)
-        return a->virtual_start < b->virtual_start ? -1 : 1;
-    return a->request->item.arrival < b->request->item.arrival ? -1 : 1;
-}
-
-static int by_tenant(const void *x, const void *y)
-{
-    const struct batch_request *a = ((const struct batch_position *)x)->request;
-    const struct batch_request *b = ((const struct batch_position *)y)->request;
-
-    if (a->item.tenant != b->item.tenant)
-        return a->item.tenant->id < b->item.tenant->id ? -1 : 1;
-    return fair_item_before(&a->item, &b->item) ? -1 : 1;
-}
-
-size_t batch_positions(const struct batch *b, struct batch_position *ret)
-{
-    double cost_ns = b->cost_per_request_ns > 0 ? b->cost_per_request_ns : 1e9;
-    uint64_t behind = 0;
-    size_t n = 0;
-
-    for (struct batch_request *r = b->first_new; r; r = r->next_new)
-        ret[n++] = (struct batch_position){.request = r};
-    /* The k-th of a tenant starts when the tenant's k-1 before it have been paid for. */
-    qsort(ret, n, sizeof(*ret), by_tenant);
-    for (size_t i = 0; i < n; i++) {
-        const struct fair_tenant *t = ret[i].request->item.tenant;
-
-        behind = i > 0 && ret[i - 1].request->item.tenant == t ? behind + 1 : t->n_active;
-        ret[i].virtual_start = t->virtual_time + behind * fair_cost_to_virtual(t, (uint64_t)cost_ns);
-    }
-    qsort(ret, n, sizeof(*ret), by_virtual_start);
-    for (size_t i = 0; i < n; i++) {
-        ret[i].position = (uint32_t)i + 1;
-        ret[i].eta_ms = -1;
-        if (b->residence_ns > 0)
-            ret[i].eta_ms = (int64_t)(b->residence_ns / 1e6 * (double)(i + 1) / b->config.sequences_max);
-    }
-    return n;
 }
 
 size_t batch_n_new(const struct batch *b)

@@ -57,6 +57,8 @@ struct batch_request {
     uint32_t n_fed;    /* of them in the KV cache */
     uint32_t n_found;  /* between batch_plan() and batch_step_done(): need not be computed; else 0 */
     uint32_t n_pages;
+    uint32_t n_submitted; /* of n_tokens, known when it came */
+    uint32_t n_more_max;  /* set by its owner: so many more tokens there may be in all; 0: who knows */
     uint32_t n_draft; /* set by its owner: so many tokens behind n_tokens may be right; batch_append() forgets them */
     bool started; /* was active at some time */
     bool paused;  /* asked to take no part; one that is active leaves its place in the next plan */
@@ -86,7 +88,7 @@ struct batch_plan {
 struct batch_position {
     struct batch_request *request;
     uint32_t position; /* from 1 */
-    int64_t eta_ms;    /* -1: unknown */
+    int64_t eta_ms;    /* until its first token; -1: unknown, nothing was measured yet */
     uint64_t virtual_start;
 };
 
@@ -191,11 +193,12 @@ struct batch_request *batch_drop_one(struct batch *b);
 struct batch_request *batch_trim(struct batch *b, uint32_t n_pages);
 
 /**
- * batch_positions() - where those stand that have not started, in the order in which they are likely to start
+ * batch_positions() - where those stand that have not started, in the order in which they are likely to start, and
+ * when their first tokens may be expected if nobody else comes
  * @ret: room for batch_n_new() entries
- * Returns the number of entries. O(n log n): for a report every few seconds.
+ * Returns the number of entries. O(n * (log n + sequences_max)): for a report every few seconds.
  */
-size_t batch_positions(const struct batch *b, struct batch_position *ret);
+size_t batch_positions(struct batch *b, struct batch_position *ret);
 
 /**
  * batch_n_new() - requests that have not started

@@ -409,3 +409,9 @@ struct fair_tenant *const *fair_waiting(const struct fair *f, size_t *ret_n)
     *ret_n = f->waiting.n;
     return (struct fair_tenant *const *)(void *)f->waiting.items;
 }
+
+struct fair_tenant *const *fair_present(const struct fair *f, size_t *ret_n)
+{
+    *ret_n = f->present.n;
+    return (struct fair_tenant *const *)(void *)f->present.items;
+}

@@ -43,6 +43,9 @@ struct fair_tenant {
     uint64_t n_pages;   /* held, kept by batch.h */
     bool blocked;       /* fair_block() */
     bool forgotten;     /* fair_forget(): gone with its last item */
+    uint64_t gone_ns, stay_ns; /* when its last request ended, and how long that one stayed; kept by batch.h */
+    double returns;            /* how often it was back soon after that, lately: 0 … 1 */
+    double work_ns;            /* scratch of foretell.c: what its requests still cost */
     size_t i_waiting, i_active, i_present;
     struct fair_tenant *next; /* in its hash chain */
 };
@@ -167,6 +170,11 @@ uint64_t fair_cost_to_virtual(const struct fair_tenant *tenant, uint64_t cost_ns
  * fair_item_before() - whether @a is served before @b when both are of one tenant
  */
 bool fair_item_before(const struct fair_item *a, const struct fair_item *b);
+
+/**
+ * fair_present() - the tenants that have something waiting or active, in no particular order; [*ret_n] borrowed
+ */
+struct fair_tenant *const *fair_present(const struct fair *f, size_t *ret_n);
 
 /**
  * fair_waiting() - the tenants that have something waiting, in no particular order; [*ret_n] borrowed

@@ -487,6 +487,7 @@ static void take_work(struct compute *c, struct command *command)
     }
     if (batch_submit(c->batch, &w->batch, w->tenant, w->priority, w->batch.n_tokens, now_ns) < 0)
         out_of_memory(c);
+    w->batch.n_more_max = w->n_output_max;
     put_in(c, w);
     c->n_new_untold++;
     /* What the helper spent on it counts like a step. */

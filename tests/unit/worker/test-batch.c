@@ -69,6 +69,7 @@ static struct job *sim_submit(struct sim *s, uint32_t tenant, int32_t priority, 
                       .submitted_ns = s->now_ns,
                       .next = s->jobs};
     assert_int_equal(batch_submit(s->b, &j->r, tenant, priority, n_prompt, s->now_ns), 0);
+    j->r.n_more_max = n_output;
     s->jobs = j;
     return j;
 }
