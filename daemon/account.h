@@ -22,6 +22,7 @@ enum account_slot {
     ACCOUNT_CONNECTIONS,
     ACCOUNT_REQUESTS, /* handed to a worker */
     ACCOUNT_QUEUED,   /* admitted, waiting in the daemon; pipelined calls too */
+    ACCOUNT_KV,       /* bytes that requests which run may take at most */
     ACCOUNT_BYTES,    /* of frames and replies that are buffered */
     ACCOUNT_SLOT_MAX,
 };

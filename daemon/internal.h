@@ -15,11 +15,14 @@
 #include "daemon/account.h"
 #include "daemon/budget.h"
 #include "daemon/handover.h"
+#include "daemon/ledger.h"
 #include "daemon/manager.h"
 #include "daemon/measure.h"
 #include "daemon/model.h"
+#include "daemon/quota.h"
 #include "daemon/request.h"
 #include "daemon/residency.h"
+#include "daemon/totals.h"
 #include "daemon/worker.h"
 #include "policy/plan.h"
 #include "policy/policy.h"
@@ -50,6 +53,10 @@ struct manager {
     void *is_connected_userdata;
 
     struct accounts *accounts;
+    struct accounts *group_accounts; /* by gid: of groups with a total */
+    struct quotas *quotas;
+    struct ledger *ledger;
+    int64_t day_s, next_day_s; /* the day as of the last time that it was asked for */
     struct residencies *residencies;
     struct workers *workers;
     uint64_t epoch; /* of the links to all of them */
@@ -57,12 +64,16 @@ struct manager {
     struct list models; /* of struct model, sorted by name */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */
+    struct list ending; /* of struct request: those that are written into the ledger */
     uint64_t next_request;
     size_t n_requests, n_plans;
 
     sd_event_source *pump;   /* defer: hand held requests on */
     sd_event_source *room;   /* defer: those that wait for room ask again */
     sd_event_source *tick;   /* time: news for those who wait */
+    struct list watches;     /* of struct watch */
+    sd_event_source *watch_timer; /* made with the first of them */
+    uint64_t watched_us;     /* when they last heard */
     sd_event_source *sigterm, *sigint, *sighup, *stop_timer;
 };
 
@@ -83,6 +94,10 @@ enum model_event {
 
 /* Whether it is kept in memory: as the policy says, or as an administrator said since it was read. */
 enum model_pin { PIN_BY_POLICY, PIN_ON, PIN_OFF };
+
+struct model_counters {
+    uint64_t n_requests, prompt_tokens, cached_tokens, output_tokens, duration_us;
+};
 
 struct model {
     struct manager *manager;
@@ -129,16 +144,18 @@ struct model {
     char *architecture, *quantization;
     uint64_t n_parameters, context_tokens, n_drafted, n_accepted; /* the last two: tokens, of this worker */
     uint64_t kv_bytes, scratch_bytes, worker_locked_bytes; /* planned until the worker is ready */
+    uint64_t kv_page_bytes, page_tokens; /* 0: the worker has not said so */
     const char *capabilities[MODEL_CAPABILITIES_MAX]; /* [n_capabilities] static texts */
     size_t n_capabilities;
     uint32_t n_running, pages_used, pages_total;
+    struct model_counters counters; /* since the start of the daemon */
     const char **aliases; /* [n_aliases] borrowed from the policy; made anew at reload */
     size_t n_aliases;
 };
 
 struct request {
     struct manager *manager;
-    struct list by_id, by_model, by_held;
+    struct list by_id, by_model, by_held; /* the last: of those that end, too */
     struct model *model;
     uint64_t id;
     enum request_kind kind;
@@ -147,58 +164,30 @@ struct request {
     bool told; /* that it waits */
     bool paused; /* its reader is slow */
     const char *cancelled; /* why it is to end with Cancelled; a static text, NULL: it is not */
-    const struct request_callbacks *callbacks;
+    const struct request_callbacks *callbacks; /* NULL: the caller is gone, and the worker has still to say so */
     void *userdata;
     struct policy_subject subject; /* arrays borrowed from the caller */
     char *app;
     int32_t priority;
     uint32_t weight;
     uint32_t tenant_class, class_weight; /* policy_class_for() */
-    uint64_t kv_max_bytes, concurrent_max;
+    uint64_t kv_max_bytes, concurrent_max, context_max; /* of the user's quota; POLICY_UNLIMITED: any */
+    uint64_t quota_max;   /* tokens of prompt and answer that fit into the quotas over time at all */
+    uint64_t output_max;  /* tokens that the answer may have at most, as far as is known */
+    uint64_t n_prompt;    /* tokens of the prompt, if it came as tokens; else 0 */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
     char *parameters;     /* JSON text until it is submitted; zeroed before it is freed */
     size_t n_parameters;
-    struct account_charge charge;
+    struct account_charge charge, kv;
+    struct totals totals;
+    struct quota_hold quota;
+    int64_t day, hour;     /* in which it was admitted (calendar.h) */
+    struct request_ending *ending; /* while it is written into the ledger; see request-end.c */
     uint64_t started_us;   /* CLOCK_MONOTONIC */
     uint64_t submitted_us; /* 0: not yet */
     uint64_t prompt_tokens, output_tokens;
     int64_t queue_position, eta_ms;
 };
-
-/* ---- request.c ---- */
-
-/* Hands on what can be handed on now. */
-void requests_pump(struct manager *m);
-void requests_pump_soon(struct manager *m);
-
-struct request *request_find(struct manager *m, uint64_t id);
-
-/* Ends it with Cancelled, from the loop. @reason is a static text. */
-void request_stop(struct request *r, const char *reason);
-
-/* The end of a request with a callback; @r is gone afterwards. */
-void request_fail(struct request *r, const struct fault *fault);
-
-/* The same for all that a worker had, or all that wait for a model. */
-void requests_fail_submitted(struct model *model, const struct fault *fault);
-void requests_fail_held(struct model *model, const struct fault *fault);
-
-/* Those that wait for @from wait for @to from now on. */
-void requests_move_held(struct model *from, struct model *to);
-
-/* After a reload: those that the new policy would not have let in. */
-void requests_recheck_held(struct manager *m);
-
-/* What the worker says of one request. */
-void request_on_piece(struct request *r, const struct step_piece *piece, const char *text, struct json_object *extra);
-void request_on_done(struct request *r, const struct packet_done *done, struct json_object *extra);
-
-/* News for all that wait for a model, or for all that wait. */
-void requests_tell_waiting(struct manager *m, struct model *only);
-
-/* The parameters as the worker gets them: without the daemon's own members, with the policy's defaults and limits. */
-int request_parameters(enum request_kind kind, struct json_object *parameters, const struct policy_model *rules,
-                       const struct policy_quota *quota, char **ret, size_t *ret_n, struct fault *reterr_fault);
 
 /* ---- manager.c ---- */
 
@@ -226,6 +215,9 @@ void manager_look_at_pressure(struct manager *m);
 /* What the policy gives to all models together, on this machine. */
 uint64_t manager_ram_budget(const struct manager *m);
 
+/* Who waits or runs, or how far they are, has changed: news for those who watch. */
+void manager_requests_changed(struct manager *m);
+
 /* A request is gone; after SIGTERM the last one is waited for. */
 void manager_request_ended(struct manager *m);
 
@@ -234,4 +226,13 @@ void manager_room_came(struct manager *m);
 
 uint64_t manager_now_us(const struct manager *m);
 
+/* ---- usage.c ---- */
+
+/* The time, as quotas want it. */
+struct quota_time manager_quota_time(struct manager *m);
+
+/* Opens the ledger in @dir (NULL: none) and takes over what it knows of the day. Returns 0 or a negative errno. */
+int manager_open_ledger(struct manager *m, const char *dir);
+
 #include "daemon/model-internal.h"
+#include "daemon/request-internal.h"

@@ -87,3 +87,10 @@
 
 /* From the closing of its link to a worker's end; then it is killed. */
 #define LIMIT_WORKER_END_US (UINT64_C(2) * 1000000)
+
+/* What a request that ended waits for the ledger before it is answered all the same. Longer than a disk that is busy
+ * takes for a write, shorter than the patience of whoever waits for an answer. */
+#define LIMIT_LEDGER_US (UINT64_C(3) * 1000000)
+
+/* Requests that ended and wait in memory for a ledger that can't be written: some 20 MB. */
+#define LIMIT_LEDGER_RECORDS 65536

@@ -136,6 +136,7 @@ void manager_model_changed(struct manager *m)
             total += model->bytes_total;
         }
     }
+    manager_requests_changed(m);
     if (m->stopping)
         return;
     if (total > 0)
@@ -369,7 +370,7 @@ int manager_cancel(struct manager *m, const struct policy_subject *s, uint64_t i
 {
     struct request *r = request_find(m, id);
 
-    if (!r || (r->subject.uid != s->uid && !policy_is_admin(m->policy, s))) {
+    if (!r || !r->callbacks || (r->subject.uid != s->uid && !policy_is_admin(m->policy, s))) {
         fault_init(reterr_fault, FAULT_NO_SUCH_REQUEST, NULL);
         reterr_fault->request = id;
         return REQUEST_REFUSED;
@@ -536,6 +537,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
         return -ENOMEM;
     list_init(&m->models);
     list_init(&m->held);
+    list_init(&m->ending);
+    list_init(&m->watches);
     for (size_t i = 0; i < REQUEST_BUCKETS; i++)
         list_init(&m->requests[i]);
     m->log = options->log;
@@ -563,6 +566,12 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     if (r >= 0)
         r = accounts_new(&m->accounts);
     if (r >= 0)
+        r = accounts_new(&m->group_accounts);
+    if (r >= 0)
+        r = quotas_new(&m->quotas);
+    if (r >= 0)
+        r = manager_open_ledger(m, options->state_dir ? options->state_dir : getenv("STATE_DIRECTORY"));
+    if (r >= 0)
         r = residencies_new(m->event, m->own_uid, &m->residencies);
     if (r >= 0)
         r = handover_new(m, &m->handover);
@@ -588,6 +597,7 @@ struct manager *manager_free(struct manager *m)
 {
     if (!m)
         return NULL;
+    requests_abandon(m);
     assert(m->n_requests == 0);
     if (m->handover)
         handover_leave(m->handover);
@@ -596,10 +606,14 @@ struct manager *manager_free(struct manager *m)
     workers_free(m->workers);
     residencies_free(m->residencies);
     handover_free(m->handover);
+    ledger_free(m->ledger);
+    quotas_free(m->quotas);
+    accounts_free(m->group_accounts);
     accounts_free(m->accounts);
     sd_event_source_disable_unref(m->pump);
     sd_event_source_disable_unref(m->room);
     sd_event_source_disable_unref(m->tick);
+    sd_event_source_disable_unref(m->watch_timer);
     sd_event_source_disable_unref(m->sigterm);
     sd_event_source_disable_unref(m->sigint);
     sd_event_source_disable_unref(m->sighup);

@@ -17,6 +17,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "daemon/account.h"
+#include "daemon/ledger.h"
 #include "daemon/model.h"
 #include "daemon/request.h"
 #include "policy/policy.h"
@@ -90,7 +91,9 @@ struct manager_status {
     size_t n_models;
     bool has_users; /* the asker is an administrator */
     struct account_status *users; /* [n_users] */
+    uint64_t *user_kv_bytes; /* [n_users] that they hold in all models */
     size_t n_users;
+    struct ledger_status ledger;
 };
 
 /**

@@ -52,18 +52,40 @@ static json_object *user_to_json(const struct call *call, const struct account_s
     return TAKE_PTR(o);
 }
 
-static json_object *status_to_json(const struct call *call, const struct manager_status *s)
+json_object *status_models_to_json(const struct manager_status *s)
 {
-    _cleanup_json_ json_object *o = json_object_new_object(), *models = json_object_new_array(),
-                               *users = NULL;
+    _cleanup_json_ json_object *models = json_object_new_array();
 
-    if (!o || !models)
+    if (!models)
         return NULL;
     for (size_t i = 0; i < s->n_models; i++)
         if (!append_take(models, model_to_json(&s->models[i])))
             return NULL;
+    return TAKE_PTR(models);
+}
+
+static json_object *ledger_to_json(const struct manager_status *s)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+
+    if (!o || !add_text(o, "state", ledger_state_to_string(s->ledger.state)) ||
+        !add_text_if(o, "reason", s->ledger.reason[0] ? s->ledger.reason : NULL) ||
+        !add_text_if(o, "set_aside", s->has_users && s->ledger.set_aside[0] ? s->ledger.set_aside : NULL) ||
+        !add_count_if(o, s->has_users, "unwritten", s->ledger.n_unwritten) ||
+        !add_count_if(o, s->has_users, "lost", s->ledger.n_lost))
+        return NULL;
+    return TAKE_PTR(o);
+}
+
+static json_object *status_to_json(const struct call *call, const struct manager_status *s)
+{
+    _cleanup_json_ json_object *o = json_object_new_object(), *users = NULL;
+
+    if (!o)
+        return NULL;
     if (!add_text(o, "version", RESIDENTD_VERSION) || !add_take(o, "ram", ram_to_json(s)) ||
-        !add_take(o, "vram", json_object_new_array()) || !add_take(o, "models", TAKE_PTR(models)))
+        !add_take(o, "vram", json_object_new_array()) || !add_take(o, "models", status_models_to_json(s)) ||
+        !add_take(o, "ledger", ledger_to_json(s)))
         return NULL;
     if (!s->has_users)
         return TAKE_PTR(o);

@@ -60,5 +60,14 @@ int method_unpin(struct call *call, struct fault *reterr_fault);
 int method_reload(struct call *call, struct fault *reterr_fault);
 int method_plan(struct call *call, struct fault *reterr_fault);
 int method_status(struct call *call, struct fault *reterr_fault);
+int method_metrics(struct call *call, struct fault *reterr_fault);
+int method_watch(struct call *call, struct fault *reterr_fault);
+int method_usage_get(struct call *call, struct fault *reterr_fault);
 int method_usage_requests(struct call *call, struct fault *reterr_fault);
 int method_usage_cancel(struct call *call, struct fault *reterr_fault);
+
+/**
+ * request_to_json(), status_models_to_json() - parts that several methods reply with: NULL when memory is short
+ */
+json_object *request_to_json(const struct request_status *q);
+json_object *status_models_to_json(const struct manager_status *status);

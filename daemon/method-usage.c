@@ -8,7 +8,7 @@
 #include "daemon/build.h"
 #include "daemon/method-table.h"
 
-static json_object *request_to_json(const struct request_status *q)
+json_object *request_to_json(const struct request_status *q)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 

@@ -83,9 +83,11 @@ void model_take_facts(struct model *model, json_object *facts)
                  "out of memory for what the worker of %s says of it", model->rules->name);
     model->n_parameters = get_number(facts, "parameters");
     model->context_tokens = get_number(facts, "context_tokens");
+    model->page_tokens = get_number(facts, "page_tokens");
     if (json_object_object_get_ex(facts, "bytes", &bytes)) {
         model->kv_bytes = get_number(bytes, "kv");
         model->scratch_bytes = get_number(bytes, "scratch");
+        model->kv_page_bytes = get_number(bytes, "kv_page");
         model->worker_locked_bytes = get_number(bytes, "locked");
         check_plan(model);
     }

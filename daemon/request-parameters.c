@@ -104,6 +104,17 @@ static int limit_output(json_object *into, uint64_t limit)
     return 0;
 }
 
+static uint64_t output_of(json_object *parameters)
+{
+    json_object *given = NULL;
+    int64_t n;
+
+    if (!json_object_object_get_ex(parameters, "max_tokens", &given))
+        return POLICY_UNLIMITED;
+    n = json_object_get_int64(given);
+    return n > 0 ? (uint64_t)n : 0;
+}
+
 /* An adapter is one of those that the policy lists for the model. */
 static int check_adapter(json_object *parameters, const struct policy_model *rules, struct fault *reterr_fault)
 {
@@ -120,10 +131,12 @@ static int check_adapter(json_object *parameters, const struct policy_model *rul
 }
 
 int request_parameters(enum request_kind kind, struct json_object *parameters, const struct policy_model *rules,
-                       const struct policy_quota *quota, char **ret, size_t *ret_n, struct fault *reterr_fault)
+                       const struct policy_quota *quota, char **ret, size_t *ret_n, uint64_t *ret_output_max,
+                       struct fault *reterr_fault)
 {
     _cleanup_json_ json_object *into = json_object_new_object();
     uint64_t output = rules->max_tokens == POLICY_AUTO ? POLICY_UNLIMITED : rules->max_tokens;
+    uint64_t output_max = 0;
     const char *text;
     int r;
 
@@ -149,11 +162,13 @@ int request_parameters(enum request_kind kind, struct json_object *parameters, c
         r = limit_output(into, output);
         if (r < 0)
             return r;
+        output_max = output_of(into);
     }
     text = json_text(into);
     if (!text)
         return -ENOMEM;
     *ret_n = strlen(text);
+    *ret_output_max = output_max;
     *ret = strdup(text);
     return *ret ? 0 : -ENOMEM;
 }

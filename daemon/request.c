@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Requests from admission to their end. The diagram is in request.h.
+ * Requests between admission (request-admit.c) and their end (request-end.c). The diagram is in request.h.
  *
  * There is one queue, and it is in the worker: what is admitted is handed on at once, unless the model is not ready or
  * the user has as many requests with workers as the policy allows (`concurrent`, or the model's `sequences_per_user`).
  * Only those wait here, in order of arrival; what a user's own requests wait for never delays another user's.
  *
  * Invariants:
- *  1. A request is in its manager's table by id from request_start() until it is gone; on @held exactly while it is
- *     HELD, else on its model's @submitted.
- *  2. Its charge is in ACCOUNT_QUEUED while it is HELD, else in ACCOUNT_REQUESTS.
+ *  1. A request is in its manager's table by id from request_start() until it has ended; on @held exactly while it is
+ *     HELD, else on its model's @submitted. One that has ended is on @ending until the ledger has it.
+ *  2. Its charge is in ACCOUNT_QUEUED while it is HELD, else in ACCOUNT_REQUESTS, and so are those of its groups.
  *  3. Callbacks come from the loop only. They may cancel any request, so nobody holds a pointer to one across a
  *     callback: loops go by id.
  */
@@ -23,7 +23,6 @@
 
 #include "daemon/internal.h"
 #include "daemon/limits.h"
-#include "policy/class.h"
 
 const char *request_state_to_string(enum request_state state)
 {
@@ -39,7 +38,7 @@ uint64_t request_id(const struct request *r)
 
 const char *request_model(const struct request *r)
 {
-    return r->model->rules->name;
+    return r->ending ? request_ending_model(r) : r->model->rules->name;
 }
 
 struct request *request_find(struct manager *m, uint64_t id)
@@ -55,133 +54,12 @@ struct request *request_find(struct manager *m, uint64_t id)
     return NULL;
 }
 
-static void forget_parameters(struct request *r)
-{
-    if (r->parameters)
-        explicit_bzero(r->parameters, r->n_parameters);
-    free(r->parameters);
-    r->parameters = NULL;
-    r->n_parameters = 0;
-}
-
-/* Out of all lists and accounts; the memory stays. */
-static void unhook(struct request *r)
-{
-    struct model *model = r->model;
-
-    if (r->ended)
-        return;
-    r->ended = true;
-    list_remove(&r->by_id);
-    list_remove(&r->by_held);
-    list_remove(&r->by_model);
-    if (r->state == REQUEST_HELD)
-        model->n_held--;
-    else
-        model->n_submitted--;
-    account_discharge(&r->charge);
-    r->manager->n_requests--;
-    manager_request_ended(r->manager);
-    model_used(model);
-    if (model->n_submitted == 0)
-        manager_share_cores(r->manager);
-    requests_pump_soon(r->manager);
-}
-
-static void release(struct request *r)
-{
-    forget_parameters(r);
-    free(r->app);
-    free(r);
-}
-
-struct request *request_cancel(struct request *r)
-{
-    if (!r || r->ended)
-        return NULL;
-    if (r->state != REQUEST_HELD && r->model->worker)
-        worker_cancel(r->model->worker, r->id);
-    log_line(r->manager->log, LOG_INFO,
-             &(struct log_fields){
-                 .model = r->model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
-             "request cancelled: the client is gone");
-    unhook(r);
-    release(r);
-    return NULL;
-}
-
-void request_pause(struct request *r, bool pause)
-{
-    if (r->ended || r->state == REQUEST_HELD || r->paused == pause || !r->model->worker)
-        return;
-    r->paused = pause;
-    worker_pause(r->model->worker, r->id, pause);
-}
-
-static void log_end(const struct request *r, const char *how, const struct request_usage *usage)
-{
-    const struct log_fields fields = {
-        .model = r->model->rules->name,
-        .request = r->id,
-        .has_uid = true,
-        .uid = r->subject.uid,
-    };
-
-    log_line(r->manager->log, LOG_INFO, &fields,
-             "request ended: %s, %" PRIu64 " prompt tokens (%" PRIu64 " cached), %" PRIu64 " output tokens, %" PRIu64
-             " ms in the queue",
-             how, usage->prompt_tokens, usage->cached_tokens, usage->output_tokens, usage->queue_ms);
-}
-
-void request_fail(struct request *r, const struct fault *fault)
-{
-    const struct request_usage usage = {.prompt_tokens = r->prompt_tokens, .output_tokens = r->output_tokens};
-    struct fault copy = *fault;
-
-    if (r->ended)
-        return;
-    log_end(r, fault_error_name(copy.kind), &usage);
-    unhook(r);
-    r->callbacks->failed(r, &copy, r->userdata);
-    release(r);
-}
-
-static void finish(struct request *r, const char *finish, const struct request_usage *usage, json_object *extra)
-{
-    const struct request_result result = {.finish = finish, .usage = *usage, .extra = extra};
-
-    log_end(r, finish, usage);
-    unhook(r);
-    r->callbacks->done(r, &result, r->userdata);
-    release(r);
-}
-
-void requests_fail_submitted(struct model *model, const struct fault *fault)
-{
-    const struct fault copy = *fault;
-
-    /* Callbacks may start new requests, but those are not submitted from inside them. */
-    while (!list_is_empty(&model->submitted))
-        request_fail(list_entry(model->submitted.next, struct request, by_model), &copy);
-}
-
-/* What of a quota is looked at once the request is handed on. */
-static void take_quota(struct request *r, const struct policy_quota *quota)
-{
-    r->weight = (uint32_t)quota->weight;
-    r->class_weight = 0;
-    r->tenant_class = policy_class_for(r->manager->policy, &r->subject, &r->class_weight);
-    r->kv_max_bytes = quota->kv_bytes == POLICY_UNLIMITED ? 0 : quota->kv_bytes;
-    r->concurrent_max = quota->concurrent;
-}
-
-static uint64_t last_id(const struct manager *m)
+uint64_t requests_last_id(const struct manager *m)
 {
     return m->next_request - 1;
 }
 
-/* The first held request behind @after, at most @last (so that those that come meanwhile are not met): ids rise. */
-static struct request *next_held(struct manager *m, uint64_t after_id, uint64_t last)
+struct request *requests_next_held(struct manager *m, uint64_t after_id, uint64_t last)
 {
     struct list *at, *after;
 
@@ -192,19 +70,6 @@ static struct request *next_held(struct manager *m, uint64_t after_id, uint64_t 
             return r->id <= last ? r : NULL;
     }
     return NULL;
-}
-
-void requests_fail_held(struct model *model, const struct fault *fault)
-{
-    struct manager *m = model->manager;
-    const struct fault copy = *fault;
-    uint64_t last = last_id(m), id = 0;
-
-    for (struct request *r; (r = next_held(m, id, last));) {
-        id = r->id;
-        if (r->model == model)
-            request_fail(r, &copy);
-    }
 }
 
 void requests_move_held(struct model *from, struct model *to)
@@ -222,29 +87,12 @@ void requests_move_held(struct model *from, struct model *to)
     }
 }
 
-void requests_recheck_held(struct manager *m)
+void request_pause(struct request *r, bool pause)
 {
-    uint64_t last = last_id(m), id = 0;
-    struct fault fault;
-
-    for (struct request *r; (r = next_held(m, id, last));) {
-        const char *name = r->model->rules->name;
-        const struct policy_model *rules = policy_find_model(m->policy, name);
-
-        id = r->id;
-        if (!rules)
-            fault_init(&fault, FAULT_NO_SUCH_MODEL, name);
-        else if (!policy_may_use(m->policy, rules, &r->subject))
-            fault_set(&fault, FAULT_NOT_ALLOWED, name, "policy");
-        else {
-            struct policy_quota quota;
-
-            policy_quota_for(m->policy, &r->subject, &quota);
-            take_quota(r, &quota);
-            continue;
-        }
-        request_fail(r, &fault);
-    }
+    if (r->ended || r->state == REQUEST_HELD || r->paused == pause || !r->model->worker)
+        return;
+    r->paused = pause;
+    worker_pause(r->model->worker, r->id, pause);
 }
 
 /* ---- news for those who wait ---- */
@@ -281,9 +129,9 @@ static void tell(struct request *r)
 
 void requests_tell_waiting(struct manager *m, struct model *only)
 {
-    uint64_t last = last_id(m), id = 0;
+    uint64_t last = requests_last_id(m), id = 0;
 
-    for (struct request *r; (r = next_held(m, id, last));) {
+    for (struct request *r; (r = requests_next_held(m, id, last));) {
         id = r->id;
         if (!only || r->model == only)
             tell(r);
@@ -293,6 +141,9 @@ void requests_tell_waiting(struct manager *m, struct model *only)
 void request_on_piece(struct request *r, const struct step_piece *piece, const char *text, struct json_object *extra)
 {
     r->output_tokens = piece->n_tokens;
+    manager_requests_changed(r->manager);
+    if (!r->callbacks)
+        return;
     if (piece->queue_position != STEP_NOT_WAITING) {
         r->queue_position = piece->queue_position;
         r->eta_ms = piece->eta_ms;
@@ -304,31 +155,6 @@ void request_on_piece(struct request *r, const struct step_piece *piece, const c
     r->queue_position = r->eta_ms = -1;
     if (r->callbacks->piece)
         r->callbacks->piece(r, text, piece->n_text, extra, r->userdata);
-}
-
-void request_on_done(struct request *r, const struct packet_done *done, struct json_object *extra)
-{
-    static const char *const names[DONE_FINISH_MAX] = {
-        [DONE_STOP] = "stop",           [DONE_LENGTH] = "length",     [DONE_TOOL_CALLS] = "tool_calls",
-        [DONE_CANCELLED] = "cancelled", [DONE_DEADLINE] = "deadline",
-    };
-    const struct request_usage usage = {
-        .prompt_tokens = done->prompt_tokens,
-        .cached_tokens = done->cached_tokens,
-        .output_tokens = done->output_tokens,
-        .queue_ms = done->queue_ns / 1000000 + (r->submitted_us - r->started_us) / 1000,
-        .prefill_ms = done->prefill_ns / 1000000,
-        .decode_ms = done->decode_ns / 1000000,
-    };
-
-    if (done->finish == DONE_CANCELLED) {
-        struct fault fault;
-
-        fault_set(&fault, FAULT_CANCELLED, NULL, "%s", r->cancelled ? r->cancelled : "unload");
-        request_fail(r, &fault);
-        return;
-    }
-    finish(r, names[done->finish], &usage, extra);
 }
 
 /* ---- handing on ---- */
@@ -343,7 +169,60 @@ static uint64_t running_of(const struct model *model, uid_t uid)
     return n;
 }
 
-static bool may_run(const struct request *r)
+/* What it may take of KV at most, in bytes. Pages are whole, and a template writes more than the parameters have. */
+static uint64_t kv_bound(const struct request *r)
+{
+    const struct model *model = r->model;
+    uint64_t tokens = 4 * (uint64_t)r->n_parameters + 1024, pages;
+
+    if (model->page_tokens == 0 || r->kind == REQUEST_TOKENIZE || r->kind == REQUEST_DETOKENIZE)
+        return 0;
+    if (r->n_prompt > 0)
+        tokens = r->n_prompt + 1;
+    if (r->output_max > model->context_tokens || tokens > model->context_tokens - r->output_max)
+        tokens = model->context_tokens;
+    else
+        tokens += r->output_max;
+    pages = (tokens + model->page_tokens - 1) / model->page_tokens;
+    return pages * model->kv_page_bytes;
+}
+
+static uint64_t kv_of(const struct model *model, uid_t uid)
+{
+    struct list *at, *after;
+    uint64_t sum = 0;
+
+    list_foreach (at, after, &model->submitted) {
+        const struct request *r = list_entry(at, struct request, by_model);
+
+        sum += r->subject.uid == uid ? r->kv.amount : 0;
+    }
+    return sum;
+}
+
+/*
+ * `kv` holds for all models together. What one worker gives to a user it counts itself, page by page; workers don't
+ * know of each other. So while a user's requests run with several models, what each may take at most has to fit. A
+ * bound that was let in is never taken back, so no two sequences can wait for each other's pages.
+ */
+static bool kv_fits(const struct request *r)
+{
+    uint64_t used = account_used(r->manager->accounts, r->subject.uid, ACCOUNT_KV), sum;
+
+    if (r->kv_max_bytes == 0 || used == kv_of(r->model, r->subject.uid))
+        return true;
+    return !__builtin_add_overflow(used, kv_bound(r), &sum) && sum <= r->kv_max_bytes;
+}
+
+/* The groups' memory is only known by bounds; one that is larger than a group's total is cut by tokens_max(). */
+static uint64_t group_kv(const struct request *r)
+{
+    uint64_t bound = kv_bound(r), max = totals_kv_max(&r->totals);
+
+    return bound < max ? bound : max;
+}
+
+bool request_may_run(const struct request *r)
 {
     const struct model *model = r->model;
     uint64_t per_user = model->rules->sequences_per_user;
@@ -352,11 +231,52 @@ static bool may_run(const struct request *r)
         return false;
     if (account_used(r->manager->accounts, r->subject.uid, ACCOUNT_REQUESTS) >= r->concurrent_max)
         return false;
-    return per_user == POLICY_AUTO || running_of(model, r->subject.uid) < per_user;
+    if (per_user != POLICY_AUTO && running_of(model, r->subject.uid) >= per_user)
+        return false;
+    return kv_fits(r) && totals_may_run(&r->totals, r->manager->group_accounts, group_kv(r));
 }
 
-/* From HELD to the worker. -ENOMEM: it stays where it is. */
-static int submit(struct request *r)
+/* Prompt and answer together, for the worker, which counts the prompt; 0: no limit but the model's. */
+static uint32_t tokens_max(const struct request *r)
+{
+    uint64_t max = r->context_max, kv = totals_kv_max(&r->totals);
+
+    if (r->quota_max < max)
+        max = r->quota_max;
+    if (kv != POLICY_UNLIMITED && r->model->kv_page_bytes > 0 && kv / r->model->kv_page_bytes < UINT32_MAX) {
+        uint64_t tokens = kv / r->model->kv_page_bytes * r->model->page_tokens;
+
+        max = tokens < max ? tokens : max;
+    }
+    if (max >= UINT32_MAX)
+        return 0;
+    return max > 0 ? (uint32_t)max : 1; /* 1 is room for no prompt, too */
+}
+
+static int charge_running(struct request *r)
+{
+    int q;
+
+    q = account_charge(r->manager->accounts, r->subject.uid, ACCOUNT_KV, kv_bound(r), UINT64_MAX, &r->kv);
+    if (q == 0)
+        q = totals_run(&r->totals, r->manager->group_accounts, group_kv(r));
+    if (q < 0) {
+        account_discharge(&r->kv);
+        return q;
+    }
+    account_move(&r->charge, ACCOUNT_REQUESTS, UINT64_MAX);
+    return 0;
+}
+
+/* Back to where it was; that always works, since the slots were its own a moment ago. */
+static void stop_running(struct request *r)
+{
+    account_discharge(&r->kv);
+    account_move(&r->charge, ACCOUNT_QUEUED, UINT64_MAX);
+    totals_stop(&r->totals);
+}
+
+int request_submit(struct request *r)
 {
     static const enum submit_kind kinds[REQUEST_KIND_MAX] = {
         [REQUEST_COMPLETE] = SUBMIT_COMPLETE, [REQUEST_CHAT] = SUBMIT_CHAT,
@@ -374,24 +294,27 @@ static int submit(struct request *r)
         .priority = r->priority,
         .deadline_ns = r->deadline_ns,
         .kind = kinds[r->kind],
+        .tokens_max = tokens_max(r),
         .parameters = r->parameters,
         .n_parameters = r->n_parameters,
     };
-    int q;
+    int q = charge_running(r);
 
-    if (account_move(&r->charge, ACCOUNT_REQUESTS, r->concurrent_max) != 0)
-        return 0;
+    if (q < 0)
+        return q;
     q = worker_submit(model->worker, &submit);
     if (q < 0) {
-        /* Moving back always works: the slot was its own a moment ago. */
-        account_move(&r->charge, ACCOUNT_QUEUED, UINT64_MAX);
+        stop_running(r);
         return q;
     }
-    forget_parameters(r);
+    explicit_bzero(r->parameters, r->n_parameters);
+    free(r->parameters);
+    r->parameters = NULL;
     list_remove(&r->by_held);
     list_append(&model->submitted, &r->by_model);
     r->state = REQUEST_QUEUED;
     r->submitted_us = manager_now_us(r->manager);
+    manager_requests_changed(r->manager);
     model->n_held--;
     if (model->n_submitted++ == 0)
         manager_share_cores(r->manager);
@@ -407,9 +330,9 @@ static bool is_late(const struct request *r)
 
 void requests_pump(struct manager *m)
 {
-    uint64_t last = last_id(m), id = 0;
+    uint64_t last = requests_last_id(m), id = 0;
 
-    for (struct request *r; (r = next_held(m, id, last));) {
+    for (struct request *r; (r = requests_next_held(m, id, last));) {
         id = r->id;
         if (r->cancelled) {
             struct fault fault;
@@ -419,11 +342,11 @@ void requests_pump(struct manager *m)
         } else if (is_late(r)) {
             const struct request_usage usage = {.queue_ms = (manager_now_us(m) - r->started_us) / 1000};
 
-            finish(r, "deadline", &usage, NULL);
-        } else if (may_run(r)) {
+            request_finish(r, "deadline", &usage, NULL, NULL);
+        } else if (request_may_run(r)) {
             struct fault fault;
 
-            if (submit(r) >= 0)
+            if (request_submit(r) >= 0)
                 continue;
             fault_set(&fault, FAULT_MODEL_UNAVAILABLE, r->model->rules->name, "out of memory");
             request_fail(r, &fault);
@@ -446,144 +369,4 @@ void requests_pump_soon(struct manager *m)
 {
     if (!list_is_empty(&m->held))
         sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
-}
-
-/* ---- admission ---- */
-
-static int refuse_quota(enum policy_quota_key key, uint64_t limit, uint64_t used, struct fault *reterr_fault)
-{
-    fault_init(reterr_fault, FAULT_QUOTA_EXCEEDED, policy_quota_key_name(key));
-    reterr_fault->limit = (int64_t)limit;
-    reterr_fault->used = (int64_t)used;
-    return REQUEST_REFUSED;
-}
-
-static int check_rights(struct manager *m, const struct request_params *params, struct model **ret,
-                        struct fault *reterr_fault)
-{
-    const struct policy_model *rules = policy_find_model(m->policy, params->model);
-
-    if (m->stopping) {
-        fault_init(reterr_fault, FAULT_SHUTTING_DOWN, NULL);
-        return REQUEST_REFUSED;
-    }
-    if (!rules) {
-        fault_init(reterr_fault, FAULT_NO_SUCH_MODEL, params->model);
-        return REQUEST_REFUSED;
-    }
-    if (!policy_may_use(m->policy, rules, params->subject)) {
-        fault_set(reterr_fault, FAULT_NOT_ALLOWED, rules->name, "policy");
-        return REQUEST_REFUSED;
-    }
-    if (m->policy->maintenance) {
-        fault_set(reterr_fault, FAULT_MODEL_UNAVAILABLE, rules->name, "%s", m->policy->maintenance);
-        return REQUEST_REFUSED;
-    }
-    *ret = model_find(m, rules->name);
-    if (!*ret) {
-        /* Memory was short when the policy was loaded. */
-        fault_set(reterr_fault, FAULT_MODEL_UNAVAILABLE, rules->name, "out of memory");
-        return REQUEST_REFUSED;
-    }
-    return 0;
-}
-
-static int charge(struct manager *m, struct request *r, const struct policy_quota *quota, struct fault *reterr_fault)
-{
-    int q;
-
-    q = account_charge(m->accounts, r->subject.uid, ACCOUNT_QUEUED, 1,
-                       may_run(r) ? UINT64_MAX : quota->queued, &r->charge);
-    if (q < 0)
-        return q;
-    if (q == ACCOUNT_FULL || m->n_requests >= LIMIT_REQUESTS) {
-        account_discharge(&r->charge);
-        fault_init(reterr_fault, FAULT_QUEUE_FULL, NULL);
-        reterr_fault->limit = q == ACCOUNT_FULL ? (int64_t)quota->queued : LIMIT_REQUESTS;
-        return REQUEST_REFUSED;
-    }
-    return 0;
-}
-
-static int fill(struct request *r, const struct request_params *params, const struct policy_quota *quota,
-                struct fault *reterr_fault)
-{
-    int64_t priority = params->has_priority ? params->priority : 0;
-
-    if (priority > quota->priority_max) {
-        if (params->has_priority)
-            return refuse_quota(POLICY_QUOTA_PRIORITY_MAX, (uint64_t)(int64_t)quota->priority_max, (uint64_t)priority,
-                                reterr_fault);
-        priority = quota->priority_max;
-    }
-    if (quota->concurrent == 0)
-        return refuse_quota(POLICY_QUOTA_CONCURRENT, 0, 0, reterr_fault);
-    r->kind = params->kind;
-    r->subject = *params->subject;
-    r->priority = (int32_t)priority;
-    take_quota(r, quota);
-    r->queue_position = r->eta_ms = -1;
-    r->started_us = manager_now_us(r->manager);
-    /* Beyond a year is no deadline, and must not overflow. */
-    if (params->deadline_ms > 0 && params->deadline_ms < INT64_C(365) * 24 * 3600 * 1000)
-        r->deadline_ns = (r->started_us + (uint64_t)params->deadline_ms * 1000) * 1000;
-    if (params->app) {
-        r->app = strdup(params->app);
-        if (!r->app)
-            return -ENOMEM;
-    }
-    return request_parameters(params->kind, params->parameters, r->model->rules, quota, &r->parameters,
-                              &r->n_parameters, reterr_fault);
-}
-
-int request_start(struct manager *m, const struct request_params *params, const struct request_callbacks *callbacks,
-                  void *userdata, struct request **ret, struct fault *reterr_fault)
-{
-    struct policy_quota quota;
-    struct request *r;
-    struct model *model;
-    int q;
-
-    q = check_rights(m, params, &model, reterr_fault);
-    if (q != 0)
-        return q;
-    policy_quota_for(m->policy, params->subject, &quota);
-    r = calloc(1, sizeof(*r));
-    if (!r)
-        return -ENOMEM;
-    list_init(&r->by_id);
-    list_init(&r->by_model);
-    list_init(&r->by_held);
-    r->manager = m;
-    r->model = model;
-    r->callbacks = callbacks;
-    r->userdata = userdata;
-    q = fill(r, params, &quota, reterr_fault);
-    if (q == 0)
-        q = charge(m, r, &quota, reterr_fault);
-    if (q == 0 && !model_want(model, reterr_fault))
-        q = REQUEST_REFUSED;
-    if (q != 0) {
-        account_discharge(&r->charge);
-        release(r);
-        return q;
-    }
-    r->id = m->next_request++;
-    r->state = REQUEST_HELD;
-    list_append(&m->requests[r->id % REQUEST_BUCKETS], &r->by_id);
-    list_append(&m->held, &r->by_held);
-    m->n_requests++;
-    model->n_held++;
-    model_used(model);
-    log_line(m->log, LOG_DEBUG,
-             &(struct log_fields){
-                 .model = model->rules->name, .request = r->id, .has_uid = true, .uid = r->subject.uid},
-             "request admitted");
-    /* At once, unless it has to wait, or others of the same user came first; out of memory shows again in the loop. */
-    if (may_run(r))
-        (void)submit(r);
-    if (r->state == REQUEST_HELD)
-        requests_pump_soon(m);
-    *ret = r;
-    return 0;
 }

@@ -93,6 +93,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
             .bytes_total = model->bytes_total,
         };
     }
+    ledger_status(m->ledger, &status.ledger);
     if (status.has_users && accounts_list(m->accounts, &status.users, &status.n_users) < 0) {
         manager_status_done(&status);
         return -ENOMEM;
@@ -128,7 +129,7 @@ int manager_requests(struct manager *m, bool all, uid_t uid, struct request_stat
         list_foreach (at, after, &m->requests[i]) {
             const struct request *r = list_entry(at, struct request, by_id);
 
-            if (!all && r->subject.uid != uid)
+            if (!r->callbacks || (!all && r->subject.uid != uid))
                 continue;
             list[n++] = (struct request_status){
                 .request = r->id,

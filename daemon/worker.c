@@ -317,6 +317,7 @@ int worker_submit(struct worker *w, const struct worker_submit *submit)
         .priority = submit->priority,
         .deadline_ns = submit->deadline_ns,
         .kind = submit->kind,
+        .tokens_max = submit->tokens_max,
     };
     int r;
 

@@ -142,6 +142,7 @@ struct worker_submit {
     int32_t priority;
     uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0: none */
     enum submit_kind kind;
+    uint32_t tokens_max; /* of prompt and answer together, 0: as many as the model has room for */
     const char *parameters; /* JSON text */
     size_t n_parameters;
 };

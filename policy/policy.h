@@ -274,16 +274,6 @@ bool policy_may_share(const struct policy *p, const struct policy_model *model, 
 void policy_quota_for(const struct policy *p, const struct policy_subject *s, struct policy_quota *ret);
 
 /**
- * policy_quota_key_name() - "tokens_per_day"; a static string
- */
-const char *policy_quota_key_name(enum policy_quota_key key);
-
-/**
- * policy_quota_value() - the ceiling of one key, as a number; POLICY_UNLIMITED: none
- */
-uint64_t policy_quota_value(const struct policy_quota *q, enum policy_quota_key key);
-
-/**
  * policy_size_of() - a size, or the share of @whole that it stands for
  */
 uint64_t policy_size_of(const struct policy_size *size, uint64_t whole);

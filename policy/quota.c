@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "policy/internal.h"
+#include "policy/quota.h"
 
 static const char *const key_names[POLICY_QUOTA_KEY_MAX] = {
     [POLICY_QUOTA_CONCURRENT] = "concurrent",
@@ -98,4 +99,17 @@ void policy_quota_for(const struct policy *p, const struct policy_subject *s, st
         if (user->known && user->id == s->uid)
             take(ret, &user->values, user->given, false);
     }
+}
+
+size_t policy_totals_for(const struct policy *p, const struct policy_subject *s, const struct policy_quota_entry **ret)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n_quota_groups; i++) {
+        const struct policy_quota_entry *group = &p->quota_groups[i];
+
+        if (group->known && group->has_total && policy_is_member(s, group->id))
+            ret[n++] = group;
+    }
+    return n;
 }

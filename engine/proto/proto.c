@@ -46,7 +46,7 @@ AT(packet_submit, tenant, 8);
 AT(packet_submit, priority, 12);
 AT(packet_submit, deadline_ns, 16);
 AT(packet_submit, kind, 24);
-AT(packet_submit, reserved, 28);
+AT(packet_submit, tokens_max, 28);
 SIZE(packet_request, 8);
 AT(packet_request, request, 0);
 SIZE(packet_trim, 8);
@@ -323,7 +323,7 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
             r = violation("bad weight", reterr_why);
         break;
     case PACKET_SUBMIT:
-        if (p.submit->request == 0 || p.submit->reserved != 0 || p.submit->kind >= SUBMIT_KIND_MAX)
+        if (p.submit->request == 0 || p.submit->kind >= SUBMIT_KIND_MAX)
             r = violation("bad SUBMIT", reterr_why);
         break;
     case PACKET_CANCEL:

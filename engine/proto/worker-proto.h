@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(3)
+#define PROTO_VERSION UINT32_C(4)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -124,7 +124,8 @@ struct packet_submit {
     int32_t priority;
     uint64_t deadline_ns; /* 0: none */
     uint32_t kind;        /* enum submit_kind */
-    uint32_t reserved;
+    uint32_t tokens_max;  /* of prompt and answer together, 0: as many as the context has. A longer prompt ends
+                             in ContextTooLong. */
 };
 
 /* CANCEL (answered by DONE or FAILED, whichever the worker comes to first), PAUSE and RESUME (0: all

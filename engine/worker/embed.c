@@ -208,6 +208,15 @@ int embed_prepare(const struct model *m, const struct job *job, json_object *cal
     r = tokenise(m, input, e, &w->tokens, reterr);
     if (r < 0)
         return r;
+    if (job->submit.tokens_max > 0 && e->ends[e->n_inputs - 1] > job->submit.tokens_max) {
+        /* All texts together count against the user's quotas. */
+        fault_init(reterr, FAULT_CONTEXT_TOO_LONG, NULL);
+        if (reterr) {
+            reterr->limit = job->submit.tokens_max;
+            reterr->used = e->ends[e->n_inputs - 1];
+        }
+        return -EINVAL;
+    }
     w->batch.n_tokens = e->ends[0];
     /* What has to fit into the tenant's share is the longest text. */
     for (uint32_t i = 0; i < e->n_inputs; begin = e->ends[i++])

@@ -212,6 +212,8 @@ static int make_work(const struct model *m, const struct job *job, json_object *
     size_t n;
     int r;
 
+    if (job->submit.tokens_max > 0 && job->submit.tokens_max < context)
+        context = job->submit.tokens_max; /* of the user's quotas */
     r = params_parse(call, &m->config, chat ? chat_others : complete_others, m->facts.n_vocab,
                      &params, reterr);
     if (r == 0 && chat)

@@ -214,6 +214,13 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
+    def kill(self):
+        """kill -9; start() may follow. The log begins anew."""
+        self.process.kill()
+        self.process.wait()
+        with open(self.log_path, "w"):
+            pass
+
     def __enter__(self):
         try:
             return self.start()

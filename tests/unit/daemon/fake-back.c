@@ -319,3 +319,18 @@ void fake_failed(struct request *r, const struct fault *fault)
     r->callbacks->failed(r, fault, r->userdata);
     r->manager = NULL;
 }
+
+int manager_watch(struct manager *m, void (*changed)(void *userdata), void *userdata, struct watch **ret)
+{
+    m->watched = changed;
+    m->watched_userdata = userdata;
+    *ret = (struct watch *)m;
+    return 0;
+}
+
+struct watch *watch_free(struct watch *w)
+{
+    if (w)
+        ((struct manager *)w)->watched = NULL;
+    return NULL;
+}

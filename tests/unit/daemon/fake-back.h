@@ -8,6 +8,7 @@
  */
 
 #include "daemon/manager.h"
+#include "daemon/watch.h"
 #include "daemon/plan-job.h"
 
 struct request {
@@ -40,6 +41,8 @@ struct manager {
     struct request requests[FAKE_REQUESTS_MAX];
     unsigned n_started, n_cancelled;
     struct model_wait wait;
+    void (*watched)(void *userdata); /* of Models.Watch; NULL: nobody does */
+    void *watched_userdata;
     unsigned n_waits_cancelled;
     void (*reloaded)(void *userdata);
     void *reloaded_userdata;

@@ -18,10 +18,11 @@ static void expect(enum request_kind kind, const char *given, const char *defaul
     const struct policy_quota quota = {.output_tokens = output_tokens};
     struct fault fault;
     char *text = NULL;
+    uint64_t output;
     size_t n;
 
     assert_non_null(parameters);
-    assert_int_equal(request_parameters(kind, parameters, &rules, &quota, &text, &n, &fault), 0);
+    assert_int_equal(request_parameters(kind, parameters, &rules, &quota, &text, &n, &output, &fault), 0);
     assert_string_equal(text, result);
     assert_int_equal(n, strlen(result));
     free(text);
@@ -66,9 +67,10 @@ static void leaves_the_callers_object_alone(void **state)
     const struct policy_quota quota = {.output_tokens = 5};
     struct fault fault;
     char *text = NULL;
+    uint64_t output;
     size_t n;
 
-    assert_int_equal(request_parameters(REQUEST_CHAT, parameters, &rules, &quota, &text, &n, &fault), 0);
+    assert_int_equal(request_parameters(REQUEST_CHAT, parameters, &rules, &quota, &text, &n, &output, &fault), 0);
     assert_string_equal(json_text(parameters), "{\"messages\":[{\"role\":\"user\"}],\"max_tokens\":9}");
     assert_string_equal(json_text(defaults), "{\"system\":\"s\",\"top_k\":1}");
     free(text);
@@ -83,11 +85,12 @@ static void takes_listed_adapters_only(void **state)
     const struct policy_quota quota = {.output_tokens = POLICY_UNLIMITED};
     struct fault fault;
     char *text = NULL;
+    uint64_t output;
     size_t n;
 
-    assert_int_equal(request_parameters(REQUEST_CHAT, known, &rules, &quota, &text, &n, &fault), 0);
+    assert_int_equal(request_parameters(REQUEST_CHAT, known, &rules, &quota, &text, &n, &output, &fault), 0);
     free(text);
-    assert_int_equal(request_parameters(REQUEST_CHAT, other, &rules, &quota, &text, &n, &fault), REQUEST_REFUSED);
+    assert_int_equal(request_parameters(REQUEST_CHAT, other, &rules, &quota, &text, &n, &output, &fault), REQUEST_REFUSED);
     assert_int_equal(fault.kind, FAULT_INVALID_PARAMETER);
     assert_string_equal(fault.subject, "adapter");
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Policies from real files in a directory of their own: merging, every kind of error with its place, access, quotas. */
 #include "policy/policy.h"
+#include "policy/quota.h"
 
 #include <errno.h>
 #include <ftw.h>
