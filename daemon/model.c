@@ -125,7 +125,8 @@ void model_fail(struct model *model, const struct fault *fault)
     char text[640];
 
     model->fault = *fault;
-    fault_subject(&model->fault, model->rules->name);
+    if (fault->kind != FAULT_INSUFFICIENT_MEMORY) /* whose subject is the kind of memory */
+        fault_subject(&model->fault, model->rules->name);
     if (model->fault.kind == FAULT_MODEL_UNAVAILABLE && model->fault.retry_after_ms < 0)
         model->fault.retry_after_ms = FAULT_BELIEVED_US / 1000;
     model->believed_us = FAULT_BELIEVED_US;
@@ -654,6 +655,11 @@ static int on_kick(sd_event_source *s, void *userdata)
     if (model->state == MODEL_ABSENT && !model->removed && !model->manager->stopping &&
         (model->wanted || model->reload || model->n_held > 0)) {
         model->wanted = model->reload = false;
+        model_handle(model, MODEL_WANT);
+    } else if (model->state == MODEL_FAILED && model->wanted) {
+        /* Its rules are new ones. */
+        model->wanted = false;
+        model->n_crashes = 0;
         model_handle(model, MODEL_WANT);
     }
     if (model->removed && model->state == MODEL_ABSENT && list_is_empty(&model->waits)) {

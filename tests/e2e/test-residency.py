@@ -105,7 +105,8 @@ def answers_alike_with_a_part_of_it_in_memory():
             policy["models"]["a"]["residency"]["limit"] = 4096
             d.write_policy(policy)
             c.call("Models.Reload")
-            wait_for(lambda: "failed" in (d.status("a")["state"], ) or "not enough" in d.log(), "it to be refused")
+            wait_for(lambda: d.status("a")["state"] == "failed", "it to be refused")
+            assert "not enough ram memory: 262144 bytes needed, 4096 available" in d.log(), d.log()
             policy["models"]["a"]["residency"].update(ram="copy", limit="50K")
             d.write_policy(policy)
             c.call("Models.Reload")
