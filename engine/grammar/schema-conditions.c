@@ -218,8 +218,10 @@ static bool negate_type(struct schema *s, json_object *schema, json_object *list
     unsigned others = SCHEMA_ANY & ~schema_types(s, schema);
 
     /* Numbers that are no integers can't be asked for; the other types can. */
-    if ((others & (SCHEMA_INTEGER | SCHEMA_NUMBER)) == SCHEMA_NUMBER)
+    if ((others & (SCHEMA_INTEGER | SCHEMA_NUMBER)) == SCHEMA_NUMBER) {
         others &= ~(unsigned)SCHEMA_NUMBER;
+        s->drops_fractions = true;
+    }
     add_types(s, others, list);
     return others != 0 || schema_types(s, schema) == SCHEMA_ANY;
 }
@@ -472,7 +474,11 @@ static void add_not(struct schema *s, json_object *schema, json_object *list)
     if (!json_object_object_get_ex(schema, "not", &what) || schema_excludes_strings(s, schema))
         return;
     s->refused = NULL;
+    s->drops_fractions = false;
     other = schema_negate(s, what);
+    if (s->drops_fractions && schema_get(schema, "type") &&
+        !(schema_types(s, schema) & ~(unsigned)(SCHEMA_INTEGER | SCHEMA_NUMBER)))
+        schema_fail(s, "not: numbers that are no integers can't be asked for");
     if (!other)
         schema_fail(
             s,

@@ -54,7 +54,9 @@ struct schema {
     struct schema_rules rules;
     struct schema_target *targets; /* of $ref, so that each is compiled once */
     size_t n_targets, targets_allocated;
-    json_object *owned;  /* an array: schemas that were made by merging */
+    json_object *owned; /* an array: schemas that were made by merging */
+    bool
+        drops_fractions; /* schema_negate() left out numbers that are no integers, which can't be asked for */
     const char *refused; /* the keyword that schema_negate() failed at; NULL: none */
 };
 

@@ -297,7 +297,8 @@ static void merge_keyword(struct schema *s, const char *name, json_object *a, js
         schema_fail(s, "%.64s is there twice with different values, which can't be combined", name);
 }
 
-static void merge_types(struct schema *s, json_object *a, json_object *b, json_object *to)
+/* The names of types, onto a list of them. */
+static void append_types(struct schema *s, json_object *list, unsigned types)
 {
     static const struct {
         const char *name;
@@ -305,6 +306,14 @@ static void merge_types(struct schema *s, json_object *a, json_object *b, json_o
     } names[] = {{"null", SCHEMA_NULL},     {"boolean", SCHEMA_BOOLEAN}, {"integer", SCHEMA_INTEGER},
                  {"number", SCHEMA_NUMBER}, {"string", SCHEMA_STRING},   {"array", SCHEMA_ARRAY},
                  {"object", SCHEMA_OBJECT}};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !s->ir->error; i++)
+        if (types & names[i].type)
+            schema_append(s, list, json_object_new_string(names[i].name));
+}
+
+static void merge_types(struct schema *s, json_object *a, json_object *b, json_object *to)
+{
     bool has_a = schema_get(a, "type") || schema_get(a, "nullable"),
          has_b = schema_get(b, "type") || schema_get(b, "nullable");
     unsigned types = (has_a ? schema_types(s, a) : SCHEMA_ANY) & (has_b ? schema_types(s, b) : SCHEMA_ANY);
@@ -314,9 +323,42 @@ static void merge_types(struct schema *s, json_object *a, json_object *b, json_o
         return;
     list = json_object_new_array();
     schema_add(s, to, "type", list);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !s->ir->error; i++)
-        if (types & names[i].type)
-            schema_append(s, list, json_object_new_string(names[i].name));
+    append_types(s, list, types);
+}
+
+static const struct {
+    const char *low, *high;
+    unsigned type;
+} sizes[] = {{"minLength", "maxLength", SCHEMA_STRING},
+             {"minItems", "maxItems", SCHEMA_ARRAY},
+             {"minProperties", "maxProperties", SCHEMA_OBJECT}};
+
+static bool contradicts(json_object *schema, size_t i)
+{
+    json_object *low = schema_get(schema, sizes[i].low), *high = schema_get(schema, sizes[i].high);
+
+    return low && high && json_object_get_double(low) > json_object_get_double(high);
+}
+
+/* Two schemas that leave no size to a type together leave out the type; in one alone it is a mistake to tell.
+ */
+static void drop_contradictions(struct schema *s, json_object *a, json_object *b, json_object *to)
+{
+    json_object *list;
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !s->ir->error; i++) {
+        unsigned types;
+
+        if (!contradicts(to, i) || contradicts(a, i) || contradicts(b, i))
+            continue;
+        types = (schema_get(to, "type") ? schema_types(s, to) : SCHEMA_ANY) & ~sizes[i].type;
+        json_object_object_del(to, sizes[i].low);
+        json_object_object_del(to, sizes[i].high);
+        list = json_object_new_array();
+        schema_add(s, to, "type", list);
+        if (!s->ir->error)
+            append_types(s, list, types);
+    }
 }
 
 json_object *schema_merge(struct schema *s, json_object *a, json_object *b)
@@ -353,6 +395,7 @@ json_object *schema_merge(struct schema *s, json_object *a, json_object *b)
             !json_object_object_get_ex(a, theirs, NULL))
             schema_add(s, to, theirs, json_object_get(their_value));
     }
+    drop_contradictions(s, a, b, to);
     return s->ir->error ? NULL : to;
 }
 

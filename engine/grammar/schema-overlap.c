@@ -17,6 +17,7 @@ struct facts {
     unsigned types;           /* that all of them allow */
     unsigned about;           /* that their keywords are about */
     bool has_type;            /* some of them says which types */
+    bool has_choices;         /* so does each alternative for itself */
     bool is_open;             /* further names of properties may be written */
     bool names_some;          /* properties, or says that there are none */
     json_object *list;        /* borrowed: of the first enum, or a list with the first const; NULL: none */
@@ -135,19 +136,21 @@ static void add_facts(struct schema *s, json_object *part, void *data)
         schema_get(part, "not");
 }
 
-static struct facts find_facts(struct schema *s, json_object *schema)
+/* @is_written: the schema is the one that is written for, which without `type` is what its keywords are
+ * about. */
+static struct facts find_facts(struct schema *s, json_object *schema, bool is_written)
 {
     struct facts f = {.types = SCHEMA_ANY};
 
     visit(s, schema, add_facts, &f);
-    if (!f.has_type && f.about != 0)
+    if (is_written && !f.has_type && !f.has_choices && f.about != 0)
         f.types &= f.about;
     return f;
 }
 
 static unsigned types_of(struct schema *s, json_object *schema)
 {
-    return s->ir->error ? SCHEMA_ANY : find_facts(s, schema).types;
+    return s->ir->error ? SCHEMA_ANY : find_facts(s, schema, false).types;
 }
 
 /* ---- properties ---- */
@@ -204,7 +207,12 @@ static json_object *all_of(struct schema *s, json_object *list)
     return o;
 }
 
-static bool is_never(struct schema *s, json_object *schema, unsigned level);
+static bool is_never(struct schema *s, json_object *schema, struct facts f, unsigned level);
+
+static bool has_nothing(struct schema *s, json_object *schema, unsigned level)
+{
+    return schema && is_never(s, schema, find_facts(s, schema, false), level);
+}
 
 static bool lacks_a_property(struct schema *s, json_object *schema, unsigned level)
 {
@@ -217,7 +225,7 @@ static bool lacks_a_property(struct schema *s, json_object *schema, unsigned lev
         if (!search.name || !search.found)
             continue;
         visit(s, schema, find_property, &search);
-        if (json_object_array_length(search.found) > 0 && is_never(s, all_of(s, search.found), level + 1))
+        if (json_object_array_length(search.found) > 0 && has_nothing(s, all_of(s, search.found), level + 1))
             return true;
     }
     return false;
@@ -233,14 +241,13 @@ static bool are_apart(const struct facts *f)
     return order > 0 || (order == 0 && (f->low.exclusive || f->high.exclusive));
 }
 
-static bool is_never(struct schema *s, json_object *schema, unsigned level)
+/* @f: of @schema, its types perhaps narrowed further. */
+static bool is_never(struct schema *s, json_object *schema, struct facts f, unsigned level)
 {
-    struct facts f;
     bool any = false;
 
-    if (s->ir->error || !schema || level > LEVELS_MAX)
+    if (s->ir->error || level > LEVELS_MAX)
         return false;
-    f = find_facts(s, schema);
     if (f.types == 0 || are_apart(&f))
         return true;
     if (f.list) {
@@ -269,22 +276,26 @@ static bool is_named(struct schema *s, json_object *schema, const char *name)
 
 bool schema_is_never(struct schema *s, json_object *schema)
 {
-    return is_never(s, schema, 0);
+    return is_never(s, schema, find_facts(s, schema, true), 0);
 }
 
 bool schema_excludes(struct schema *s, json_object *a, json_object *b)
 {
-    json_object *list = schema_own(s, json_object_new_array()), *names;
-    struct facts f;
+    json_object *list = schema_own(s, json_object_new_array()), *names, *both;
+    struct facts f = find_facts(s, a, true), common;
 
     if (!list)
         return false;
     schema_append(s, list, json_object_get(a));
     schema_append(s, list, json_object_get(b));
-    if (is_never(s, all_of(s, list), 0))
+    both = all_of(s, list);
+    if (!both)
+        return false;
+    common = find_facts(s, both, false);
+    common.types &= f.types;
+    if (is_never(s, both, common, 0))
         return true;
     /* Of an object that is not open only named properties are written. */
-    f = find_facts(s, a);
     if (f.is_open || !f.names_some || f.types != SCHEMA_OBJECT)
         return false;
     names = required_names(s, b);

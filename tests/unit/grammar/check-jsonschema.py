@@ -8,6 +8,7 @@ import datetime
 import decimal
 import ipaddress
 import json
+import random
 import re
 import subprocess
 import sys
@@ -105,6 +106,8 @@ GROUPS = {
         {'oneOf': [{'type': 'object', 'properties': {'x': {'type': 'integer'}}, 'required': ['x']}, {'type': 'object', 'properties': {'y': {'type': 'integer'}}, 'required': ['y']}]}, {'oneOf': [{'enum': [1, 2, 3]}, {'enum': [3, 4]}]}, {'oneOf': [{'type': 'string', 'maxLength': 3}, {'const': 'ab'}]},
         {'$defs': {'p': {'type': 'object', 'properties': {'k': {'const': 'p'}, 'v': {'type': 'integer'}}, 'required': ['k']}, 'q': {'type': 'object', 'properties': {'k': {'const': 'q'}}, 'required': ['k']}}, 'oneOf': [{'$ref': '#/$defs/p'}, {'$ref': '#/$defs/q'}]}, {'oneOf': [{'type': 'integer'}, {'type': 'null'}, {'type': 'string'}]},
         {'oneOf': [{'type': 'string'}, {'type': 'string', 'minLength': 3}]},
+        {'oneOf': [{'anyOf': [{'type': 'integer'}, {'minLength': 2}]}, {'type': 'object', 'properties': {'b': {'const': 1}}, 'required': ['b']}], 'minLength': 2},
+        {'oneOf': [{'minLength': 3}, {'maximum': 4}]},
     ],
     'references': [
         TREE, {'type': 'object', 'properties': {'next': {'anyOf': [{'$ref': '#'}, {'type': 'null'}]}}, 'required': ['next'], 'additionalProperties': False}, {'$defs': {'a/b~': {'const': 1}}, 'items': {'$ref': '#/$defs/a~1b~0'}, 'type': 'array'},
@@ -112,6 +115,65 @@ GROUPS = {
         {'$defs': {'e': {'anyOf': [{'type': 'integer'}, {'type': 'array', 'items': {'$ref': '#/$defs/e'}, 'minItems': 1}]}}, '$ref': '#/$defs/e'},
     ],
 }
+
+
+# Of schemas drawn at random many can't be held: then they have to be refused. At least so many of them are not.
+N_RANDOM, N_RANDOM_COMPILE = 500, 300
+
+
+def random_simple(r):
+    value = lambda: r.choice(['a', 'b', 'ab', '', 0, 1, 2, 3, 5, -1, 1.5, True, False, None])
+    low = r.randint(-5, 5)
+    return r.choice([
+        {'type': r.choice(['string', 'integer', 'number', 'boolean', 'null'])}, {'type': ['string', 'integer']}, {'const': value()}, {'enum': [value() for _ in range(r.randint(1, 5))]},
+        {'type': 'integer', 'minimum': low}, {'type': 'integer', 'minimum': low, 'maximum': low + r.randint(0, 9)}, {'type': 'integer', 'multipleOf': r.choice([2, 3, 5, 10])},
+        {'type': 'number', 'multipleOf': r.choice([0.5, 0.25, 2]), 'minimum': low}, {'type': 'string', 'maxLength': r.randint(0, 4)}, {'type': 'string', 'minLength': r.randint(0, 3)}, {'maximum': low}, {'minLength': 2},
+    ])
+
+
+def random_object(r, depth):
+    schema = {'type': 'object', 'properties': {n: random_schema(r, depth - 1) for n in r.sample('abcd', r.randint(1, 3))}, 'required': [n for n in 'abcde' if r.random() < 0.3]}
+    if r.random() < 0.3:
+        schema['additionalProperties'] = r.choice([False, True, {'type': 'integer'}])
+    if r.random() < 0.2:
+        schema['dependentRequired'] = {r.choice('abc'): [r.choice('abcd')]}
+    if r.random() < 0.3:
+        schema['not'] = r.choice([{'required': [r.choice('abc')]}, {'properties': {r.choice('abc'): random_simple(r)}, 'required': ['a']}, {'properties': {r.choice('abc'): random_simple(r)}}])
+    if r.random() < 0.3:
+        schema.update({'if': {'properties': {r.choice('abc'): random_simple(r)}}, 'then': {'required': [r.choice('abcd')]}, 'else': {'properties': {r.choice('abcd'): random_simple(r)}}})
+    return schema
+
+
+def random_array(r, depth):
+    schema = {'type': 'array', 'items': random_schema(r, depth - 1)}
+    if r.random() < 0.3:
+        schema.update({'items': r.choice([{'enum': ['a', 1, None, 1.0, 'b']}, {'type': 'boolean'}, {'type': 'integer', 'minimum': 0, 'maximum': 3}]), 'uniqueItems': True})
+    if r.random() < 0.4:
+        schema['minItems'] = r.randint(0, 2)
+    if r.random() < 0.4:
+        schema['maxItems'] = r.randint(1, 3)
+    return schema
+
+
+def random_schema(r, depth):
+    if depth <= 0 or r.random() < 0.25:
+        return random_simple(r)
+    beside = random_simple(r) if r.random() < 0.5 else {}
+    kind = r.choice(['not', 'if', 'anyOf', 'oneOf', 'allOf', 'object', 'object', 'array'])
+    if kind == 'object':
+        return random_object(r, depth)
+    if kind == 'array':
+        return random_array(r, depth)
+    if kind == 'not':
+        return {**beside, 'not': random_schema(r, depth - 1)}
+    if kind == 'if':
+        return {**beside, **{k: random_schema(r, depth - 1) for k in ('if', 'then', 'else') if k == 'if' or r.random() < 0.8}}
+    return {**beside, kind: [random_schema(r, depth - 1) for _ in range(r.randint(1, 3))]}
+
+
+def random_schemas():
+    r = random.Random(1)
+    return [random_schema(r, 3) for _ in range(N_RANDOM)]
 
 
 def exactly(schema):
@@ -144,27 +206,31 @@ def check_format(name, text):
 
 
 def main():
-    print('1..%d' % len(GROUPS))
+    decimal.getcontext().prec = 300
+    groups = {**GROUPS, 'random schemas': random_schemas()}
+    print('1..%d' % len(groups))
     try:
         import jsonschema
     except ImportError:
-        for number, name in enumerate(GROUPS, 1):
+        for number, name in enumerate(groups, 1):
             print('ok %d - %s # SKIP the jsonschema package is not installed' % (number, name))
         return 0
-    schemas = [s for group in GROUPS.values() for s in group]
+    schemas = [s for group in groups.values() for s in group]
     lines = ''.join(json.dumps({'schema': s, 'n': 12, 'seed': i}) + '\n' for i, s in enumerate(schemas))
     done = subprocess.run([sys.argv[1]], input=lines, capture_output=True, text=True)
-    answers = done.stdout.splitlines()
+    answers = done.stdout.rstrip('\n').split('\n')  # not at every character that is a line's end to Python
     if len(answers) != len(schemas) or done.returncode != 0:
         print('Bail out! the program ended after %d of %d schemas: %s' % (len(answers), len(schemas), done.stderr[-2000:]))
         return 1
     answers = iter(answers)
     failed = False
-    for number, (name, group) in enumerate(GROUPS.items(), 1):
-        wrong, n_texts = [], 0
+    for number, (name, group) in enumerate(groups.items(), 1):
+        wrong, n_texts, n_refused = [], 0, 0
         for schema in group:
             answer = json.loads(next(answers))
-            if 'error' in answer:
+            if name == 'random schemas' and answer.get('error', '').startswith('#'):
+                n_refused += 1
+            elif 'error' in answer:
                 wrong.append((schema, answer['error'], ''))
             validator = jsonschema.Draft202012Validator(exactly(schema))
             for text in answer['texts']:
@@ -172,6 +238,8 @@ def main():
                 error = check(validator, text) or (check_format(schema['format'], json.loads(text)) if name == 'formats' else None)
                 if error:
                     wrong.append((schema, error, text))
+        if name == 'random schemas' and len(group) - n_refused < N_RANDOM_COMPILE:
+            wrong.append((None, '%d of them were refused' % n_refused, ''))
         failed = failed or bool(wrong)
         print('%sok %d - %s: %d schemas, %d texts' % ('not ' if wrong else '', number, name, len(group), n_texts))
         for schema, error, text in wrong[:20]:
