@@ -81,6 +81,11 @@ const struct method_table *call_methods(const struct call *call);
 const char *call_user_name(const struct call *call, uid_t uid);
 
 /**
+ * call_nss() - the user database, to ask it for somebody else
+ */
+struct nss *call_nss(const struct call *call);
+
+/**
  * call_note() - what the log line about this call shall carry; strings are borrowed until the end of the call
  */
 void call_note(struct call *call, const char *model, uint64_t request);

@@ -40,14 +40,14 @@ static json_object *ram_to_json(const struct manager_status *s)
     return TAKE_PTR(o);
 }
 
-static json_object *user_to_json(const struct call *call, const struct account_status *u)
+static json_object *user_to_json(const struct call *call, const struct account_status *u, uint64_t kv_bytes)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
     if (!o || !add_count(o, "uid", u->uid) || !add_text_if(o, "name", call_user_name(call, u->uid)) ||
         !add_count(o, "connections", u->used[ACCOUNT_CONNECTIONS]) ||
         !add_count(o, "requests", u->used[ACCOUNT_REQUESTS] + u->used[ACCOUNT_QUEUED]) ||
-        !add_count(o, "kv_bytes", 0))
+        !add_count(o, "kv_bytes", kv_bytes))
         return NULL;
     return TAKE_PTR(o);
 }
@@ -93,7 +93,7 @@ static json_object *status_to_json(const struct call *call, const struct manager
     if (!users)
         return NULL;
     for (size_t i = 0; i < s->n_users; i++)
-        if (!append_take(users, user_to_json(call, &s->users[i])))
+        if (!append_take(users, user_to_json(call, &s->users[i], s->user_kv_bytes[i])))
             return NULL;
     return add_take(o, "users", TAKE_PTR(users)) ? TAKE_PTR(o) : NULL;
 }

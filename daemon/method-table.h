@@ -71,3 +71,9 @@ int method_usage_cancel(struct call *call, struct fault *reterr_fault);
  */
 json_object *request_to_json(const struct request_status *q);
 json_object *status_models_to_json(const struct manager_status *status);
+
+/**
+ * usage_whose() - whose usage a call asks for with its parameter uid; of others only administrators may know
+ * @ret_all: of everybody's (-1). Returns 0 or CALL_REFUSED.
+ */
+int usage_whose(struct call *call, bool *ret_all, uid_t *ret_uid, struct fault *reterr_fault);

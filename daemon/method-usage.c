@@ -23,8 +23,7 @@ json_object *request_to_json(const struct request_status *q)
     return TAKE_PTR(o);
 }
 
-/* Whose requests are asked for: *ret_all only when an administrator names nobody. */
-static int whose(struct call *call, bool *ret_all, uid_t *ret_uid, struct fault *reterr_fault)
+int usage_whose(struct call *call, bool *ret_all, uid_t *ret_uid, struct fault *reterr_fault)
 {
     json_object *given = NULL;
     int64_t uid;
@@ -58,7 +57,7 @@ int method_usage_requests(struct call *call, struct fault *reterr_fault)
     bool all;
     int r;
 
-    r = whose(call, &all, &uid, reterr_fault);
+    r = usage_whose(call, &all, &uid, reterr_fault);
     if (r != 0)
         return r;
     r = manager_requests(call_manager(call), all, uid, &list, &n);

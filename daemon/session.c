@@ -292,6 +292,11 @@ const char *call_user_name(const struct call *call, uid_t uid)
     return call->session->host.user_name(uid, call->session->host.userdata);
 }
 
+struct nss *call_nss(const struct call *call)
+{
+    return call->session->host.nss;
+}
+
 void call_note(struct call *call, const char *model, uint64_t request)
 {
     call->note_model = model;

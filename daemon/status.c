@@ -8,6 +8,7 @@
 
 #include "daemon/budget.h"
 #include "daemon/internal.h"
+#include "daemon/usage.h"
 
 static size_t count_models(const struct manager *m)
 {
@@ -48,6 +49,18 @@ int manager_list_models(struct manager *m, const struct policy_subject *s, struc
     }
     *ret = list;
     *ret_n = n;
+    return 0;
+}
+
+static int add_users(struct manager *m, struct manager_status *status)
+{
+    if (accounts_list(m->accounts, &status->users, &status->n_users) < 0)
+        return -ENOMEM;
+    status->user_kv_bytes = calloc(status->n_users + 1, sizeof(*status->user_kv_bytes));
+    if (!status->user_kv_bytes)
+        return -ENOMEM;
+    for (size_t i = 0; i < status->n_users; i++)
+        status->user_kv_bytes[i] = manager_kv_bytes(m, status->users[i].uid);
     return 0;
 }
 
@@ -94,7 +107,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
         };
     }
     ledger_status(m->ledger, &status.ledger);
-    if (status.has_users && accounts_list(m->accounts, &status.users, &status.n_users) < 0) {
+    if (status.has_users && add_users(m, &status) < 0) {
         manager_status_done(&status);
         return -ENOMEM;
     }
@@ -106,6 +119,7 @@ void manager_status_done(struct manager_status *status)
 {
     free(status->models);
     free(status->users);
+    free(status->user_kv_bytes);
     *status = (struct manager_status){.n_models = 0};
 }
 

@@ -19,6 +19,7 @@ struct tenant {
     uid_t uid;
     uint32_t number;
     uint32_t n_requests;
+    uint32_t n_pages; /* tenants_set_pages() */
     struct tenant_rules rules;
 };
 
@@ -151,6 +152,7 @@ void tenants_end(struct tenants *t, uint64_t request)
         list_remove(&b->entry);
         free(b);
         if (--tenant->n_requests == 0) {
+            tenant->n_pages = 0;
             list_append(&t->idle, &tenant->by_idle);
             t->n_idle++;
         }
@@ -172,19 +174,43 @@ uint32_t tenants_excess(struct tenants *t)
     return number;
 }
 
-bool tenants_uid(const struct tenants *t, uint32_t number, uid_t *ret)
+static struct tenant *find_number(const struct tenants *t, uint32_t number)
 {
     const struct list *bucket = &t->by_number[number % BUCKETS];
 
     for (struct list *l = bucket->next; l != bucket; l = l->next) {
-        const struct tenant *tenant = list_entry(l, struct tenant, by_number);
+        struct tenant *tenant = list_entry(l, struct tenant, by_number);
 
-        if (tenant->number == number) {
-            *ret = tenant->uid;
-            return true;
-        }
+        if (tenant->number == number)
+            return tenant;
     }
-    return false;
+    return NULL;
+}
+
+bool tenants_uid(const struct tenants *t, uint32_t number, uid_t *ret)
+{
+    const struct tenant *tenant = find_number(t, number);
+
+    if (!tenant)
+        return false;
+    *ret = tenant->uid;
+    return true;
+}
+
+void tenants_set_pages(struct tenants *t, uint32_t number, uint32_t n_pages)
+{
+    struct tenant *tenant = find_number(t, number);
+
+    /* What a worker says of somebody who has nothing with it any more is late. */
+    if (tenant && tenant->n_requests > 0)
+        tenant->n_pages = n_pages;
+}
+
+uint32_t tenants_pages(const struct tenants *t, uid_t uid)
+{
+    const struct tenant *tenant = find_uid(t, uid);
+
+    return tenant ? tenant->n_pages : 0;
 }
 
 size_t tenants_count(const struct tenants *t)

@@ -67,6 +67,16 @@ uint32_t tenants_excess(struct tenants *t);
 bool tenants_uid(const struct tenants *t, uint32_t number, uid_t *ret);
 
 /**
+ * tenants_set_pages() - what a user holds of the KV cache now; 0 when its last request is over
+ */
+void tenants_set_pages(struct tenants *t, uint32_t number, uint32_t n_pages);
+
+/**
+ * tenants_pages() - as it was said last; 0 for one who is not known
+ */
+uint32_t tenants_pages(const struct tenants *t, uid_t uid);
+
+/**
  * tenants_count() - users that are known
  */
 size_t tenants_count(const struct tenants *t);

@@ -382,6 +382,11 @@ bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret)
     return tenants_uid(w->tenants, tenant, ret);
 }
 
+uint32_t worker_kv_pages(const struct worker *w, uid_t uid)
+{
+    return tenants_pages(w->tenants, uid);
+}
+
 pid_t worker_pid(const struct worker *w)
 {
     return w->process.pid;
@@ -503,6 +508,7 @@ static int on_step(struct worker *w, const struct packet *p)
 
         if (!worker_tenant_uid(w, tenant.tenant, &uid))
             return -EBADMSG;
+        tenants_set_pages(w->tenants, tenant.tenant, tenant.n_pages);
     }
     while (step_next_piece(&it, &piece, &text, &extra)) {
         _cleanup_json_ json_object *object = NULL;

@@ -180,6 +180,11 @@ void worker_trim(struct worker *w, uint64_t bytes);
 void worker_drain(struct worker *w);
 
 /**
+ * worker_kv_pages() - of the KV cache, that the running requests of @uid held in its last step
+ */
+uint32_t worker_kv_pages(const struct worker *w, uid_t uid);
+
+/**
  * worker_tenant_uid() - whom a tenant's number stands for; false for one that was never given, or is forgotten
  */
 bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret);

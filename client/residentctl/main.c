@@ -18,7 +18,7 @@ static const struct verb verbs[] = {
     {"detokenize", "MODEL ID...", "the text of token ids", verb_detokenize},
     {"ps", "[--all]", "requests that wait or run: yours, as administrator everybody's", verb_ps},
     {"cancel", "ID", "end a request", verb_cancel},
-    {"usage", "[UID]", "your quotas and what is used of them", verb_usage},
+    {"usage", "[UID|all]", "quotas, what is used of them and when it comes back", verb_usage},
     {"status", "", "models, memory and users at a glance", verb_status},
     {"top", "", "the same, again whenever it changes", verb_top},
     {"metrics", "", "counters in the OpenMetrics text format", verb_metrics},

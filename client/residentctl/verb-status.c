@@ -38,6 +38,28 @@ static void print_memory(json_object *reply)
     }
 }
 
+/* Nothing while it is as it should be. */
+static void print_ledger(json_object *ledger, bool is_terminal)
+{
+    const char *state = get_text(ledger, "state"), *reason = get_text(ledger, "reason");
+    const char *aside = get_text(ledger, "set_aside");
+
+    if (!state || strcmp(state, "ok") == 0)
+        return;
+    printf("Ledger: %s", state);
+    if (reason) {
+        printf(": ");
+        print_text(stdout, reason, strlen(reason), is_terminal);
+    }
+    if (get_int(ledger, "unwritten") > 0)
+        printf(" (%" PRId64 " requests wait to be written)", get_int(ledger, "unwritten"));
+    if (aside) {
+        printf("; the old file is ");
+        print_text(stdout, aside, strlen(aside), is_terminal);
+    }
+    putchar('\n');
+}
+
 static bool print_users(json_object *users)
 {
     static const char *const headers[] = {"USER", ">UID", ">CONNECTIONS", ">REQUESTS", ">KV"};
@@ -73,6 +95,7 @@ int verb_status(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
     print_text(stdout, version ? version : "?", version ? strlen(version) : 1, /* harmless= */ true);
     printf("\n");
     print_memory(reply);
+    print_ledger(json_object_object_get(reply, "ledger"), ctl->is_terminal);
     printf("\n");
     if (!status_print_models(get_array(reply, "models")))
         return ctl_no_memory();

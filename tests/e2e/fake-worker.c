@@ -11,6 +11,7 @@
  *   prompt "break"     sends a packet that is not legal
  *   prompt "fail"      FAILED with ContextTooLong
  *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
+ *   "long N"           a prompt of N tokens: ContextTooLong where the daemon allows fewer
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load" or "invalid".
  * $FAKE_WORKER=other-version: answers a daemon that took it over in another version of the protocol;
@@ -65,7 +66,7 @@ static void send_json(enum packet_type type, const char *text)
 
 static void send_piece(const struct running *r, const char *text, const char *extra)
 {
-    const struct packet_step step = {.n_steps = ++n_steps, .n_pieces = 1, .n_running = (uint32_t)n_running,
+    const struct packet_step step = {.n_steps = ++n_steps, .n_pieces = 1, .n_tenants = 1, .n_running = (uint32_t)n_running,
                                      .n_drafted = 4, .n_accepted = 3};
     const struct step_piece piece = {
         .request = r->request,
@@ -75,13 +76,15 @@ static void send_piece(const struct running *r, const char *text, const char *ex
         .queue_position = STEP_NOT_WAITING,
         .eta_ms = STEP_ETA_UNKNOWN,
     };
+    const struct step_tenant part = {.tenant = r->tenant, .n_pages = 3};
     const struct channel_blob blobs[] = {
+        {.data = &part, .n_bytes = sizeof(part)},
         {.data = &piece, .n_bytes = sizeof(piece)},
         {.data = text, .n_bytes = strlen(text)},
         {.data = extra, .n_bytes = strlen(extra)},
     };
 
-    must(channel_send(channel, PACKET_STEP, &step, sizeof(step), blobs, 3, NULL, 0), "step");
+    must(channel_send(channel, PACKET_STEP, &step, sizeof(step), blobs, 4, NULL, 0), "step");
 }
 
 static void send_done(size_t i, enum done_finish finish, const char *extra)
@@ -170,7 +173,7 @@ static void on_model(const struct channel_packet *packet)
     }
     snprintf(facts, sizeof(facts),
              "{\"architecture\": \"fake\", \"quantization\": \"f32\", \"parameters\": %llu, \"context_tokens\": 128, "
-             "\"layers\": %zu, \"bytes\": {\"kv\": 4096, \"scratch\": 8192}, \"capabilities\": [\"complete\", \"chat\"]}",
+             "\"page_tokens\": 32, \"layers\": %zu, \"bytes\": {\"kv\": 4096, \"kv_page\": 256, \"scratch\": 8192}, \"capabilities\": [\"complete\", \"chat\"]}",
              (unsigned long long)size, packet->n_fds);
     send_json(PACKET_FACTS, facts);
     send_json(PACKET_READY, facts);
@@ -184,6 +187,8 @@ static void on_submit(const struct packet *p)
     json_object *parameters = json_tokener_parse(copy), *value = NULL;
     const char *prompt = "echo";
     bool untemplated = false;
+    unsigned n_prompt = 1;
+    char fault[160];
 
     if (n_running == RUNNING_MAX || !parameters)
         must(-EINVAL, "submit");
@@ -196,7 +201,12 @@ static void on_submit(const struct packet *p)
         prompt = json_object_get_string(json_object_object_get(value, "content"));
         untemplated = strcmp(prompt, "untemplated") == 0;
     }
-    if (sscanf(prompt, "count %d", &r->left) == 1) {
+    if (sscanf(prompt, "long %u", &n_prompt) == 1 && p->submit->tokens_max > 0 && n_prompt + 1 > p->submit->tokens_max) {
+        snprintf(fault, sizeof(fault), "{\"error\": \"io.residentd.ContextTooLong\", \"parameters\": {\"limit\": %u, "
+                 "\"given\": %u}}", p->submit->tokens_max, n_prompt + 1);
+        send_failed(r, fault);
+        n_running--;
+    } else if (sscanf(prompt, "count %d", &r->left) == 1) {
         r->sent = 0;
     } else if (strcmp(prompt, "crash") == 0) {
         raise(SIGKILL);

@@ -143,6 +143,7 @@ class Daemon:
         self.worker = worker or FAKE_WORKER
         self.uid, self.memlock = uid, memlock
         self.process = None
+        self.environment = {}
         self.arguments = [a.replace("@DIR@", self.dir) for a in arguments]
         for name, content in (files or {}).items():
             self.put(name, content)
@@ -179,7 +180,7 @@ class Daemon:
                 os.setresuid(self.uid, self.uid, self.uid)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                            preexec_fn=become, env={**os.environ, "LANG": "C"})
+                                            preexec_fn=become, env={**os.environ, "LANG": "C", **self.environment})
         if expect is not None:
             assert self.process.wait(PATIENCE_S) == expect, self.log()
             return self

@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *  # noqa: E402,F403
 
 ALICE, BOB = 1, 2  # any that the user database knows
+RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
 KILLS = 100 if os.environ.get("RESIDENTD_SLOW") else 5
 
 
@@ -203,6 +204,8 @@ def a_damaged_file_is_set_aside_and_that_is_said():
         assert ledger["state"] == "degraded" and "what was used today before" in ledger["reason"], ledger
         assert os.path.exists(ledger["set_aside"]) and ledger["set_aside"] in d.log(), ledger
         assert read(d, "SELECT sum(requests) FROM usage") == [(1,)]
+        shown = subprocess.run([RESIDENTCTL, "--socket", d.socket, "status"], capture_output=True, text=True).stdout
+        assert f"Ledger: degraded: {ledger['reason']}; the old file is {ledger['set_aside']}" in shown, shown
 
 
 def users_hear_of_the_ledger_only_how_it_is():

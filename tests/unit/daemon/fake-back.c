@@ -73,6 +73,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
                                            .kv_bytes = policy_is_admin(&m->policy, s) ? 7 : -1,
                                            .sequences_active = -1};
     ret->has_users = policy_is_admin(&m->policy, s);
+    ret->user_kv_bytes = calloc(64, sizeof(*ret->user_kv_bytes));
     return ret->has_users ? accounts_list(m->accounts, &ret->users, &ret->n_users) : 0;
 }
 
@@ -80,6 +81,7 @@ void manager_status_done(struct manager_status *status)
 {
     free(status->models);
     free(status->users);
+    free(status->user_kv_bytes);
 }
 
 int manager_requests(struct manager *m, bool all, uid_t uid, struct request_status **ret, size_t *ret_n)
@@ -333,4 +335,31 @@ struct watch *watch_free(struct watch *w)
     if (w)
         ((struct manager *)w)->watched = NULL;
     return NULL;
+}
+
+void manager_usage(struct manager *m, const struct policy_subject *s, struct usage *ret)
+{
+    *ret = (struct usage){.items = {[POLICY_QUOTA_CONNECTIONS] = {.limit = 5, .has_used = true, .renews_ms = -1}}};
+    for (enum policy_quota_key key = 0; key < POLICY_QUOTA_KEY_MAX; key++)
+        if (key != POLICY_QUOTA_CONNECTIONS)
+            ret->items[key].limit = POLICY_UNLIMITED;
+    ret->items[POLICY_QUOTA_CONNECTIONS].used = account_used(m->accounts, s->uid, ACCOUNT_CONNECTIONS);
+    ret->items[POLICY_QUOTA_TOKENS_PER_DAY] = (struct usage_item){
+        .limit = 1000, .has_used = true, .used = s->n_nss_groups, .renews_ms = 3600000};
+}
+
+void manager_group_usage(struct manager *m, const struct policy_quota_entry *group, struct usage *ret)
+{
+    *ret = (struct usage){.items = {{.limit = 1}}};
+}
+
+int manager_usage_uids(struct manager *m, uid_t **ret, size_t *ret_n)
+{
+    *ret = calloc(2, sizeof(**ret));
+    if (!*ret)
+        return -ENOMEM;
+    (*ret)[0] = getuid();
+    (*ret)[1] = getuid() + 1;
+    *ret_n = 2;
+    return 0;
 }

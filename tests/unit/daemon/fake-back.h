@@ -8,6 +8,7 @@
  */
 
 #include "daemon/manager.h"
+#include "daemon/usage.h"
 #include "daemon/watch.h"
 #include "daemon/plan-job.h"
 

@@ -85,9 +85,32 @@ static void the_longest_idle_are_forgotten(void **state)
     tenants_free(t);
 }
 
+static void pages_are_held_until_the_last_request_is_over(void **state)
+{
+    static const struct tenant_rules rules = {.weight = 100};
+    _cleanup_(tenants_freep) struct tenants *t = NULL;
+    uint32_t number;
+    bool changed;
+
+    assert_int_equal(tenants_new(&t), 0);
+    assert_int_equal(tenants_begin(t, 1000, 1, &rules, &number, &changed), 0);
+    assert_int_equal(tenants_begin(t, 1000, 2, &rules, &number, &changed), 0);
+    assert_int_equal(tenants_pages(t, 1000), 0);
+    tenants_set_pages(t, number, 7);
+    tenants_set_pages(t, number + 1, 9); /* nobody */
+    assert_int_equal(tenants_pages(t, 1000), 7);
+    assert_int_equal(tenants_pages(t, 1001), 0);
+    tenants_end(t, 1);
+    assert_int_equal(tenants_pages(t, 1000), 7);
+    tenants_end(t, 2);
+    tenants_set_pages(t, number, 3); /* said before, heard afterwards */
+    assert_int_equal(tenants_pages(t, 1000), 0);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pages_are_held_until_the_last_request_is_over),
         cmocka_unit_test(a_user_has_one_number),
         cmocka_unit_test(the_longest_idle_are_forgotten),
     };
