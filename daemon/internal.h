@@ -95,10 +95,6 @@ enum model_event {
 /* Whether it is kept in memory: as the policy says, or as an administrator said since it was read. */
 enum model_pin { PIN_BY_POLICY, PIN_ON, PIN_OFF };
 
-struct model_counters {
-    uint64_t n_requests, prompt_tokens, cached_tokens, output_tokens, duration_us;
-};
-
 struct model {
     struct manager *manager;
     struct list entry;

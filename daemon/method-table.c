@@ -29,6 +29,7 @@ static const struct method rows[] = {
     {"io.residentd.Models.Reload", METHOD_ADMINS, method_reload},
     {"io.residentd.Models.Plan", METHOD_ANYONE, method_plan},
     {"io.residentd.Models.Status", METHOD_ANYONE, method_status, .quiet = true},
+    {"io.residentd.Models.Metrics", METHOD_ANYONE, method_metrics, .quiet = true},
     {"io.residentd.Models.Watch", METHOD_ANYONE, method_watch, .quiet = true},
     {"io.residentd.Usage.Get", METHOD_ANYONE, method_usage_get, .quiet = true},
     {"io.residentd.Usage.Requests", METHOD_ANYONE, method_usage_requests, .quiet = true},

@@ -45,6 +45,11 @@ struct model_info {
     size_t n_capabilities;
 };
 
+/* Of requests that ended, since the start of the daemon. */
+struct model_counters {
+    uint64_t n_requests, prompt_tokens, cached_tokens, output_tokens, duration_us;
+};
+
 /* One entry of Status. Strings are borrowed until control goes back to the event loop. */
 struct model_status {
     const char *name;
@@ -62,4 +67,5 @@ struct model_status {
     int64_t sequences_active; /* -1: not for the asker */
     int64_t tokens_drafted, tokens_accepted; /* by speculation, since it was loaded; -1: the same */
     uint64_t bytes_done, bytes_total; /* of loading */
+    struct model_counters counters;   /* for administrators */
 };

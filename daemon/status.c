@@ -102,6 +102,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
             .sequences_active = status.has_users ? (int64_t)(model->n_submitted > 0 ? model->n_running : 0) : -1,
             .tokens_drafted = status.has_users ? (int64_t)model->n_drafted : -1,
             .tokens_accepted = status.has_users ? (int64_t)model->n_accepted : -1,
+            .counters = model->counters,
             .bytes_done = model->bytes_done,
             .bytes_total = model->bytes_total,
         };
