@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Models.Metrics: figures for monitoring, in the OpenMetrics text format (openmetrics.io). Names and labels are promised
- * in docs/metrics.md. Everybody gets the state of the models that they may use and their own figures; administrators
- * those of all users, of the models' work and of the service. Labels are models' names, which policies bound to
- * harmless characters, uids, and words of ours, so nothing has to be escaped.
+ * Models.Metrics: figures for monitoring, in the OpenMetrics text format (openmetrics.io). Names and labels are
+ * promised in docs/metrics.md. Everybody gets the state of the models that they may use and their own figures;
+ * administrators those of all users, of the models' work and of the service. Labels are models' names, which policies
+ * bound to harmless characters, uids, and words of ours, so nothing has to be escaped.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -95,7 +95,7 @@ static uint64_t accepted_tokens(const struct model_status *m)
 
 /* Rows of one family stand together; only the first says what it is. */
 static const struct model_figure for_all[] = {
-    {"residentd_model_ram_locked_bytes", "gauge", "", "Locked in main memory, as the kernel counts it.", "", ram_locked},
+    {"residentd_model_ram_locked_bytes", "gauge", "", "Locked in main memory, as the kernel counts.", "", ram_locked},
     {"residentd_model_ram_mapped_bytes", "gauge", "", "Mapped of the model's files.", "", ram_mapped},
     {"residentd_model_ram_lost_bytes", "gauge", "", "That should be held and are not any more.", "", ram_lost},
     {"residentd_model_vram_bytes", "gauge", "", "Held in memory of GPUs.", "", vram},
@@ -105,7 +105,7 @@ static const struct model_figure for_admins[] = {
     {"residentd_model_kv_bytes", "gauge", "", "KV cache.", "", kv},
     {"residentd_model_sequences_active", "gauge", "", "Requests that are being computed.", "", sequences},
     {"residentd_model_requests", "counter", "_total", "Requests that ended.", "", requests},
-    {"residentd_model_tokens", "counter", "_total", "Tokens of requests that ended; cached ones are part of the prompt.",
+    {"residentd_model_tokens", "counter", "_total", "Tokens of requests that ended; cached are part of prompt.",
      ",kind=\"prompt\"", prompt_tokens},
     {"residentd_model_tokens", NULL, "_total", NULL, ",kind=\"cached\"", cached_tokens},
     {"residentd_model_tokens", NULL, "_total", NULL, ",kind=\"output\"", output_tokens},
@@ -137,7 +137,8 @@ static void put_states(FILE *f, const struct manager_status *s)
 
 static void put_seconds(FILE *f, const struct manager_status *s)
 {
-    family(f, "residentd_model_request_seconds", "counter", "Time from the first to the last step of requests that ended.");
+    family(f, "residentd_model_request_seconds", "counter",
+           "Time from the first to the last step of requests that ended.");
     for (size_t i = 0; i < s->n_models; i++)
         fprintf(f, "residentd_model_request_seconds_total{model=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n", s->models[i].name,
                 s->models[i].counters.duration_us / 1000000, s->models[i].counters.duration_us % 1000000);
