@@ -108,6 +108,12 @@ void call_continue_take(struct call *call, json_object *parameters);
 void call_reply_take(struct call *call, json_object *parameters);
 
 /**
+ * call_reply_fds_take() - call_reply_take(), with descriptors that go along
+ * @fds: [@n_fds] at most FRAME_FDS_SENT_MAX; the descriptors are taken, the array is not
+ */
+void call_reply_fds_take(struct call *call, json_object *parameters, const int *fds, size_t n_fds);
+
+/**
  * call_fail() - the answer is an error; ends the call
  */
 void call_fail(struct call *call, const struct fault *fault);

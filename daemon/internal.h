@@ -62,6 +62,7 @@ struct manager {
     uint64_t epoch; /* of the links to all of them */
     struct handover *handover;
     struct list models; /* of struct model, sorted by name */
+    struct list shared; /* of struct shared: copies of those that left, which other programs have */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */
     struct list ending; /* of struct request: those that are written into the ledger */
@@ -207,6 +208,14 @@ int manager_find_pressure(struct manager *m, const char *path);
 
 /* At each tick: gives back caches, then idle models, where the kernel says that memory is short. */
 void manager_look_at_pressure(struct manager *m);
+
+/* ---- manager-share.c ---- */
+
+/* At each tick: memory that other programs kept, and have let go. */
+void manager_look_at_shared(struct manager *m);
+
+/* Before a model's residency is released: what other programs have of it stays in the budget. */
+void manager_keep_shared(struct model *model);
 
 /* What the policy gives to all models together, on this machine. */
 uint64_t manager_ram_budget(const struct manager *m);

@@ -11,6 +11,7 @@
 #include "daemon/budget.h"
 #include "daemon/internal.h"
 #include "daemon/pressure.h"
+#include "daemon/shared.h"
 
 uint64_t manager_ram_budget(const struct manager *m)
 {
@@ -21,7 +22,7 @@ uint64_t manager_ram_budget(const struct manager *m)
     return budget < left ? budget : left;
 }
 
-/* What every model holds, in the order of m->models. @model: the one that asks; may be NULL. */
+/* What every model holds, in the order of m->models, and one more behind them. @model: the one that asks, or NULL. */
 static int list_holders(struct manager *m, const struct model *model, struct budget_holder **ret, size_t *ret_n)
 {
     struct budget_holder *holders;
@@ -30,7 +31,7 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
 
     list_foreach (at, after, &m->models)
         n++;
-    holders = calloc(n ? n : 1, sizeof(*holders));
+    holders = calloc(n + 1, sizeof(*holders));
     if (!holders)
         return -ENOMEM;
     n = 0;
@@ -46,6 +47,8 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
             .used_us = other->used_us,
         };
     }
+    /* What other programs have of models that left: nobody can make them go. */
+    holders[n++] = (struct budget_holder){.bytes = shared_bytes(&m->shared)};
     *ret = holders;
     *ret_n = n;
     return 0;

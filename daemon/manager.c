@@ -26,6 +26,7 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/worker-start.h"
+#include "daemon/shared.h"
 
 /* How often those who wait hear something; the interface promises 10 s. */
 #define TICK_US (UINT64_C(2) * 1000000)
@@ -406,6 +407,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
         requests_pump(m);
     }
     manager_look_at_pressure(m);
+    manager_look_at_shared(m);
     extend_start(m);
     list_foreach (at, after, &m->models) {
         model_verify(list_entry(at, struct model, entry));
@@ -536,6 +538,7 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     if (!m)
         return -ENOMEM;
     list_init(&m->models);
+    list_init(&m->shared);
     list_init(&m->held);
     list_init(&m->ending);
     list_init(&m->watches);
@@ -604,6 +607,7 @@ struct manager *manager_free(struct manager *m)
     while (!list_is_empty(&m->models))
         model_free(list_entry(m->models.next, struct model, entry));
     workers_free(m->workers);
+    shared_done(&m->shared);
     residencies_free(m->residencies);
     handover_free(m->handover);
     ledger_free(m->ledger);

@@ -146,6 +146,31 @@ int manager_unload(struct manager *m, const struct policy_subject *s, const char
                    const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
                    struct fault *reterr_fault);
 
+/* Descriptors of a model's files. */
+struct manager_share {
+    int *fds; /* [n_fds] read-only, opened for this; the caller closes each and frees the array */
+    size_t n_fds;
+    uint64_t n_bytes;
+    const char *sha256; /* NULL: the policy gives none; borrowed until control goes back to the event loop */
+};
+
+/**
+ * manager_share() - @s wants to map the model itself; done comes when it is in memory
+ * Returns 0; REQUEST_REFUSED (NoSuchModel; NotAllowed policy or share; ModelUnavailable, ShuttingDown); -ENOMEM.
+ */
+int manager_share(struct manager *m, const struct policy_subject *s, const char *model,
+                  const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                  struct fault *reterr_fault);
+
+/**
+ * manager_shared_files() - after that: what it is to get
+ * A file that is used in place is one that others can't write; a copy is sealed, and counts in the budget until its
+ * last holder is gone.
+ * Returns 0; REQUEST_REFUSED as above; a negative errno.
+ */
+int manager_shared_files(struct manager *m, const struct policy_subject *s, const char *model,
+                         struct manager_share *ret, struct fault *reterr_fault);
+
 /**
  * model_wait_cancel() - stop listening; the loading goes on. Takes NULL, returns NULL; no callback comes afterwards
  */

@@ -22,6 +22,7 @@ static const struct method rows[] = {
     {"io.residentd.Inference.Embed", METHOD_ANYONE, method_embed},
     {"io.residentd.Inference.Tokenize", METHOD_ANYONE, method_tokenize},
     {"io.residentd.Inference.Detokenize", METHOD_ANYONE, method_detokenize},
+    {"io.residentd.Inference.Share", METHOD_ANYONE, method_share},
     {"io.residentd.Models.Load", METHOD_ADMINS, method_load},
     {"io.residentd.Models.Unload", METHOD_ADMINS, method_unload},
     {"io.residentd.Models.Pin", METHOD_ADMINS, method_pin},

@@ -53,6 +53,7 @@ int method_chat(struct call *call, struct fault *reterr_fault);
 int method_embed(struct call *call, struct fault *reterr_fault);
 int method_tokenize(struct call *call, struct fault *reterr_fault);
 int method_detokenize(struct call *call, struct fault *reterr_fault);
+int method_share(struct call *call, struct fault *reterr_fault);
 int method_load(struct call *call, struct fault *reterr_fault);
 int method_unload(struct call *call, struct fault *reterr_fault);
 int method_pin(struct call *call, struct fault *reterr_fault);

@@ -244,6 +244,7 @@ static void let_go(struct model *model)
     forget_worker(model);
     model->measure = measure_free(model->measure);
     handover_forget_copies(model);
+    manager_keep_shared(model);
     model->residency = residency_free(model->residency);
     model->is_kept = model->renews = false;
     model->granted_bytes = 0;

@@ -15,7 +15,10 @@
  *   5. Frames and texts of calls are overwritten after use.
  *
  * A client that does not read is first given no new call (LIMIT_UNREAD_BYTES_PAUSE; streams ask call_is_slow()) and
- * then dropped (LIMIT_UNREAD_BYTES_DROP, LIMIT_UNREAD_US).
+ * then dropped (LIMIT_UNREAD_BYTES_DROP, LIMIT_UNREAD_US). While descriptors wait to be sent it gets no new call,
+ * either.
+ *
+ * It is one file, since rules 1 to 4 hold between all its halves: who reads, who answers and who ends decide together.
  */
 #include "daemon/session.h"
 
@@ -62,6 +65,8 @@ struct session {
     sd_event_source *frame_timer, *unread_timer, *heartbeat;
     struct frame_reader in;
     struct frame_writer out;
+    const int *reply_fds; /* [n_reply_fds] of the reply that is being made */
+    size_t n_reply_fds;
     bool eof;                    /* the client sends no more */
     bool slow;                   /* more than LIMIT_UNREAD_BYTES_PAUSE waited, and has not gone yet */
     bool dead;                   /* to be ended by the next handler that returns */
@@ -146,6 +151,15 @@ static void wipe_and_free(json_object *value)
 
 /* ---- out ---- */
 
+/* With the descriptors of call_reply_fds_take(), which are the writer's from here on. */
+static int push_reply(struct session *s, const char *text, size_t n)
+{
+    size_t n_fds = s->n_reply_fds;
+
+    s->n_reply_fds = 0;
+    return frame_writer_push_fds(&s->out, text, n, s->reply_fds, n_fds);
+}
+
 static void send_object(struct session *s, json_object *message)
 {
     size_t n = 0;
@@ -162,7 +176,7 @@ static void send_object(struct session *s, json_object *message)
     }
     text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE,
                                              &n);
-    if (!text || frame_writer_push(&s->out, text, n) < 0)
+    if (!text || push_reply(s, text, n) < 0)
         session_drop(s, "Connection dropped: no memory for a reply, or a reply too large");
     wipe_text(text, n);
     wipe_and_free(message);
@@ -319,6 +333,19 @@ void call_continue_take(struct call *call, json_object *parameters)
 void call_reply_take(struct call *call, json_object *parameters)
 {
     send_message_take(call->session, NULL, parameters, /* continues= */ false);
+    call_ended(call, "done");
+}
+
+void call_reply_fds_take(struct call *call, json_object *parameters, const int *fds, size_t n_fds)
+{
+    struct session *s = call->session;
+
+    s->reply_fds = fds;
+    s->n_reply_fds = n_fds;
+    send_message_take(s, NULL, parameters, /* continues= */ false);
+    for (size_t i = 0; i < s->n_reply_fds; i++) /* nothing was sent */
+        close(fds[i]);
+    s->n_reply_fds = 0;
     call_ended(call, "done");
 }
 
@@ -595,6 +622,12 @@ static void charge_waiting(struct session *s)
     }
 }
 
+/* Descriptors that wait are the daemon's to keep, and it has not many. */
+static bool has_to_read_first(const struct session *s)
+{
+    return s->out.n_bytes > LIMIT_UNREAD_BYTES_PAUSE || s->out.n_fds > 0;
+}
+
 /* As many frames as can be dealt with now: until one leaves something running, or the client has to read first. */
 static void handle_frames(struct session *s)
 {
@@ -602,7 +635,7 @@ static void handle_frames(struct session *s)
     size_t n;
 
     while (!s->dead && !s->has_call && (s->state == SESSION_OPEN || s->state == SESSION_REFUSING) &&
-           s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE && frame_reader_next(&s->in, &text, &n)) {
+           !has_to_read_first(s) && frame_reader_next(&s->in, &text, &n)) {
         handle_frame(s, text, n, leave_queue(s));
         frame_reader_forget(&s->in);
     }
@@ -611,7 +644,7 @@ static void handle_frames(struct session *s)
 /* Whether the client may send, and the loop shall read: never with whole frames in the buffer. */
 static bool may_read(const struct session *s)
 {
-    return !s->eof && !s->has_call && s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE &&
+    return !s->eof && !s->has_call && !has_to_read_first(s) &&
            (s->state == SESSION_OPEN || s->state == SESSION_REFUSING);
 }
 
@@ -726,7 +759,7 @@ static int finish(struct session *s)
 /* Everything that can go on goes on: an answered call is put away, the next frame has its turn, replies are written. */
 static void work(struct session *s)
 {
-    size_t n_before;
+    bool was_blocked;
 
     do {
         if (s->has_call && s->call.answered) {
@@ -739,12 +772,11 @@ static void work(struct session *s)
                 s->state = SESSION_FLUSHING;
         }
         handle_frames(s);
-        n_before = s->out.n_bytes;
+        was_blocked = has_to_read_first(s);
         if (!s->dead)
             flush(s);
         /* Frames that waited for the client to read can go on at once when it has. */
-    } while (!s->dead && ((s->has_call && s->call.answered) || (n_before > LIMIT_UNREAD_BYTES_PAUSE &&
-                                                                s->out.n_bytes <= LIMIT_UNREAD_BYTES_PAUSE)));
+    } while (!s->dead && ((s->has_call && s->call.answered) || (was_blocked && !has_to_read_first(s))));
     (void)charge_bytes(s);
 }
 
@@ -760,9 +792,13 @@ static int on_work(sd_event_source *source, void *userdata)
 static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     struct session *s = userdata;
+    bool was_blocked = has_to_read_first(s);
 
     if (revents & EPOLLOUT)
         flush(s);
+    /* Nothing is read while whole frames wait, and some may have waited for this. */
+    if (!s->dead && was_blocked && !has_to_read_first(s))
+        work(s);
     if (s->dead)
         return finish(s);
     if (may_read(s) && (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))) {

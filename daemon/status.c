@@ -8,6 +8,7 @@
 
 #include "daemon/budget.h"
 #include "daemon/internal.h"
+#include "daemon/shared.h"
 #include "daemon/usage.h"
 
 static size_t count_models(const struct manager *m)
@@ -70,6 +71,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
     struct list *at, *after;
 
     status.ram_budget_bytes = manager_ram_budget(m);
+    status.ram_used_bytes = shared_bytes(&m->shared);
     status.models = calloc(count_models(m) + 1, sizeof(*status.models));
     if (!status.models)
         return -ENOMEM;

@@ -203,7 +203,7 @@ size_t frame_reader_pending(const struct frame_reader *r)
 struct frame_chunk {
     struct frame_chunk *next;
     size_t n, at; /* at: the first byte that was not written */
-    int fds[FRAME_FDS_MAX]; /* [n_fds] that go along with the first byte */
+    int *fds; /* [n_fds] that go along with the first byte */
     size_t n_fds;
     char data[];
 };
@@ -222,6 +222,8 @@ static void pop(struct frame_writer *w)
     if (!w->first)
         w->last = NULL;
     close_all(chunk->fds, chunk->n_fds);
+    w->n_fds -= chunk->n_fds;
+    free(chunk->fds);
     wipe(chunk->data, chunk->n);
     free(chunk);
 }
@@ -240,17 +242,20 @@ int frame_writer_push(struct frame_writer *w, const char *text, size_t n)
 
 int frame_writer_push_fds(struct frame_writer *w, const char *text, size_t n, const int *fds, size_t n_fds)
 {
-    struct frame_chunk *chunk = NULL;
+    bool fits = n <= FRAME_BYTES_MAX && n_fds <= FRAME_FDS_SENT_MAX;
+    struct frame_chunk *chunk = fits ? malloc(sizeof(*chunk) + n + 1) : NULL;
+    int *own = fits ? calloc(n_fds ? n_fds : 1, sizeof(*own)) : NULL;
 
-    if (n <= FRAME_BYTES_MAX && n_fds <= FRAME_FDS_MAX)
-        chunk = malloc(sizeof(*chunk) + n + 1);
-    if (!chunk) {
+    if (!chunk || !own) {
+        free(chunk);
+        free(own);
         close_all(fds, n_fds);
-        return n > FRAME_BYTES_MAX || n_fds > FRAME_FDS_MAX ? -EMSGSIZE : -ENOMEM;
+        return fits ? -ENOMEM : -EMSGSIZE;
     }
-    *chunk = (struct frame_chunk){.n = n + 1, .n_fds = n_fds};
-    if (n_fds > 0)
-        memcpy(chunk->fds, fds, n_fds * sizeof(*fds));
+    *chunk = (struct frame_chunk){.n = n + 1, .fds = own, .n_fds = n_fds};
+    for (size_t i = 0; i < n_fds; i++)
+        own[i] = fds[i];
+    w->n_fds += n_fds;
     memcpy(chunk->data, text, n);
     chunk->data[n] = 0;
     if (w->last)
@@ -282,7 +287,7 @@ static void written(struct frame_writer *w, size_t n)
 static ssize_t send_some(const struct frame_writer *w, int fd)
 {
     union {
-        char bytes[CMSG_SPACE(FRAME_FDS_MAX * sizeof(int))];
+        char bytes[CMSG_SPACE(FRAME_FDS_SENT_MAX * sizeof(int))];
         struct cmsghdr align;
     } control = {.bytes = {0}};
     struct frame_chunk *first = w->first;
@@ -317,6 +322,7 @@ int frame_writer_write(struct frame_writer *w, int fd)
         if (n < 0)
             return errno == EAGAIN ? 0 : -errno;
         close_all(w->first->fds, w->first->n_fds);
+        w->n_fds -= w->first->n_fds;
         w->first->n_fds = 0;
         written(w, (size_t)n);
     }

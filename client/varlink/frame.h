@@ -18,8 +18,10 @@
  */
 #define FRAME_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
-/* Descriptors that may come or go with one frame (SCM_RIGHTS); more are closed unseen. */
+/* Descriptors that may come with one frame (SCM_RIGHTS); more are closed unseen. */
 #define FRAME_FDS_MAX 4
+/* … and that may go with one: the files of a split model. */
+#define FRAME_FDS_SENT_MAX 128
 
 struct frame_reader {
     char *data;
@@ -84,6 +86,7 @@ struct frame_chunk;
 struct frame_writer {
     struct frame_chunk *first, *last;
     size_t n_bytes; /* that wait, NULs included */
+    size_t n_fds;   /* that wait */
 };
 
 /**
@@ -99,7 +102,7 @@ int frame_writer_push(struct frame_writer *w, const char *text, size_t n);
 
 /**
  * frame_writer_push_fds() - the same, and descriptors that go along with it
- * @fds: [n_fds] at most FRAME_FDS_MAX; taken, on failure too
+ * @fds: [n_fds] at most FRAME_FDS_SENT_MAX; they are taken, on failure too
  */
 int frame_writer_push_fds(struct frame_writer *w, const char *text, size_t n, const int *fds, size_t n_fds);
 

@@ -234,7 +234,7 @@ static void descriptors_beyond_the_limit_are_closed(void **state)
     unsigned before = open_fds();
     struct frame_writer w = {0};
     struct frame_reader r = {0};
-    int pair[2], fds[FRAME_FDS_MAX + 1];
+    int pair[2], fds[FRAME_FDS_SENT_MAX + 1];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     for (int round = 0; round < 2; round++) {
@@ -250,9 +250,9 @@ static void descriptors_beyond_the_limit_are_closed(void **state)
     fds[0] = fresh_fd();
     assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, 1), 0);
     frame_writer_done(&w);
-    for (int i = 0; i <= FRAME_FDS_MAX; i++)
+    for (int i = 0; i <= FRAME_FDS_SENT_MAX; i++)
         fds[i] = fresh_fd();
-    assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, FRAME_FDS_MAX + 1), -EMSGSIZE);
+    assert_int_equal(frame_writer_push_fds(&w, "{}", 2, fds, FRAME_FDS_SENT_MAX + 1), -EMSGSIZE);
     frame_reader_done(&r);
     close(pair[0]);
     close(pair[1]);

@@ -132,6 +132,20 @@ int manager_load(struct manager *m, const struct policy_subject *s, const char *
     return 0;
 }
 
+int manager_share(struct manager *m, const struct policy_subject *s, const char *model,
+                  const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
+                  struct fault *reterr_fault)
+{
+    return manager_load(m, s, model, callbacks, userdata, ret, reterr_fault);
+}
+
+int manager_shared_files(struct manager *m, const struct policy_subject *s, const char *model,
+                         struct manager_share *ret, struct fault *reterr_fault)
+{
+    fault_set(reterr_fault, FAULT_NOT_ALLOWED, model, "share");
+    return REQUEST_REFUSED;
+}
+
 int manager_unload(struct manager *m, const struct policy_subject *s, const char *model,
                    const struct model_wait_callbacks *callbacks, void *userdata, struct model_wait **ret,
                    struct fault *reterr_fault)
