@@ -262,8 +262,6 @@ static void wrong_calls_get_varlinks_errors(void **state)
         {"{\"method\":\"a.b.C\"}", "org.varlink.service.InterfaceNotFound", "interface", "a.b"},
         {"{\"method\":\"io.residentd.Inference.Explode\"}", "org.varlink.service.MethodNotFound", "method",
          "io.residentd.Inference.Explode"},
-        {"{\"method\":\"io.residentd.Inference.Share\",\"parameters\":{\"model\":\"m\"}}", "org.varlink.service.MethodNotImplemented", "method",
-         "io.residentd.Inference.Share"},
         {"{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"a.b\"}"
          "}",
          "org.varlink.service.InterfaceNotFound", "interface", "a.b"},
