@@ -13,6 +13,7 @@
 
 #include "base/list.h"
 #include "daemon/account.h"
+#include "daemon/blame.h"
 #include "daemon/budget.h"
 #include "daemon/handover.h"
 #include "daemon/ledger.h"
@@ -62,6 +63,7 @@ struct manager {
     uint64_t epoch; /* of the links to all of them */
     struct handover *handover;
     struct list models; /* of struct model, sorted by name */
+    struct blame *blame;
     struct list shared; /* of struct shared: copies of those that left, which other programs have */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */

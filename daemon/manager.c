@@ -571,6 +571,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     if (r >= 0)
         r = accounts_new(&m->group_accounts);
     if (r >= 0)
+        r = blame_new(&m->blame);
+    if (r >= 0)
         r = quotas_new(&m->quotas);
     if (r >= 0)
         r = manager_open_ledger(m, options->state_dir ? options->state_dir : getenv("STATE_DIRECTORY"));
@@ -608,6 +610,7 @@ struct manager *manager_free(struct manager *m)
         model_free(list_entry(m->models.next, struct model, entry));
     workers_free(m->workers);
     shared_done(&m->shared);
+    blame_free(m->blame);
     residencies_free(m->residencies);
     handover_free(m->handover);
     ledger_free(m->ledger);

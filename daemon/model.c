@@ -600,6 +600,8 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     log_model(model, LOG_ERR, reason);
     fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s", reason);
     fault.retry_after_ms = (int64_t)(model_backoff_us(model->n_crashes) / 1000) + 1000;
+    if (worker_crashed(w))
+        requests_blame(model);
     if (model->n_crashes >= LIMIT_CRASHES) {
         fault_set(&model->fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s, %u times in a row", reason,
                   model->n_crashes);

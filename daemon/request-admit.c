@@ -43,6 +43,7 @@ static int check_rights(struct manager *m, const struct request_params *params, 
                         struct fault *reterr_fault)
 {
     const struct policy_model *rules = policy_find_model(m->policy, params->model);
+    uint64_t delay_us;
 
     if (m->stopping) {
         fault_init(reterr_fault, FAULT_SHUTTING_DOWN, NULL);
@@ -58,6 +59,13 @@ static int check_rights(struct manager *m, const struct request_params *params, 
     }
     if (m->policy->maintenance) {
         fault_set(reterr_fault, FAULT_MODEL_UNAVAILABLE, rules->name, "%s", m->policy->maintenance);
+        return REQUEST_REFUSED;
+    }
+    delay_us = blame_delay_us(m->blame, rules->name, params->subject->uid, manager_now_us(m));
+    if (delay_us > 0) {
+        fault_set(reterr_fault, FAULT_MODEL_UNAVAILABLE, rules->name,
+                  "requests of this user were there more than once when the model's worker crashed");
+        reterr_fault->retry_after_ms = (int64_t)(delay_us / 1000) + 1;
         return REQUEST_REFUSED;
     }
     *ret = model_find(m, rules->name);

@@ -327,6 +327,30 @@ void requests_fail_submitted(struct model *model, const struct fault *fault)
         request_fail(list_entry(model->submitted.next, struct request, by_model), &copy);
 }
 
+/* In the step that ended it, or in one that nobody has heard of yet: whoever was told that others come first was not
+ * there. The first in line may just have had its turn. */
+static bool may_have_been_there(const struct request *r)
+{
+    return r->queue_position <= 1;
+}
+
+void requests_blame(struct model *model)
+{
+    struct manager *m = model->manager;
+    _cleanup_free_ uid_t *uids = calloc(model->n_submitted ? model->n_submitted : 1, sizeof(*uids));
+    struct list *at, *after;
+    size_t n = 0;
+
+    list_foreach (at, after, &model->submitted) {
+        const struct request *r = list_entry(at, struct request, by_model);
+
+        if (uids && n < model->n_submitted && may_have_been_there(r))
+            uids[n++] = r->subject.uid;
+    }
+    if (uids)
+        blame_crash(m->blame, model->rules->name, uids, n, manager_now_us(m));
+}
+
 void requests_fail_held(struct model *model, const struct fault *fault)
 {
     struct manager *m = model->manager;

@@ -53,6 +53,9 @@ void request_fail(struct request *r, const struct fault *fault);
 void requests_fail_submitted(struct model *model, const struct fault *fault);
 void requests_fail_held(struct model *model, const struct fault *fault);
 
+/* Its worker has crashed: whose requests it may have been computing is remembered (blame.h). */
+void requests_blame(struct model *model);
+
 /* Those that wait for @from wait for @to from now on. */
 void requests_move_held(struct model *from, struct model *to);
 

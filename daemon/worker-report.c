@@ -38,7 +38,18 @@ static bool is_word(const char *text)
     return true;
 }
 
-int worker_report_describe(const char *text, size_t n, char *buffer, size_t size)
+bool worker_signal_is_crash(const char *name)
+{
+    static const char *const names[] = {"SEGV", "ABRT", "ILL", "FPE", "SYS", "TRAP"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, bool *ret_crashed)
 {
     char copy[REPORT_BYTES_MAX + 1], *rest = NULL;
     const char *result, *code, *status;
@@ -53,6 +64,8 @@ int worker_report_describe(const char *text, size_t n, char *buffer, size_t size
     if (!result || !code || !status || strtok_r(NULL, " ", &rest) || !is_word(result) || !is_word(code) ||
         !is_word(status))
         return -EBADMSG;
+    *ret_crashed =
+        (strcmp(result, "signal") == 0 || strcmp(result, "core-dump") == 0) && worker_signal_is_crash(status);
     if (strcmp(result, "oom-kill") == 0)
         snprintf(buffer, size, "the worker was killed because memory ran out");
     else if (strcmp(result, "watchdog") == 0)
@@ -77,6 +90,7 @@ static int on_datagram(sd_event_source *s, int fd, uint32_t events, void *userda
     ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct ucred sender;
     struct cmsghdr *h;
+    bool crashed;
 
     if (n <= 0 || (m.msg_flags & MSG_TRUNC))
         return 0;
@@ -85,8 +99,8 @@ static int on_datagram(sd_event_source *s, int fd, uint32_t events, void *userda
         h->cmsg_len != CMSG_LEN(sizeof(sender)))
         return 0;
     memcpy(&sender, CMSG_DATA(h), sizeof(sender));
-    if (worker_report_describe(text, (size_t)n, reason, sizeof(reason)) == 0)
-        r->callback(sender.uid, reason, r->userdata);
+    if (worker_report_describe(text, (size_t)n, reason, sizeof(reason), &crashed) == 0)
+        r->callback(sender.uid, reason, crashed, r->userdata);
     return 0;
 }
 

@@ -11,6 +11,8 @@
  * each instance runs as a user of its own.
  */
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
@@ -18,8 +20,8 @@
 
 struct worker_reports;
 
-/* @reason is a sentence for people; borrowed for the call. */
-typedef void (*worker_report_t)(uid_t uid, const char *reason, void *userdata);
+/* @reason is a sentence for people; borrowed for the call. @crashed: as worker_signal_is_crash(). */
+typedef void (*worker_report_t)(uid_t uid, const char *reason, bool crashed, void *userdata);
 
 /**
  * worker_reports_new() - bind the socket "report" in the directory of @worker_socket and listen from the loop
@@ -38,6 +40,13 @@ DEFINE_CLEANUP(struct worker_reports *, worker_reports_free)
 /**
  * worker_report_describe() - the sentence for a datagram of @n bytes
  * @buffer: [@size]
+ * @ret_crashed: as worker_signal_is_crash()
  * Returns 0, -EBADMSG for what systemd would not say.
  */
-int worker_report_describe(const char *text, size_t n, char *buffer, size_t size);
+int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, bool *ret_crashed);
+
+/**
+ * worker_signal_is_crash() - whether a signal ("SEGV") is one that a fault of the program ends in
+ * KILL is what ends whoever takes too much memory or does not answer, BUS is a file or a device that can't be read.
+ */
+bool worker_signal_is_crash(const char *name);

@@ -57,6 +57,7 @@ struct worker {
     struct worker_process process;
     bool exited; /* waited for */
     char exit_reason[160];
+    bool crashed; /* by a fault of its own */
     bool greeted, draining, told_gone;
     bool adopted, outdated;     /* an earlier daemon's; of another build */
     struct worker_process told; /* adopted: which process it has to be */
@@ -121,6 +122,14 @@ static void kill_process(const struct worker *w)
         syscall(SYS_pidfd_send_signal, w->process.pidfd, SIGKILL, NULL, 0);
 }
 
+static void note_signal(struct worker *w, int signal)
+{
+    const char *name = sigabbrev_np(signal) ? sigabbrev_np(signal) : "?";
+
+    w->crashed = worker_signal_is_crash(name);
+    snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker was killed by signal %d (%s)", signal, name);
+}
+
 /* Waits for the process and notes why it ended. */
 static void reap(struct worker *w)
 {
@@ -142,8 +151,7 @@ static void reap(struct worker *w)
     else if (info.si_code == CLD_EXITED)
         snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended with status %d", info.si_status);
     else
-        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker was killed by signal %d (%s)", info.si_status,
-                 sigabbrev_np(info.si_status) ? sigabbrev_np(info.si_status) : "?");
+        note_signal(w, info.si_status);
 }
 
 struct workers *workers_free(struct workers *ws)
@@ -166,9 +174,9 @@ struct workers *workers_free(struct workers *ws)
     return NULL;
 }
 
-static void on_report(uid_t uid, const char *reason, void *userdata)
+static void on_report(uid_t uid, const char *reason, bool crashed, void *userdata)
 {
-    workers_report(userdata, uid, reason);
+    workers_report(userdata, uid, reason, crashed);
 }
 
 int workers_expect_reports(struct workers *ws, const char *worker_socket)
@@ -225,7 +233,7 @@ static int on_broken(sd_event_source *s, void *userdata)
     return 0;
 }
 
-void workers_report(struct workers *ws, uid_t uid, const char *reason)
+void workers_report(struct workers *ws, uid_t uid, const char *reason, bool crashed)
 {
     struct list *at, *after;
 
@@ -237,6 +245,7 @@ void workers_report(struct workers *ws, uid_t uid, const char *reason)
             continue;
         w->reported = true;
         w->exited = true;
+        w->crashed = crashed;
         snprintf(w->exit_reason, sizeof(w->exit_reason), "%s", reason);
         if (w->waits_for_report)
             sd_event_source_set_enabled(w->defer, SD_EVENT_ONESHOT);
@@ -819,6 +828,11 @@ int worker_link_fd(const struct worker *w)
 uid_t worker_uid(const struct worker *w)
 {
     return w->process.uid;
+}
+
+bool worker_crashed(const struct worker *w)
+{
+    return w->crashed;
 }
 
 bool worker_is_outdated(const struct worker *w)

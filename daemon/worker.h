@@ -68,8 +68,9 @@ int workers_expect_reports(struct workers *ws, const char *worker_socket);
 
 /**
  * workers_report() - the unit that runs as @uid has ended, for @reason; nothing happens if there is none
+ * @crashed: as worker_crashed()
  */
-void workers_report(struct workers *ws, uid_t uid, const char *reason);
+void workers_report(struct workers *ws, uid_t uid, const char *reason, bool crashed);
 
 /**
  * workers_free() - kill and reap what has not ended; all workers must have been released. NULL is fine, returns NULL
@@ -116,6 +117,11 @@ int worker_link_fd(const struct worker *w);
  * worker_uid() - that the process runs as; (uid_t)-1 before its HELLO
  */
 uid_t worker_uid(const struct worker *w);
+
+/**
+ * worker_crashed() - it ended by a fault of its own program, as far as can be told: what it computed may be to blame
+ */
+bool worker_crashed(const struct worker *w);
 
 /**
  * worker_is_outdated() - it was adopted, and comes from another build than this daemon

@@ -5,7 +5,8 @@
  * and whether one can be written.
  *
  *   prompt "count N"   N pieces "1 " "2 " …, one every 20 ms
- *   prompt "crash"     kills itself
+ *   prompt "crash"     kills itself, as who runs out of memory is
+ *   prompt "segfault"  crashes
  *   prompt "hang"      one piece, then silence
  *   prompt "stuck"     one piece, then it says that a step runs for a year
  *   prompt "break"     sends a packet that is not legal
@@ -210,6 +211,9 @@ static void on_submit(const struct packet *p)
         r->sent = 0;
     } else if (strcmp(prompt, "crash") == 0) {
         raise(SIGKILL);
+    } else if (strcmp(prompt, "segfault") == 0) {
+        signal(SIGSEGV, SIG_DFL); /* also where a sanitizer has one of its own */
+        raise(SIGSEGV);
     } else if (strcmp(prompt, "hang") == 0) {
         send_piece(r, "…", "");
         r->left = -1;

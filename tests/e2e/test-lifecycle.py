@@ -13,7 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Daemon, Refused, Skip, is_alive, main, may_lock, wait_for  # noqa: E402
+from harness import Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, need_root, run_as, wait_for  # noqa: E402
 
 SLOW = os.environ.get("RESIDENTD_SLOW") == "1"
 MB = 1 << 20
@@ -226,6 +226,55 @@ def worker_that_is_stuck_is_replaced():
         assert c.complete("hello")[0] == "hello"
 
 
+def refusal(d, prompt, uid, model="m"):
+    """What the user @uid hears; None: an answer."""
+    def ask():
+        with d.client() as c:
+            c.complete(prompt, model=model)
+    try:
+        run_as(uid, ask)
+    except Refused as e:
+        return e
+    return None
+
+
+def who_was_in_two_crashes_has_to_wait():
+    need_root()
+    models = {name: {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}} for name in "mn"}
+    with Daemon({"models": models}, files={"m.gguf": b"x" * 100000}) as d:
+        mallory, bob = 1, 2
+        d.wait_state("ready", "m")
+        d.wait_state("ready", "n")
+        # Memory that runs out is nobody's fault, however often.
+        for _ in range(2):
+            assert "signal 9" in refusal(d, "crash", mallory).parameters["reason"]
+            d.wait_state("ready", "m")
+        assert refusal(d, "hello", mallory) is None
+        # Bob's answer runs when the first crash happens, another one does not.
+        neighbour = as_user(bob, lambda: refusal_here(d, "count 1000"))
+        wait_for(lambda: "request=" in d.log() and d.status("m")["sequences_active"] == 1, "his answer to run")
+        assert "signal 11 (SEGV)" in refusal(d, "segfault", mallory).parameters["reason"]
+        assert join_user(neighbour) == "io.residentd.ModelUnavailable"
+        d.wait_state("ready", "m")
+        assert refusal(d, "hello", mallory) is None and refusal(d, "hello", bob) is None
+        refusal(d, "segfault", mallory)
+        d.wait_state("ready", "m")
+        e = refusal(d, "hello", mallory)
+        assert e.error == "io.residentd.ModelUnavailable" and "more than once" in e.parameters["reason"], e
+        assert 20000 < e.parameters["retry_after_ms"] <= 30001, e
+        # Nobody else, and no other model.
+        assert refusal(d, "hello", bob) is None and refusal(d, "hello", mallory, "n") is None
+
+
+def refusal_here(d, prompt):
+    with d.client() as c:
+        try:
+            c.complete(prompt)
+        except Refused as e:
+            return e.error
+    return None
+
+
 main([
     load_and_unload_leak_nothing,
     killed_workers_lose_only_their_own_requests,
@@ -233,4 +282,5 @@ main([
     memory_pressure_gives_back_caches_then_idle_models,
     sigterm_lets_running_answers_finish,
     worker_that_is_stuck_is_replaced,
+    who_was_in_two_crashes_has_to_wait,
 ])

@@ -17,22 +17,27 @@
 #include "base/cleanup.h"
 #include "daemon/worker-report.h"
 
-static void says(const char *text, const char *expected)
+static void says(const char *text, const char *expected, bool is_crash)
 {
     char buffer[128] = "";
+    bool crashed = !is_crash;
 
-    assert_int_equal(worker_report_describe(text, strlen(text), buffer, sizeof(buffer)), 0);
+    assert_int_equal(worker_report_describe(text, strlen(text), buffer, sizeof(buffer), &crashed), 0);
     assert_string_equal(buffer, expected);
+    assert_int_equal(crashed, is_crash);
 }
 
 static void an_end_is_a_sentence(void **state)
 {
-    says("signal killed SEGV", "the worker was killed by signal SEGV");
-    says("core-dump dumped ABRT", "the worker was killed by signal ABRT");
-    says("exit-code exited 1", "the worker ended with status 1");
-    says("success exited 0", "the worker ended with status 0");
-    says("oom-kill killed KILL", "the worker was killed because memory ran out");
-    says("watchdog killed KILL", "the worker was killed because it hung (watchdog)");
+    says("signal killed SEGV", "the worker was killed by signal SEGV", true);
+    says("core-dump dumped ABRT", "the worker was killed by signal ABRT", true);
+    says("exit-code exited 1", "the worker ended with status 1", false);
+    says("success exited 0", "the worker ended with status 0", false);
+    says("oom-kill killed KILL", "the worker was killed because memory ran out", false);
+    says("watchdog killed KILL", "the worker was killed because it hung (watchdog)", false);
+    says("signal killed BUS", "the worker was killed by signal BUS", false);
+    says("signal killed KILL", "the worker was killed by signal KILL", false);
+    says("oom-kill killed ABRT", "the worker was killed because memory ran out", false);
 }
 
 static void what_systemd_would_not_say_is_refused(void **state)
@@ -47,12 +52,13 @@ static void what_systemd_would_not_say_is_refused(void **state)
         "signal killed 0123456789012345678901234567890123",
     };
     char buffer[128] = "untouched", many[256];
+    bool crashed;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-        assert_int_equal(worker_report_describe(bad[i], strlen(bad[i]), buffer, sizeof(buffer)), -EBADMSG);
+        assert_int_equal(worker_report_describe(bad[i], strlen(bad[i]), buffer, sizeof(buffer), &crashed), -EBADMSG);
     memset(many, 'a', sizeof(many));
-    assert_int_equal(worker_report_describe(many, sizeof(many), buffer, sizeof(buffer)), -EBADMSG);
-    assert_int_equal(worker_report_describe("signal killed \0SEGV", 19, buffer, sizeof(buffer)), -EBADMSG);
+    assert_int_equal(worker_report_describe(many, sizeof(many), buffer, sizeof(buffer), &crashed), -EBADMSG);
+    assert_int_equal(worker_report_describe("signal killed \0SEGV", 19, buffer, sizeof(buffer), &crashed), -EBADMSG);
     assert_string_equal(buffer, "untouched");
 }
 
@@ -62,7 +68,7 @@ struct heard {
     char reason[128];
 };
 
-static void hear(uid_t uid, const char *reason, void *userdata)
+static void hear(uid_t uid, const char *reason, bool crashed, void *userdata)
 {
     struct heard *h = userdata;
 
