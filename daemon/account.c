@@ -160,6 +160,22 @@ int account_move(struct account_charge *charge, enum account_slot slot, uint64_t
     return 0;
 }
 
+int account_rehome(struct account_charge *charge, uid_t uid, uint64_t limit)
+{
+    struct account_charge moved = ACCOUNT_CHARGE_NULL;
+    int r;
+
+    assert(charge->account);
+    if (charge->account->uid == uid)
+        return 0;
+    r = account_charge(charge->account->owner, uid, charge->slot, charge->amount, limit, &moved);
+    if (r != 0)
+        return r;
+    account_discharge(charge);
+    *charge = moved;
+    return 0;
+}
+
 void account_discharge(struct account_charge *charge)
 {
     struct account *account = charge->account;

@@ -71,6 +71,12 @@ int account_resize(struct account_charge *charge, uint64_t amount, uint64_t limi
 int account_move(struct account_charge *charge, enum account_slot slot, uint64_t limit);
 
 /**
+ * account_rehome() - the same thing is @uid's from now on, if it then holds at most @limit
+ * Returns 0; ACCOUNT_FULL or -ENOMEM (nothing changed).
+ */
+int account_rehome(struct account_charge *charge, uid_t uid, uint64_t limit);
+
+/**
  * account_discharge() - give back; an empty charge is left alone
  */
 void account_discharge(struct account_charge *charge);

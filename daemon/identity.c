@@ -82,6 +82,8 @@ int identity_add_nss(struct identity *i, const struct nss_user *user)
     i->name = TAKE_PTR(name);
     i->nss_groups = TAKE_PTR(groups);
     i->n_nss_groups = user->n_groups;
+    i->is_subordinate |= user->uid != i->uid;
+    i->uid = user->uid;
     return 0;
 }
 
@@ -99,6 +101,7 @@ struct policy_subject identity_subject(const struct identity *i)
 {
     return (struct policy_subject){
         .uid = i->uid,
+        .is_subordinate = i->is_subordinate,
         .gid = i->gid,
         .groups = i->groups,
         .n_groups = i->n_groups,

@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -15,7 +16,7 @@
 #include "policy/policy.h"
 
 struct identity {
-    uid_t uid; /* SO_PEERCRED, all three */
+    uid_t uid; /* SO_PEERCRED, all three; once NSS was asked, of a subordinate uid that of its owner */
     gid_t gid;
     pid_t pid;
     int pidfd;     /* SO_PEERPIDFD; -EBADF where the kernel has none */
@@ -23,6 +24,7 @@ struct identity {
     size_t n_groups;
     gid_t *nss_groups; /* [n_nss_groups] what NSS says, once it was asked */
     size_t n_nss_groups;
+    bool is_subordinate;
     char *name; /* in NSS; NULL until it was asked */
 };
 
@@ -36,7 +38,7 @@ struct identity {
 int identity_from_socket(int fd, struct identity *ret);
 
 /**
- * identity_add_nss() - what NSS knows; copied. Returns 0 or -ENOMEM.
+ * identity_add_nss() - what NSS knows; copied. The uid may be another afterwards. Returns 0 or -ENOMEM.
  */
 int identity_add_nss(struct identity *i, const struct nss_user *user);
 

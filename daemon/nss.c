@@ -22,6 +22,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "daemon/subuid.h"
+
 enum {
     ENTRIES_KEPT = 1024, /* answered ones; more are forgotten, oldest first */
     BUFFER_BYTES_MAX = 1024 * 1024,
@@ -93,34 +95,62 @@ static int lookup_groups(const char *name, gid_t gid, struct nss_user *ret)
     }
 }
 
-static int lookup_system(uid_t uid, struct nss_user *ret)
+/* From a name or, without one, a uid. Room for the entry grows as it must. */
+static int lookup_passwd(const char *name, uid_t uid, struct passwd *ret, char **ret_buffer)
 {
-    struct nss_user user = {0};
-
     for (size_t size = 1024; size <= BUFFER_BYTES_MAX; size *= 4) {
         _cleanup_free_ char *buffer = malloc(size);
-        struct passwd passwd, *found = NULL;
+        struct passwd *found = NULL;
         int r;
 
         if (!buffer)
             return -ENOMEM;
-        r = getpwuid_r(uid, &passwd, buffer, size, &found);
+        r = name ? getpwnam_r(name, ret, buffer, size, &found) : getpwuid_r(uid, ret, buffer, size, &found);
         if (r == ERANGE)
             continue;
         if (!found)
             return r == 0 || r == ENOENT || r == ESRCH ? -ESRCH : -r;
-        user.name = strdup(passwd.pw_name);
-        if (!user.name)
-            return -ENOMEM;
-        r = lookup_groups(user.name, passwd.pw_gid, &user);
-        if (r < 0) {
-            user_done(&user);
-            return r;
-        }
-        *ret = user;
+        *ret_buffer = TAKE_PTR(buffer);
         return 0;
     }
     return -ERANGE;
+}
+
+static int uid_of_name(const char *name, uid_t *ret, void *userdata)
+{
+    _cleanup_free_ char *buffer = NULL;
+    struct passwd passwd;
+    int r = lookup_passwd(name, 0, &passwd, &buffer);
+
+    if (r == 0)
+        *ret = passwd.pw_uid;
+    return r;
+}
+
+/* A range comes before the user database: else who runs a container could be whoever there has the same uid. */
+static int lookup_system(uid_t uid, struct nss_user *ret)
+{
+    _cleanup_free_ char *buffer = NULL;
+    struct nss_user user = {.uid = uid};
+    struct passwd passwd;
+    int r;
+
+    r = subuid_owner(SUBUID_PATH, uid, uid_of_name, NULL, &user.uid);
+    if (r < 0)
+        return r;
+    r = lookup_passwd(NULL, user.uid, &passwd, &buffer);
+    if (r < 0)
+        return r;
+    user.name = strdup(passwd.pw_name);
+    if (!user.name)
+        return -ENOMEM;
+    r = lookup_groups(user.name, passwd.pw_gid, &user);
+    if (r < 0) {
+        user_done(&user);
+        return r;
+    }
+    *ret = user;
+    return 0;
 }
 
 /* Oldest first, so that nobody is overtaken for ever. */
@@ -141,7 +171,7 @@ static void *run(void *userdata)
     pthread_mutex_lock(&nss->lock);
     while (!nss->stop) {
         struct entry *e = next_waiting(nss);
-        struct nss_user user = {0};
+        struct nss_user user = {.uid = 0};
         uint64_t one = 1;
         int error;
 
@@ -151,6 +181,7 @@ static void *run(void *userdata)
         }
         e->state = ENTRY_RUNNING;
         pthread_mutex_unlock(&nss->lock);
+        user.uid = e->uid; /* unless the lookup knows better */
         error = nss->lookup(e->uid, &user);
         pthread_mutex_lock(&nss->lock);
         e->error = error;

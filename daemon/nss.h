@@ -20,10 +20,13 @@ struct nss_user {
     char *name;
     gid_t *groups; /* [n_groups] getgrouplist() */
     size_t n_groups;
+    uid_t uid; /* who it is: the uid that was asked for, or the owner of the range that it lies in (subuid.h); name and
+                  groups are this one's */
 };
 
-/* The blocking lookup; runs in the helper thread. A test hands in its own. Fills *ret, whose parts malloc() made.
- * Returns 0, -ESRCH (nobody has this uid) or another negative errno (the database can't tell). */
+/* The blocking lookup; runs in the helper thread. A test hands in its own. Fills *ret, whose parts malloc() made and
+ * whose uid is @uid before. Returns 0, -ESRCH (nobody has this uid) or another negative errno (the database can't
+ * tell). */
 typedef int (*nss_lookup_t)(uid_t uid, struct nss_user *ret);
 
 /* @user is set when @error is 0, and borrowed for the call. */

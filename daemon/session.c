@@ -834,17 +834,47 @@ static int on_unread_timer(sd_event_source *source, uint64_t usec, void *userdat
     return finish(s);
 }
 
+/* A subordinate uid turned out to be its owner's: so is what was charged until now. */
+static int rehome(struct session *s)
+{
+    const uid_t uid = s->identity.uid;
+    struct policy_quota quota;
+    uint64_t limit;
+    int r;
+
+    s->subject = identity_subject(&s->identity);
+    policy_quota_for(manager_policy(s->host.manager), &s->subject, &quota);
+    limit = quota.connections < LIMIT_CONNECTIONS_PER_UID ? quota.connections : LIMIT_CONNECTIONS_PER_UID;
+    r = account_rehome(&s->bytes, uid, LIMIT_BYTES_PER_UID);
+    if (r == 0)
+        r = account_rehome(&s->connection, uid, limit);
+    if (r == ACCOUNT_FULL) {
+        fault_init(&s->refusal, FAULT_QUOTA_EXCEEDED, "connections");
+        s->refusal.limit = (int64_t)limit;
+        s->refusal.used =
+            (int64_t)account_used(manager_accounts(s->host.manager), uid, ACCOUNT_CONNECTIONS) + 1;
+    }
+    return r;
+}
+
 static void on_named(int error, const struct nss_user *user, void *userdata)
 {
     struct session *s = userdata;
+    int r = error == 0 ? identity_add_nss(&s->identity, user) : 0;
 
     s->naming = NULL;
-    if (error == 0 && identity_add_nss(&s->identity, user) < 0) {
+    if (error == 0 && r == 0)
+        r = rehome(s);
+    if (r < 0) {
         session_drop(s, "Connection dropped: no memory for its user");
+    } else if (r == ACCOUNT_FULL) {
+        s->state = SESSION_REFUSING;
     } else if (error == 0) {
         s->state = SESSION_OPEN;
     } else {
-        if (error != -ESRCH)
+        if (error == -ENOTUNIQ)
+            session_log(s, LOG_WARNING, "Refused: the ranges of several users in /etc/subuid have this uid");
+        else if (error != -ESRCH)
             session_log(s, LOG_WARNING, "The user database can't say who a client is");
         fault_set(&s->refusal, FAULT_NOT_ALLOWED, NULL, "unknown_uid");
         s->state = SESSION_REFUSING;

@@ -35,8 +35,7 @@ void policy_set_done(struct policy_set *set)
 
 static bool has_uid(const struct policy_set *set, uid_t uid)
 {
-    return set->everybody ||
-           (set->n_uids > 0 && bsearch(&uid, set->uids, set->n_uids, sizeof(*set->uids), compare_ids));
+    return set->n_uids > 0 && bsearch(&uid, set->uids, set->n_uids, sizeof(*set->uids), compare_ids);
 }
 
 static bool has_gid(const struct policy_set *set, gid_t gid)
@@ -44,9 +43,10 @@ static bool has_gid(const struct policy_set *set, gid_t gid)
     return set->n_gids > 0 && bsearch(&gid, set->gids, set->n_gids, sizeof(*set->gids), compare_ids);
 }
 
-static bool grants(const struct policy_set *set, const struct policy_subject *s)
+/* By the groups that the kernel knows of. */
+static bool has_group_of(const struct policy_set *set, const struct policy_subject *s)
 {
-    if (has_uid(set, s->uid) || has_gid(set, s->gid))
+    if (has_gid(set, s->gid))
         return true;
     for (size_t i = 0; i < s->n_groups; i++) {
         if (has_gid(set, s->groups[i]))
@@ -55,9 +55,15 @@ static bool grants(const struct policy_set *set, const struct policy_subject *s)
     return false;
 }
 
+/* What is granted to a user by name is not for what runs in the user's containers. */
+static bool grants(const struct policy_set *set, const struct policy_subject *s)
+{
+    return set->everybody || (!s->is_subordinate && has_uid(set, s->uid)) || has_group_of(set, s);
+}
+
 static bool denies(const struct policy_set *set, const struct policy_subject *s)
 {
-    if (grants(set, s))
+    if (set->everybody || has_uid(set, s->uid) || has_group_of(set, s))
         return true;
     for (size_t i = 0; i < s->n_nss_groups; i++) {
         if (has_gid(set, s->nss_groups[i]))
@@ -68,6 +74,8 @@ static bool denies(const struct policy_set *set, const struct policy_subject *s)
 
 bool policy_is_admin(const struct policy *p, const struct policy_subject *s)
 {
+    if (s->is_subordinate)
+        return false;
     if (!p->admins.given)
         return s->uid == 0 || s->uid == p->own_uid;
     return grants(&p->admins, s);

@@ -184,7 +184,8 @@ struct policy {
 
 /* Who asks, as the kernel and NSS say it. The arrays are borrowed. */
 struct policy_subject {
-    uid_t uid;
+    uid_t uid; /* of a subordinate uid: of its owner, who is denied and counted for what it does */
+    bool is_subordinate; /* nothing is granted to it by the owner's name, and it is never an administrator */
     gid_t gid;
     const gid_t *groups; /* [n_groups] SO_PEERGROUPS: what grants look at, with @gid */
     size_t n_groups;

@@ -56,6 +56,24 @@ static void resizes_and_moves(void **state)
     account_discharge(&y);
 }
 
+static void what_a_container_holds_becomes_its_owners(void **state)
+{
+    struct account_charge x = ACCOUNT_CHARGE_NULL, y = ACCOUNT_CHARGE_NULL;
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+
+    assert_int_equal(accounts_new(&a), 0);
+    assert_int_equal(account_charge(a, 100000, ACCOUNT_CONNECTIONS, 1, 2, &x), 0);
+    assert_int_equal(account_charge(a, 1000, ACCOUNT_CONNECTIONS, 2, 2, &y), 0);
+    assert_int_equal(account_rehome(&x, 1000, 2), ACCOUNT_FULL);
+    assert_int_equal(account_used(a, 100000, ACCOUNT_CONNECTIONS), 1);
+    assert_int_equal(account_rehome(&x, 1000, 3), 0);
+    assert_int_equal(account_used(a, 100000, ACCOUNT_CONNECTIONS), 0);
+    assert_int_equal(account_used(a, 1000, ACCOUNT_CONNECTIONS), 3);
+    assert_int_equal(account_rehome(&x, 1000, 0), 0); /* it is there already */
+    account_discharge(&x);
+    account_discharge(&y);
+}
+
 static void lists_holders_by_uid(void **state)
 {
     static const uid_t uids[] = {7, 3, 4000000000u, 5};
@@ -84,6 +102,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grants_up_to_the_limit),
         cmocka_unit_test(resizes_and_moves),
+        cmocka_unit_test(what_a_container_holds_becomes_its_owners),
         cmocka_unit_test(lists_holders_by_uid),
     };
 

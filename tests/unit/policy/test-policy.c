@@ -461,6 +461,9 @@ static void decides_who_may_use_a_model(void **state)
                 "\"none\": {\"path\": \"/m\", \"allow\": {\"users\": [\"nobody-knows\"]}}},"
                 "\"admins\": {\"groups\": [\"residentd-admin\"]}}");
     const gid_t ai[] = {5, 2001}, students[] = {2002}, admin[] = {2004};
+    const struct policy_subject alices_container = {.uid = 1001, .is_subordinate = true, .gid = 100000},
+                                guests_container = {.uid = 1003, .is_subordinate = true, .gid = 100000},
+                                roots_container = {.uid = 0, .is_subordinate = true, .gid = 100000};
     const struct policy_subject alice = {.uid = 1001, .gid = 100}, guest = {.uid = 1003, .gid = 100},
                                 carol = {.uid = 1042, .gid = 100}, dave = {.uid = 1050, .gid = 100},
                                 in_ai = {.uid = 1060, .gid = 100, .groups = ai, .n_groups = 2},
@@ -487,6 +490,11 @@ static void decides_who_may_use_a_model(void **state)
     assert_false(policy_may_use(p, some, &dave));
     assert_false(policy_may_use(p, some, &root));
     assert_false(policy_may_use(p, none, &alice));
+    /* What runs in somebody's container has the denials of its owner, and of the grants only those to everybody. */
+    assert_true(policy_may_use(p, all, &alices_container));
+    assert_false(policy_may_use(p, some, &alices_container));
+    assert_false(policy_may_use(p, star, &guests_container));
+    assert_false(policy_is_admin(p, &roots_container));
     assert_int_equal(p->n_warnings, 1);
     assert_non_null(strstr(p->warnings[0], "nobody-knows"));
     assert_true(policy_may_share(p, some, &alice));

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who a client is: what the kernel says, and whose containers it runs in (a real `unshare --map-auto`)."""
+
+import ctypes
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *  # noqa: E402,F403
+
+ALICE, BOB = 1, 2
+FIRST, COUNT = 700000, 65536
+CLONE_NEWNS = 0x00020000
+# One that other users may run, too.
+PYTHON = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or sys.executable
+
+# Run inside of a container as root there: the call as this uid, the reply on stdout.
+CLIENT = """
+import json, os, socket, sys
+path, uid, method, parameters = sys.argv[1:]
+os.setgroups([])
+os.setresgid(int(uid), int(uid), int(uid))
+os.setresuid(int(uid), int(uid), int(uid))
+s = socket.socket(socket.AF_UNIX)
+s.connect(path)
+s.sendall(json.dumps({"method": "io.residentd." + method, "parameters": json.loads(parameters)}).encode() + b"\\0")
+data = b""
+while not data.endswith(b"\\0"):
+    data += s.recv(65536)
+print(data[:-1].decode())
+"""
+
+
+def name(uid):
+    return pwd.getpwuid(uid).pw_name
+
+
+def give_ranges(text):
+    """Our own /etc/subuid and /etc/subgid, in a mount namespace that ends with this process."""
+    need_root()
+    if not shutil.which("newuidmap") or not os.path.exists("/etc/subuid") or not os.path.exists("/etc/subgid"):
+        raise Skip("needs newuidmap, /etc/subuid and /etc/subgid")
+    if not give_ranges.files:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNS) != 0:
+            raise Skip("needs a mount namespace")
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        for path in ("/etc/subuid", "/etc/subgid"):
+            f = tempfile.NamedTemporaryFile("w", prefix="residentd-e2e-subuid.")
+            os.chmod(f.name, 0o644)
+            subprocess.run(["mount", "--bind", f.name, path], check=True)
+            give_ranges.files.append(f)
+    for f in give_ranges.files:
+        f.seek(0)
+        f.truncate()
+        f.write(text)
+        f.flush()
+
+
+give_ranges.files = []
+
+
+def in_container(d, owner, uid, method="Inference.Complete", **parameters):
+    """A call as @uid of a container of @owner, with all of its range mapped from 1 on."""
+    if method == "Inference.Complete":
+        parameters = {"model": "m", "prompt": "one", **parameters}
+    command = ["unshare", "--user", "--map-auto", "--map-root-user", "--setuid", "0", "--setgid", "0", PYTHON, "-c",
+               CLIENT, d.socket, str(uid), method, json.dumps(parameters)]
+
+    def become():
+        os.setgroups([])
+        os.setresgid(owner, owner, owner)
+        os.setresuid(owner, owner, owner)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=become, env={**os.environ, "HOME": "/"}, cwd="/")
+    if done.returncode != 0 and ("unshare" in done.stderr or "newuidmap" in done.stderr):
+        raise Skip("unshare --map-auto does not work here: " + done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout)
+    if "error" in reply:
+        raise Refused(reply)
+    return reply["parameters"]
+
+
+def daemon(quotas=None, **model):
+    return Daemon({"version": 1, "quotas": quotas or {},
+                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}, **model}}},
+                  files={"m.gguf": b"x" * 4096})
+
+
+def refusal(function):
+    try:
+        answer = function()
+    except Refused as e:
+        return e.error, e.parameters
+    raise AssertionError(f"not refused but {answer}")
+
+
+def subordinate_uids_are_charged_to_their_owner():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
+    with daemon({"users": {name(ALICE): {"tokens_per_day": 60}}}) as d:
+        d.wait_state("ready")
+        # As many people as a container may be, they are one: three times 20 tokens, not a day's worth for each.
+        for uid in (1, 2, 65535):
+            in_container(d, ALICE, uid, prompt="count 10", max_tokens=10)
+        assert "the user database can't" not in d.log().lower()
+        error, parameters = refusal(lambda: in_container(d, ALICE, 77, prompt="count 40", max_tokens=40))
+        assert error == "io.residentd.QuotaExceeded" and parameters["quota"] == "tokens_per_day", parameters
+        with d.client() as c:
+            usage = c.call("Usage.Get", uid=ALICE)
+            assert usage["used"]["tokens_per_day"] == 33, usage
+            assert [u["uid"] for u in c.call("Usage.Get", uid=-1)["users"]] == [0, ALICE]
+        # Inside they are told who they are taken for; outside of the container the owner is itself.
+        assert in_container(d, ALICE, 5, "Usage.Get")["uid"] == ALICE
+        assert in_container(d, ALICE, 0, "Usage.Get")["uid"] == ALICE
+
+
+def subordinate_uids_inherit_denials_and_not_grants():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n{name(BOB)}:{FIRST + COUNT}:{COUNT}\n")
+    with daemon(deny={"users": [name(ALICE)]}) as d:
+        d.wait_state("ready")
+        error, parameters = refusal(lambda: in_container(d, ALICE, 5))
+        assert (error, parameters) == ("io.residentd.NotAllowed", {"model": "m", "reason": "policy"}), parameters
+        assert in_container(d, BOB, 5)["text"] == "one"
+    with daemon(allow={"users": [name(ALICE)]}) as d:
+        d.wait_state("ready")
+        assert refusal(lambda: in_container(d, ALICE, 5))[0] == "io.residentd.NotAllowed"
+        # Root of the container is the owner's own uid.
+        assert in_container(d, ALICE, 0)["text"] == "one"
+
+
+def subordinate_uids_administrate_nothing():
+    give_ranges(f"root:{FIRST}:{COUNT}\n")
+    with daemon() as d:
+        d.wait_state("ready")
+        error, parameters = refusal(lambda: in_container(d, 0, 5, "Models.Unload", model="m"))
+        assert (error, parameters) == ("io.residentd.NotAllowed", {"reason": "admins_only"}), parameters
+
+
+def uids_that_nobody_knows_are_refused():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
+    with daemon() as d:
+        d.wait_state("ready")
+
+        def ask():
+            with d.client() as c:
+                return c.complete("one")[0]
+        for uid in (FIRST - 1, FIRST + COUNT):
+            assert refusal(lambda u=uid: run_as(u, ask)) == ("io.residentd.NotAllowed", {"reason": "unknown_uid"})
+        assert run_as(FIRST + COUNT - 1, ask) == "one"
+
+
+def uids_of_two_owners_are_refused():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n{name(BOB)}:{FIRST + 5}:1\n")
+    with daemon() as d:
+        d.wait_state("ready")
+
+        def ask():
+            with d.client() as c:
+                return c.complete("one")[0]
+        assert refusal(lambda: run_as(FIRST + 5, ask))[1] == {"reason": "unknown_uid"}
+        assert "the ranges of several users" in d.log()
+        assert run_as(FIRST + 6, ask) == "one"
+
+
+def connections_of_a_container_count_as_its_owners():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
+    with daemon({"default": {"connections": 3}}) as d:
+        d.wait_state("ready")
+
+        def hold(i):
+            pid = os.fork()
+            if pid > 0:
+                return pid
+            os.setgroups([])
+            os.setresgid(*[FIRST + i] * 3)
+            os.setresuid(*[FIRST + i] * 3)
+            c = d.client()
+            c.call("Inference.ListModels")
+            signal.pause()
+        held = [hold(i) for i in range(3)]
+        try:
+            def n_connections():
+                with d.client() as c:
+                    return {u["uid"]: u["connections"] for u in c.call("Models.Status")["users"]}.get(ALICE)
+            wait_for(lambda: n_connections() == 3, "three connections of one person")
+
+            def ask():
+                with d.client() as c:
+                    return c.call("Inference.ListModels")
+            error, parameters = refusal(lambda: run_as(FIRST + 9, ask))
+            assert error == "io.residentd.QuotaExceeded", error
+            assert parameters == {"quota": "connections", "limit": 3, "used": 4}, parameters
+        finally:
+            for pid in held:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main([subordinate_uids_are_charged_to_their_owner,
+          subordinate_uids_inherit_denials_and_not_grants,
+          subordinate_uids_administrate_nothing,
+          uids_that_nobody_knows_are_refused,
+          uids_of_two_owners_are_refused,
+          connections_of_a_container_count_as_its_owners])
