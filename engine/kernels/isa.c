@@ -44,7 +44,7 @@ uint32_t kernels_isa_detect(void)
     mask |= ISA_AVX512;
     if (c7 & 1u << 11)
         mask |= ISA_AVX512_VNNI;
-    if (c7 & 1u << 1)
+    if ((c7 & 1u << 1) && (c7 & 1u << 8))
         mask |= ISA_AVX512_VBMI;
     if (a71 & 1u << 5)
         mask |= ISA_AVX512_BF16;

@@ -58,44 +58,34 @@ TEMPLATE __m512i twice_128(const void *a, const void *b)
     return _mm512_mask_broadcast_i32x4(z, 0xFF00, _mm_loadu_si128(b));
 }
 
-/* vpmultishiftqb control that rotates each byte's window: byte i reads from bit 8 i + shift(i) of its quadword */
-#define ROTATE(i, shift) ((8 * ((i) % 8) + 64 + (shift)) % 64)
+/*
+ * Fields of a byte by one vgf2p8affineqb: bit i of the result is bit @from + i of the source for @n bits, moved up by @to;
+ * all else is zero. (A row of the matrix is the mask of the source bits whose parity is the result's bit; the row of bit 0
+ * is the quadword's highest byte. Intel's SDM, volume 2, GF2P8AFFINEQB.)
+ */
+#define FIELD_ROW(bit, from, n, to)                                                                                \
+    ((bit) >= (to) && (bit) < (to) + (n) ? (uint64_t)1 << ((bit) - (to) + (from)) << 8 * (7 - (bit)) : 0)
+#define FIELD(from, n, to)                                                                                         \
+    (long long)(FIELD_ROW(0, from, n, to) | FIELD_ROW(1, from, n, to) | FIELD_ROW(2, from, n, to) |                \
+                FIELD_ROW(3, from, n, to) | FIELD_ROW(4, from, n, to) | FIELD_ROW(5, from, n, to) |                \
+                FIELD_ROW(6, from, n, to) | FIELD_ROW(7, from, n, to))
 
-#define Q5_K_BIT0(i) ROTATE(i, ((i) < 32 ? 0 : 1) - 4)
-#define Q5_K_BIT1(i) ROTATE(i, ((i) < 32 ? 2 : 3) - 4)
-#define Q5_K_BIT2(i) ROTATE(i, ((i) < 32 ? 4 : 5) - 4)
-#define Q5_K_BIT3(i) ROTATE(i, ((i) < 32 ? 6 : 7) - 4)
-#define Q6_K_LOW(i)  ROTATE(i, (i) < 32 ? -4 : -2)
-#define Q6_K_HIGH(i) ROTATE(i, (i) < 32 ? 0 : 2)
-#define Q3_K_BIT0(i) ROTATE(i, ((i) < 32 ? 0 : 1) - 2)
-#define Q3_K_BIT1(i) ROTATE(i, ((i) < 32 ? 2 : 3) - 2)
-#define Q3_K_BIT2(i) ROTATE(i, ((i) < 32 ? 4 : 5) - 2)
-#define Q3_K_BIT3(i) ROTATE(i, ((i) < 32 ? 6 : 7) - 2)
-
-BYTE_TABLE(q5_k_bit0, Q5_K_BIT0);
-BYTE_TABLE(q5_k_bit1, Q5_K_BIT1);
-BYTE_TABLE(q5_k_bit2, Q5_K_BIT2);
-BYTE_TABLE(q5_k_bit3, Q5_K_BIT3);
-BYTE_TABLE(q6_k_low, Q6_K_LOW);
-BYTE_TABLE(q6_k_high, Q6_K_HIGH);
-BYTE_TABLE(q3_k_bit0, Q3_K_BIT0);
-BYTE_TABLE(q3_k_bit1, Q3_K_BIT1);
-BYTE_TABLE(q3_k_bit2, Q3_K_BIT2);
-BYTE_TABLE(q3_k_bit3, Q3_K_BIT3);
-
-/* Words shifted right by @low in the lower half of the register and by @high in the upper. */
-TEMPLATE __m512i shift_halves(__m512i z, const int low, const int high)
+/* The field of @n bits at bit @low of each byte in the lower half of the register, at bit @high in the upper, moved to @to. */
+TEMPLATE __m512i fields_of_halves(__m512i z, const int low, const int high, const int n, const int to)
 {
-    const __m512i by = _mm512_inserti64x4(_mm512_set1_epi16((short)low), _mm256_set1_epi16((short)high), 1);
+    const __m512i matrices = _mm512_set_epi64(FIELD(high, n, to), FIELD(high, n, to), FIELD(high, n, to), FIELD(high, n, to),
+                                              FIELD(low, n, to), FIELD(low, n, to), FIELD(low, n, to), FIELD(low, n, to));
 
-    return _mm512_srlv_epi16(z, by);
+    return _mm512_gf2p8affine_epi64_epi8(z, matrices, 0);
 }
 
-/* Words shifted right by 4 in the odd 128-bit lanes. */
-TEMPLATE __m512i shift_odd_lanes(__m512i z)
+/* The low nibbles in even 128-bit lanes, the high ones in odd lanes. */
+TEMPLATE __m512i nibbles_of_lanes(__m512i z)
 {
-    return _mm512_srlv_epi16(z, _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0, 0x0004000400040004,
-                                                 0x0004000400040004, 0, 0));
+    const __m512i matrices = _mm512_set_epi64(FIELD(4, 4, 0), FIELD(4, 4, 0), FIELD(0, 4, 0), FIELD(0, 4, 0),
+                                              FIELD(4, 4, 0), FIELD(4, 4, 0), FIELD(0, 4, 0), FIELD(0, 4, 0));
+
+    return _mm512_gf2p8affine_epi64_epi8(z, matrices, 0);
 }
 
 /* (a where mask) | (b where not) */
@@ -123,72 +113,58 @@ TEMPLATE void block_weights_256(const enum tensor_type type, const uint8_t *p, _
 
         UNROLL(4)
         for (int i = 0; i < 4; i++)
-            q[i] = _mm512_and_si512(shift_halves(twice_256(qs + 32 * i), 0, 4), c0f);
+            q[i] = fields_of_halves(twice_256(qs + 32 * i), 0, 4, 4, 0);
         break;
     }
     case TENSOR_Q5_K: {
         const uint8_t *qs = p + offsetof(struct block_q5_k, qs);
-        const __m512i qh = twice_256(p + offsetof(struct block_q5_k, qh)), c1f = _mm512_set1_epi8(31);
-        const void *const bits[4] = {q5_k_bit0, q5_k_bit1, q5_k_bit2, q5_k_bit3};
+        const __m512i qh = twice_256(p + offsetof(struct block_q5_k, qh));
 
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            __m512i high = _mm512_multishift_epi64_epi8(load_table(bits[i]), qh);
-
-            q[i] = _mm512_and_si512(select_bits(c0f, shift_halves(twice_256(qs + 32 * i), 0, 4), high), c1f);
-        }
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm512_or_si512(fields_of_halves(twice_256(qs + 32 * i), 0, 4, 4, 0),
+                                   fields_of_halves(qh, 2 * i, 2 * i + 1, 1, 4));
         break;
     }
     case TENSOR_Q6_K: {
-        const __m512i c3f = _mm512_set1_epi8(63);
-
         UNROLL(2)
         for (int i = 0; i < 2; i++) {
             __m512i ql = _mm512_loadu_si512(p + 64 * i);
             __m512i qh = twice_256(p + offsetof(struct block_q6_k, qh) + 32 * i);
 
-            q[2 * i] = _mm512_and_si512(
-                select_bits(c0f, ql, _mm512_multishift_epi64_epi8(load_table(q6_k_low), qh)), c3f);
-            q[2 * i + 1] = _mm512_and_si512(select_bits(c0f, _mm512_srli_epi16(ql, 4),
-                                                        _mm512_multishift_epi64_epi8(load_table(q6_k_high), qh)), c3f);
+            q[2 * i] = select_bits(c0f, ql, fields_of_halves(qh, 0, 2, 2, 4));
+            q[2 * i + 1] = _mm512_or_si512(fields_of_halves(ql, 4, 4, 4, 0), fields_of_halves(qh, 4, 6, 2, 4));
         }
         break;
     }
     case TENSOR_Q2_K: {
         const uint8_t *qs = p + offsetof(struct block_q2_k, qs);
-        const __m512i c3 = _mm512_set1_epi8(3);
 
         UNROLL(2)
         for (int i = 0; i < 2; i++) {
             __m512i z = twice_256(qs + 32 * i);
 
-            q[2 * i] = _mm512_and_si512(shift_halves(z, 0, 2), c3);
-            q[2 * i + 1] = _mm512_and_si512(shift_halves(z, 4, 6), c3);
+            q[2 * i] = fields_of_halves(z, 0, 2, 2, 0);
+            q[2 * i + 1] = fields_of_halves(z, 4, 6, 2, 0);
         }
         break;
     }
     case TENSOR_Q3_K: {
         const uint8_t *qs = p + offsetof(struct block_q3_k, qs);
-        const __m512i c3 = _mm512_set1_epi8(3), c7 = _mm512_set1_epi8(7), high = twice_256(p);
+        const __m512i high = twice_256(p);
 
-        q[0] = select_bits(c3, shift_halves(twice_256(qs), 0, 2), _mm512_multishift_epi64_epi8(load_table(q3_k_bit0), high));
-        q[1] = select_bits(c3, shift_halves(twice_256(qs), 4, 6), _mm512_multishift_epi64_epi8(load_table(q3_k_bit1), high));
-        q[2] = select_bits(c3, shift_halves(twice_256(qs + 32), 0, 2), _mm512_multishift_epi64_epi8(load_table(q3_k_bit2), high));
-        q[3] = select_bits(c3, shift_halves(twice_256(qs + 32), 4, 6), _mm512_multishift_epi64_epi8(load_table(q3_k_bit3), high));
         UNROLL(4)
         for (int i = 0; i < 4; i++)
-            q[i] = _mm512_and_si512(q[i], c7);
+            q[i] = _mm512_or_si512(fields_of_halves(twice_256(qs + i / 2 * 32), i % 2 * 4, i % 2 * 4 + 2, 2, 0),
+                                   fields_of_halves(high, 2 * i, 2 * i + 1, 1, 2));
         break;
     }
     default: { /* IQ4_XS */
         const uint8_t *qs = p + offsetof(struct block_iq4_xs, qs);
 
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            __m512i z = twice_128(qs + 32 * i, qs + 32 * i + 16);
-
-            q[i] = iq4_levels(_mm512_and_si512(shift_odd_lanes(z), c0f));
-        }
+        for (int i = 0; i < 4; i++)
+            q[i] = iq4_levels(nibbles_of_lanes(twice_128(qs + 32 * i, qs + 32 * i + 16)));
         break;
     }
     }
@@ -197,7 +173,6 @@ TEMPLATE void block_weights_256(const enum tensor_type type, const uint8_t *p, _
 /* The 64 weights of two blocks of a 32-type. */
 TEMPLATE __m512i block_weights_32(const enum tensor_type type, const uint8_t *a, const uint8_t *b)
 {
-    const __m512i c0f = _mm512_set1_epi8(15);
     size_t qs, qh;
     uint32_t bits_a, bits_b;
     __m512i q;
@@ -208,7 +183,7 @@ TEMPLATE __m512i block_weights_32(const enum tensor_type type, const uint8_t *a,
         return _mm512_xor_si512(q, _mm512_set1_epi8((char)0x80));
     }
     qs = type_block_bytes(type) - 16; /* the nibbles end the block in all others */
-    q = _mm512_and_si512(shift_odd_lanes(twice_128(a + qs, b + qs)), c0f);
+    q = nibbles_of_lanes(twice_128(a + qs, b + qs));
     if (type == TENSOR_IQ4_NL)
         return iq4_levels(q);
     if (type == TENSOR_MXFP4)
