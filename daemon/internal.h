@@ -72,6 +72,7 @@ struct manager {
     size_t n_requests, n_plans;
 
     sd_event_source *pump;   /* defer: hand held requests on */
+    sd_event_source *late;   /* time: the earliest deadline of a held request */
     sd_event_source *room;   /* defer: those that wait for room ask again */
     sd_event_source *tick;   /* time: news for those who wait */
     struct list watches;     /* of struct watch */
@@ -135,6 +136,7 @@ struct model {
 
     struct list submitted;  /* of struct request */
     size_t n_submitted, n_held;
+    double first_ms, token_ms, n_said; /* lately: to the first token, to each next one, tokens in all; 0: unknown */
     struct list waits;      /* of struct model_wait */
     sd_event_source *timer; /* back-off, retry of a pinned model, idleness: whichever the state has */
     sd_event_source *kick;  /* defer: WANT after absent, and what waits that are settled at once */

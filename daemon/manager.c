@@ -396,6 +396,12 @@ static int on_pump(sd_event_source *s, void *userdata)
     return 0;
 }
 
+static int on_late(sd_event_source *s, uint64_t now, void *userdata)
+{
+    requests_pump(userdata);
+    return 0;
+}
+
 static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
 {
     struct manager *m = userdata;
@@ -508,6 +514,8 @@ static int watch(struct manager *m)
     if (r >= 0)
         r = sd_event_add_defer(m->event, &m->pump, on_pump, m);
     if (r >= 0)
+        r = sd_event_add_time(m->event, &m->late, CLOCK_MONOTONIC, UINT64_MAX, 1, on_late, m);
+    if (r >= 0)
         r = manager_watch_room(m);
     if (r >= 0)
         r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 0, on_tick, m);
@@ -619,6 +627,7 @@ struct manager *manager_free(struct manager *m)
     accounts_free(m->accounts);
     sd_event_source_disable_unref(m->pump);
     sd_event_source_disable_unref(m->room);
+    sd_event_source_disable_unref(m->late);
     sd_event_source_disable_unref(m->tick);
     sd_event_source_disable_unref(m->watch_timer);
     sd_event_source_disable_unref(m->sigterm);

@@ -262,6 +262,11 @@ void request_finish(struct request *r, const char *finish, const struct request_
     list_append(&r->manager->ending, &r->by_held);
 }
 
+static void note(double *average, double now)
+{
+    *average = *average > 0 ? (3 * *average + now) / 4 : now;
+}
+
 void request_on_done(struct request *r, const struct packet_done *done, json_object *extra)
 {
     static const char *const names[DONE_FINISH_MAX] = {
@@ -277,6 +282,11 @@ void request_on_done(struct request *r, const struct packet_done *done, json_obj
         .decode_ms = done->decode_ns / 1000000,
     };
 
+    if (usage.output_tokens > 0) {
+        note(&r->model->first_ms, (double)(done->queue_ns + done->prefill_ns) / 1e6);
+        note(&r->model->token_ms, (double)done->decode_ns / 1e6 / (double)usage.output_tokens);
+        note(&r->model->n_said, (double)usage.output_tokens);
+    }
     if (done->finish == DONE_CANCELLED && r->callbacks) {
         struct ledger_entry entry = entry_of(r, done);
         struct fault fault;

@@ -113,6 +113,52 @@ static int64_t own_position(const struct request *r)
     return position;
 }
 
+/* From one token to the next, as fast as it is now, or was for others. */
+static double token_ms_of(const struct request *r)
+{
+    double ran_ms = (double)(manager_now_us(r->manager) - r->submitted_us) / 1e3;
+
+    return r->output_tokens > 0 ? ran_ms / (double)r->output_tokens : r->model->token_ms;
+}
+
+/* How long one that is with the worker will stay: it says as much as others said lately. */
+static double left_ms(const struct request *r)
+{
+    double ran_ms = (double)(manager_now_us(r->manager) - r->submitted_us) / 1e3, said = (double)r->output_tokens;
+    double first_ms = said > 0 || ran_ms > r->model->first_ms ? 0 : r->model->first_ms - ran_ms;
+
+    return first_ms + (r->model->n_said > said ? r->model->n_said - said : 1) * token_ms_of(r);
+}
+
+/*
+ * When a request that is held back will have its first token: the k-th of those of a user that wait is handed on when
+ * the k-th of those that run has ended, or what followed it has. Ends are thought to lie evenly around their mean.
+ */
+static int64_t own_eta_ms(const struct request *r, int64_t position)
+{
+    const struct model *model = r->model;
+    double mean_ms = 0, soonest_ms = 0, stay_ms = 0;
+    struct list *at, *after;
+    int64_t n = 0;
+
+    list_foreach (at, after, &model->submitted) {
+        const struct request *other = list_entry(at, struct request, by_model);
+        double ms = left_ms(other);
+
+        if (other->subject.uid != r->subject.uid)
+            continue;
+        mean_ms += ms;
+        stay_ms += model->n_said * token_ms_of(other);
+        soonest_ms = n++ == 0 || ms < soonest_ms ? ms : soonest_ms;
+    }
+    if (n == 0 || model->n_said <= 0)
+        return -1;
+    mean_ms /= (double)n;
+    stay_ms = stay_ms / (double)n + model->first_ms;
+    return (int64_t)(soonest_ms + 2 * (mean_ms - soonest_ms) * (double)((position - 1) % n) / (double)n +
+                     stay_ms * (double)((position - 1) / n) + model->first_ms);
+}
+
 static void tell(struct request *r)
 {
     struct model *model = r->model;
@@ -123,7 +169,8 @@ static void tell(struct request *r)
             r->callbacks->progress(r, model->bytes_done, model->bytes_total, r->userdata);
     } else if (r->callbacks->queue) {
         r->queue_position = own_position(r);
-        r->callbacks->queue(r, r->queue_position, -1, r->userdata);
+        r->eta_ms = own_eta_ms(r, r->queue_position);
+        r->callbacks->queue(r, r->queue_position, r->eta_ms, r->userdata);
     }
 }
 
@@ -328,6 +375,22 @@ static bool is_late(const struct request *r)
     return r->deadline_ns > 0 && manager_now_us(r->manager) * 1000 >= r->deadline_ns;
 }
 
+/* Whoever is held is pumped, at the latest when a deadline passes. */
+static void watch_deadlines(struct manager *m)
+{
+    uint64_t earliest_ns = UINT64_MAX;
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->held) {
+        const struct request *r = list_entry(at, struct request, by_held);
+
+        if (r->deadline_ns > 0 && r->deadline_ns < earliest_ns)
+            earliest_ns = r->deadline_ns;
+    }
+    sd_event_source_set_time(m->late, earliest_ns / 1000 + (earliest_ns < UINT64_MAX));
+    sd_event_source_set_enabled(m->late, earliest_ns < UINT64_MAX ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+}
+
 void requests_pump(struct manager *m)
 {
     uint64_t last = requests_last_id(m), id = 0;
@@ -354,6 +417,7 @@ void requests_pump(struct manager *m)
             tell(r); /* with it the client learns the request's number */
         }
     }
+    watch_deadlines(m);
 }
 
 void request_stop(struct request *r, const char *reason)

@@ -37,6 +37,8 @@ struct batch {
     double draft_token_ns; /* what a token of a draft adds to it, 0: unknown */
     uint32_t n_with_drafts;     /* steps since the last one without */
     double company_step_ns;     /* a step in which somebody decodes, whatever else is in it; 0: unknown */
+    double tokens_per_step;     /* of one that decodes: more than 1 with drafts that were right; 0: unknown */
+    uint32_t n_company_steps;   /* that those two are the means of, as far as they count */
     double more_fraction;       /* how much of what they may become requests do become; 0: unknown */
     struct batch_request **started; /* [parked_max] of batch_positions() */
     struct batch_bend *bends;       /* [bends_allocated] of batch_positions() */

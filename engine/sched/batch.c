@@ -39,6 +39,8 @@
 #define DRAFT_COST_FIRST 0.15
 /* Steps without drafts after which a third is left of what was measured. */
 #define DRAFT_COST_FORGOTTEN 256
+/* Steps that decide how long one is thought to be. */
+#define COMPANY_STEPS 32
 /* Whoever is back within this time, or half of what its request took, was hardly gone. */
 #define RETURN_NS UINT64_C(2000000000)
 /* So many steps with drafts, then one without: how long that takes has to stay known. */
@@ -678,25 +680,34 @@ const struct batch_plan *batch_plan(struct batch *b, uint64_t now_ns)
 
 void batch_step_done(struct batch *b, uint64_t duration_ns)
 {
-    uint32_t n_prompt = 0, n_decode = 0, n_draft = 0;
+    uint32_t n_prompt = 0, n_decode = 0, n_draft = 0, n_seen = 0, n_gained = 0;
     double prompt_ns = (double)duration_ns;
 
     for (size_t i = 0; i < b->plan.n_slices; i++) {
         struct batch_request *r = b->slices[i].request;
         uint64_t cost_ns = (uint64_t)((double)duration_ns * b->slices[i].n_tokens / b->plan.n_tokens);
 
-        if (batch_to_go(r) == 1)
+        if (batch_to_go(r) == 1) {
             n_decode++;
-        else
+            n_seen += r->n_seen > 0;
+            n_gained += r->n_seen > 0 ? r->n_tokens - r->n_seen : 0;
+            r->n_seen = r->n_tokens;
+        } else {
             n_prompt += b->slices[i].n_tokens;
+        }
         n_draft += b->slices[i].n_draft;
         r->n_fed += r->n_found + b->slices[i].n_tokens;
         r->n_found = 0;
         r->cost_ns += cost_ns;
         fair_charge(b->fair, r->item.tenant, cost_ns);
     }
-    if (n_decode > 0)
-        b->company_step_ns += ((double)duration_ns - b->company_step_ns) / (b->company_step_ns > 0 ? 64 : 1);
+    if (n_decode > 0) {
+        /* The first ones are no better than the later ones: a mean, until it is long enough. */
+        b->n_company_steps += b->n_company_steps < COMPANY_STEPS;
+        b->company_step_ns += ((double)duration_ns - b->company_step_ns) / b->n_company_steps;
+        if (n_seen > 0)
+            b->tokens_per_step += ((double)n_gained / n_seen - b->tokens_per_step) / b->n_company_steps;
+    }
     b->n_with_drafts = n_draft > 0 ? b->n_with_drafts + 1 : 0;
     if (n_draft > 0) {
         double ns = ((double)duration_ns - b->plain_ns[b->plan.n_slices]) / n_draft;

@@ -59,6 +59,7 @@ struct batch_request {
     uint32_t n_pages;
     uint32_t n_submitted; /* of n_tokens, known when it came */
     uint32_t n_more_max;  /* set by its owner: so many more tokens there may be in all; 0: who knows */
+    uint32_t n_seen;      /* of n_tokens, when it last decoded; 0: it has not */
     uint32_t n_draft; /* set by its owner: so many tokens behind n_tokens may be right; batch_append() forgets them */
     bool started; /* was active at some time */
     bool paused;  /* asked to take no part; one that is active leaves its place in the next plan */

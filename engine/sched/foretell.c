@@ -68,14 +68,22 @@ static double prefill_ns(const struct batch *b, const struct batch_request *r)
     return ns + b->decode_step_ns;
 }
 
-static double residence_ns(const struct batch *b, const struct batch_request *r)
+/* Steps in which it will go on saying something. */
+static double steps(const struct batch *b, const struct batch_request *r)
 {
     double said = r->n_tokens - r->n_submitted, likely = b->more_fraction * r->n_more_max;
 
     /* One that has said more than that says half of the rest. */
     if (likely < said + 1)
         likely = (said + r->n_more_max) / 2;
-    return prefill_ns(b, r) + (likely > said ? likely - said : 0) * b->company_step_ns;
+    if (likely < said)
+        return 0;
+    return (likely - said) / (b->tokens_per_step > 1 ? b->tokens_per_step : 1);
+}
+
+static double residence_ns(const struct batch *b, const struct batch_request *r)
+{
+    return prefill_ns(b, r) + steps(b, r) * b->company_step_ns;
 }
 
 static uint32_t real_places(const struct batch *b, const struct fair_tenant *t)
@@ -150,20 +158,12 @@ static size_t parked(const struct batch *b)
 }
 
 /* Work that a request still is, of the whole machine's time. */
-static double more_ns(const struct batch *b, const struct batch_request *r)
-{
-    double said = r->n_tokens - r->n_submitted, likely = b->more_fraction * r->n_more_max;
-
-    if (likely < said + 1)
-        likely = (said + r->n_more_max) / 2;
-    return (likely > said ? likely - said : 0) * b->decode_step_ns / (b->n_actives > 0 ? b->n_actives : 1);
-}
-
 static double work_ns(const struct batch *b, const struct batch_request *r)
 {
     if (b->company_step_ns <= 0)
         return UNKNOWN_WORK_NS;
-    return batch_to_go(r) * b->ns_per_prompt_token + more_ns(b, r);
+    return batch_to_go(r) * b->ns_per_prompt_token +
+           steps(b, r) * b->decode_step_ns / (b->n_actives > 0 ? b->n_actives : 1);
 }
 
 static int by_time(const void *x, const void *y)

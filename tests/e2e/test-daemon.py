@@ -387,6 +387,7 @@ def concurrent_and_queued_are_enforced():
             assert e.error == "io.residentd.QueueFull" and e.parameters["limit"] == 1, e
         else:
             raise AssertionError("answered")
+        assert "eta_ms" not in piece["queue"], piece  # nothing has ended yet, so nobody knows
         assert list(first)[-1]["usage"]["output_tokens"] == 50
         assert "".join(piece["text"] for piece in second) == "second"
         assert c.complete("third")[0] == "third"
@@ -675,6 +676,15 @@ def deadline_passes_while_a_request_is_held():
         first = a.stream("Inference.Complete", model="m", prompt="hang")
         until_it_speaks(first)
         assert b.complete("late", deadline_ms=1)[1]["finish"] == "deadline"
+        # Not at the next tick, which may be two seconds away, but then.
+        ends = []
+        for deadline_ms in (150, 350, 550, 750):
+            begin = time.monotonic()
+            last = b.complete("late", deadline_ms=deadline_ms)[1]
+            assert last["finish"] == "deadline", last
+            ends.append((time.monotonic() - begin) * 1000 - deadline_ms)
+        # On a busy machine one may come late; ticks would be late by a second in the mean.
+        assert min(ends) >= 0 and sorted(ends)[1] < 500, ends
 
 
 def daemon_gives_up_what_it_does_not_need():
