@@ -14,7 +14,8 @@
 #include "engine/grammar/runs.h"
 #include "engine/grammar/trie.h"
 
-#define NO_SLOT UINT32_MAX
+#define NO_SLOT      UINT32_MAX
+#define LOOP_UNKNOWN UINT8_MAX
 
 /* How far ahead is looked, and through configurations of how many threads. */
 #define GUESS_BYTES_MAX   64
@@ -45,6 +46,8 @@ struct matcher {
     uint32_t n_configs;
     uint64_t n_made;
     uint32_t *stack; /* [depth + 1] configurations on the way down the trie */
+    uint8_t *loops;  /* [n_loops] loop_of() of configurations */
+    uint32_t n_loops;
     struct first firsts[256];
     unsigned n_firsts;
 };
@@ -91,6 +94,7 @@ struct matcher *matcher_free(struct matcher *m)
         free(m->slots[i].mask);
     free(m->slots);
     free(m->slot_of);
+    free(m->loops);
     free(m->stack);
     runs_done(&m->runs);
     machine_done(&m->machine);
@@ -101,15 +105,79 @@ struct matcher *matcher_free(struct matcher *m)
 
 /* ---- making masks ---- */
 
-static void allow(const struct grammar_vocabulary *v, const struct trie_node *node, uint64_t *mask)
+/* The token that ends at a node, and those of the same bytes; -1: none. */
+static int32_t token_of(const struct trie *t, const struct trie_node *node)
 {
-    int32_t token = node->token;
+    return node->is_token ? t->tokens[node->before] : -1;
+}
+
+static void allow(const struct grammar_vocabulary *v, const struct trie *t, const struct trie_node *node,
+                  uint64_t *mask)
+{
+    int32_t token = token_of(t, node);
 
     if (token < 0)
         return;
     mask_set(mask, token);
     while (node->has_same && (token = v->same[token]) >= 0)
         mask_set(mask, token);
+}
+
+/* Those that end at a node or below. */
+static void allow_all(const struct trie *t, const struct trie_node *node, uint64_t *mask)
+{
+    const uint32_t end = t->nodes[node->next].before;
+
+    for (uint32_t i = node->before; i < end; i++)
+        mask_set(mask, t->tokens[i]);
+}
+
+/*
+ * The largest class of characters all of which lead from @config to itself, as inside a word; 0: not even the
+ * smallest, 1: that, and so on. Only steps that were taken before are looked at, *ret_sure is false where one
+ * would be new: where texts are counted there are no loops, and looking for them would cost many new steps.
+ */
+static uint8_t find_loop(const struct matcher *m, uint32_t config, bool *ret_sure)
+{
+    const uint32_t *steps = m->machine.next + (size_t)config * m->machine.n_symbols;
+
+    *ret_sure = true;
+    for (unsigned class = 0; class < RUN_TEXT; class ++) {
+        const uint16_t *symbols = m->runs.symbols + (size_t) class * m->runs.n_classes;
+
+        for (unsigned i = 0; i < m->runs.n_symbols[class]; i++) {
+            if (steps[symbols[i]] == config)
+                continue;
+            *ret_sure = steps[symbols[i]] != MACHINE_UNKNOWN;
+            return (uint8_t) class;
+        }
+    }
+    return RUN_TEXT;
+}
+
+static uint8_t loop_of(struct matcher *m, uint32_t config)
+{
+    uint8_t loop;
+    bool sure;
+
+    if (config >= m->n_loops) {
+        uint32_t n = m->machine.configs.n + m->machine.configs.n / 2 + 64;
+        uint8_t *grown = realloc(m->loops, n);
+
+        /* Without it, everything is looked at. */
+        if (!grown)
+            return 0;
+        memset(grown + m->n_loops, LOOP_UNKNOWN, n - m->n_loops);
+        m->loops = grown;
+        m->n_loops = n;
+    }
+    if (m->loops[config] == LOOP_UNKNOWN) {
+        loop = find_loop(m, config, &sure);
+        if (!sure)
+            return loop;
+        m->loops[config] = loop;
+    }
+    return m->loops[config];
 }
 
 /*
@@ -126,7 +194,7 @@ static void walk_byte(struct matcher *m, const struct trie *t, uint8_t byte, uin
 
     if (i == end)
         return;
-    allow(m->vocabulary, &t->nodes[i], mask);
+    allow(m->vocabulary, t, &t->nodes[i], mask);
     stack[1] = first;
     for (i++; i < end;) {
         const struct trie_node *node = &t->nodes[i];
@@ -141,7 +209,12 @@ static void walk_byte(struct matcher *m, const struct trie *t, uint8_t byte, uin
             i = node->next;
             continue;
         }
-        allow(m->vocabulary, node, mask);
+        if (node->rest < RUN_TEXT && node->rest < loop_of(m, next)) {
+            allow_all(t, node, mask);
+            i = node->next;
+            continue;
+        }
+        allow(m->vocabulary, t, node, mask);
         stack[node->depth + 1] = next;
         i++;
     }
@@ -279,6 +352,8 @@ static int forget(struct matcher *m)
         m->slots[i].config = MACHINE_DEAD;
     if (m->n_configs > 0)
         memset(m->slot_of, 0xFF, m->n_configs * sizeof(*m->slot_of));
+    if (m->n_loops > 0)
+        memset(m->loops, LOOP_UNKNOWN, m->n_loops);
     return m->machine.error;
 }
 
@@ -362,7 +437,8 @@ int matcher_accept(struct matcher *m, int32_t token)
 
 /* ---- guessing ---- */
 
-/* One configuration's number of threads is far from what a step may refuse, so looking ahead refuses nothing. */
+/* One configuration's number of threads is far from what a step may refuse, so looking ahead refuses nothing.
+ */
 static bool is_simple(const struct matcher *m, uint32_t config)
 {
     uint32_t n_words;
@@ -420,8 +496,8 @@ static int32_t longest(const struct trie *t, const uint8_t *text, uint32_t n_tex
             i = node->next;
             continue;
         }
-        if (node->token >= 0) {
-            token = node->token;
+        if (node->is_token) {
+            token = token_of(t, node);
             *ret_n = n;
         }
         if (n++ == n_text)

@@ -29,16 +29,22 @@ enum run_class {
 #define PART_MAX          (PART_OTHER + 1)
 
 struct trie_node {
-    uint32_t next; /* the first node that does not begin with these bytes */
-    int32_t token; /* that ends here, -1: none */
+    uint32_t next;   /* the first node that does not begin with these bytes */
+    uint32_t before; /* how many of the trie's tokens come before those that begin with these bytes */
     uint16_t depth;
     uint8_t byte;
-    bool has_same; /* other tokens have the same bytes */
+    uint8_t is_token : 1; /* tokens[before] ends here */
+    uint8_t has_same : 1; /* other tokens have the same bytes */
+    uint8_t rest : 4; /* the class of all that follows below (enum run_class); RUN_CLASS_MAX: nothing, or of
+                         none */
 };
 
+_Static_assert(sizeof(struct trie_node) == 12, "walks are as fast as nodes come from memory");
+
 struct trie {
-    struct trie_node *nodes;
-    uint32_t n;
+    struct trie_node *nodes; /* [n + 1] the last one only says `before` */
+    int32_t *tokens;         /* in the order of their bytes, those of the same bytes next to each other */
+    uint32_t n, n_tokens;
     uint32_t first[257]; /* where the tokens that begin with a byte begin, and end */
 };
 

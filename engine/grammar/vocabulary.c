@@ -76,6 +76,24 @@ static uint32_t common(const struct entry *a, const struct entry *b)
     return n;
 }
 
+/* Children come behind their parents: backwards, all below a node is known when it is reached. */
+static void find_rests(struct trie *t)
+{
+    for (uint32_t i = t->n; i-- > 0;) {
+        struct trie_node *node = &t->nodes[i];
+        unsigned rest = 0;
+
+        for (uint32_t k = i + 1; k < node->next; k = t->nodes[k].next) {
+            unsigned of = t->nodes[k].byte < 0x80 ? (unsigned)trie_class(t->nodes[k].byte) : RUN_CLASS_MAX;
+            bool is_leaf = t->nodes[k].next == k + 1;
+
+            rest = of > rest ? of : rest;
+            rest = !is_leaf && t->nodes[k].rest > rest ? t->nodes[k].rest : rest;
+        }
+        node->rest = node->next == i + 1 ? RUN_CLASS_MAX : (uint8_t)(rest & 15u);
+    }
+}
+
 /* @entries: sorted, of one part. @open: [longest] the nodes on the way to the last one. */
 static int make_trie(struct grammar_vocabulary *v, const struct entry *entries, uint32_t n, uint32_t *open,
                      struct trie *ret)
@@ -86,12 +104,14 @@ static int make_trie(struct grammar_vocabulary *v, const struct entry *entries, 
     for (uint32_t i = 0; i < n; i++)
         n_nodes += entries[i].n - (i > 0 ? common(&entries[i - 1], &entries[i]) : 0);
     ret->nodes = calloc(n_nodes + 1, sizeof(*ret->nodes));
-    if (!ret->nodes)
+    ret->tokens = calloc((size_t)n + 1, sizeof(*ret->tokens));
+    if (!ret->nodes || !ret->tokens)
         return -ENOMEM;
     for (uint32_t i = 0; i < n; i++) {
         const struct entry *e = &entries[i];
         uint32_t shared = i > 0 ? common(&entries[i - 1], e) : 0;
 
+        ret->tokens[ret->n_tokens++] = e->token;
         if (i > 0 && shared == e->n) { /* the same bytes */
             v->same[entries[i - 1].token] = e->token;
             ret->nodes[ret->n - 1].has_same = true;
@@ -102,12 +122,14 @@ static int make_trie(struct grammar_vocabulary *v, const struct entry *entries, 
         for (; n_open < e->n; n_open++) {
             open[n_open] = ret->n;
             ret->nodes[ret->n++] =
-                (struct trie_node){.token = -1, .depth = (uint16_t)n_open, .byte = (uint8_t)e->bytes[n_open]};
+                (struct trie_node){.before = i, .depth = (uint16_t)n_open, .byte = (uint8_t)e->bytes[n_open]};
         }
-        ret->nodes[ret->n - 1].token = e->token;
+        ret->nodes[ret->n - 1].is_token = true;
     }
     while (n_open > 0)
         ret->nodes[open[--n_open]].next = ret->n;
+    ret->nodes[ret->n].before = n;
+    find_rests(ret);
     for (uint32_t i = 0; i < ret->n; i = ret->nodes[i].next)
         ret->first[ret->nodes[i].byte + 1] = ret->nodes[i].next;
     for (unsigned byte = 0; byte < 256; byte++)
@@ -226,8 +248,10 @@ struct grammar_vocabulary *grammar_vocabulary_free(struct grammar_vocabulary *v)
 {
     if (!v)
         return NULL;
-    for (unsigned i = 0; i < PART_MAX; i++)
+    for (unsigned i = 0; i < PART_MAX; i++) {
         free(v->parts[i].nodes);
+        free(v->parts[i].tokens);
+    }
     free(v->bytes);
     free(v->at);
     free(v->same);
