@@ -23,6 +23,7 @@
 
 #include "base/json.h"
 #include "daemon/budget.h"
+#include "daemon/cores.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/worker-start.h"
@@ -87,20 +88,32 @@ static uint32_t cores_of(const struct policy *p)
     return p->threads == POLICY_AUTO ? count_cores() : p->threads;
 }
 
-/* Working models share the cores evenly. One that does nothing keeps what it had: its threads sleep. */
+/* One that does nothing keeps what it had: its threads sleep. */
 void manager_share_cores(struct manager *m)
 {
+    _cleanup_free_ struct cores_claim *claims = NULL;
+    size_t n_models = 0, n = 0;
     struct list *at, *after;
-    uint32_t n_working = 0, each;
 
     list_foreach (at, after, &m->models)
-        n_working += list_entry(at, struct model, entry)->n_submitted > 0;
-    each = n_working > 1 ? m->n_cores / n_working : m->n_cores;
+        n_models++;
+    claims = calloc(n_models ? n_models : 1, sizeof(*claims));
+    if (!claims) /* they go on as they are */
+        return;
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        if (model->n_submitted > 0)
+            claims[n++] = (struct cores_claim){.priority = model->rules->priority, .n_requests = model->n_submitted};
+    }
+    cores_share(m->n_cores, claims, n);
+    n = 0;
     list_foreach (at, after, &m->models) {
         struct model *model = list_entry(at, struct model, entry);
 
-        if (model->worker && model->n_submitted > 0)
-            worker_threads(model->worker, each > 0 ? each : 1);
+        if (model->n_submitted > 0 && model->worker)
+            worker_threads(model->worker, claims[n].n_threads);
+        n += model->n_submitted > 0;
     }
 }
 
