@@ -196,17 +196,38 @@ uint64_t account_used(const struct accounts *a, uid_t uid, enum account_slot slo
     return account ? account->used[slot] : 0;
 }
 
+uint64_t account_share(const struct accounts *a, uid_t uid, enum account_slot slot, uint64_t pool)
+{
+    uint64_t used = 0, n = 2, left;
+
+    for (size_t i = 0; i < a->n_entries; i++) {
+        const struct account *other = a->entries[i];
+
+        if (other->uid == uid || other->used[slot] == 0)
+            continue;
+        used += other->used[slot];
+        n++;
+    }
+    if (used >= pool)
+        return 0;
+    left = pool - used;
+    return left / n > 0 ? left / n : 1;
+}
+
 int accounts_list(const struct accounts *a, struct account_status **ret, size_t *ret_n)
 {
     struct account_status *list = calloc(a->n_entries ? a->n_entries : 1, sizeof(*list));
+    size_t n = 0;
 
     if (!list)
         return -ENOMEM;
     for (size_t i = 0; i < a->n_entries; i++) {
-        list[i].uid = a->entries[i]->uid;
-        memcpy(list[i].used, a->entries[i]->used, sizeof(list[i].used));
+        if (a->entries[i]->uid == ACCOUNT_UNKNOWN)
+            continue;
+        list[n].uid = a->entries[i]->uid;
+        memcpy(list[n++].used, a->entries[i]->used, sizeof(list->used));
     }
     *ret = list;
-    *ret_n = a->n_entries;
+    *ret_n = n;
     return 0;
 }

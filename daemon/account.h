@@ -23,6 +23,7 @@ enum account_slot {
     ACCOUNT_REQUESTS, /* handed to a worker */
     ACCOUNT_QUEUED,   /* admitted, waiting in the daemon; pipelined calls too */
     ACCOUNT_KV,       /* bytes that requests which run may take at most */
+    ACCOUNT_FDS,      /* that came with frames and wait to be taken */
     ACCOUNT_BYTES,    /* of frames and replies that are buffered */
     ACCOUNT_SLOT_MAX,
 };
@@ -86,6 +87,16 @@ void account_discharge(struct account_charge *charge);
  */
 uint64_t account_used(const struct accounts *a, uid_t uid, enum account_slot slot);
 
+/**
+ * account_share() - how much of @pool @uid may hold of @slot, by what others hold
+ * What others have left is divided among all who hold some and one who may come: whoever is alone gets half, and the
+ * more there are the less each may add; a newcomer finds at least 1 as long as there is any.
+ */
+uint64_t account_share(const struct accounts *a, uid_t uid, enum account_slot slot, uint64_t pool);
+
+/* Whoever is not known: what its connections hold while they are told so. */
+#define ACCOUNT_UNKNOWN ((uid_t)-1)
+
 /* One line of Status' users. */
 struct account_status {
     uid_t uid;
@@ -93,7 +104,7 @@ struct account_status {
 };
 
 /**
- * accounts_list() - everybody who holds something, in order of uid
+ * accounts_list() - everybody who holds something, in order of uid, but ACCOUNT_UNKNOWN
  * @ret: [*ret_n], owned by the caller (free()). Returns 0 or -ENOMEM.
  */
 int accounts_list(const struct accounts *a, struct account_status **ret, size_t *ret_n);

@@ -18,8 +18,20 @@
 /* Connections beyond a quota that are kept just long enough to say so. */
 #define LIMIT_CONNECTIONS_REFUSED 8
 
+/* The same for all together whom the user database does not know: whoever has a range of uids could else hold all
+ * connections while each of them is being told. */
+#define LIMIT_CONNECTIONS_UNKNOWN 64
+
+/* Descriptors that came with frames of one uid and wait to be taken; 4 fit into a frame, and only Models.Plan has a use
+ * for one. Those of everybody: a process has 65536. */
+#define LIMIT_FDS_PER_UID 64
+#define LIMIT_FDS 4096
+
 /* Bytes of frames and replies buffered for one uid: four frames of the largest size. */
 #define LIMIT_BYTES_PER_UID (UINT64_C(64) * 1024 * 1024)
+
+/* The same of everybody: of this each gets a share that shrinks with the number of those who hold some. */
+#define LIMIT_BYTES (UINT64_C(512) * 1024 * 1024)
 
 /* What a session costs while nothing is buffered. */
 #define LIMIT_SESSION_BYTES 4096

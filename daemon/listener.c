@@ -208,9 +208,13 @@ static uint64_t connections_max(const struct listener *l, const struct identity 
 {
     struct policy_subject subject = identity_subject(identity);
     struct policy_quota quota;
+    uint64_t max;
 
     policy_quota_for(manager_policy(l->host.manager), &subject, &quota);
-    return quota.connections < LIMIT_CONNECTIONS_PER_UID ? quota.connections : LIMIT_CONNECTIONS_PER_UID;
+    max = account_share(manager_accounts(l->host.manager), identity->uid, ACCOUNT_CONNECTIONS, LIMIT_CONNECTIONS);
+    if (LIMIT_CONNECTIONS_PER_UID < max)
+        max = LIMIT_CONNECTIONS_PER_UID;
+    return quota.connections < max ? quota.connections : max;
 }
 
 static void refuse_connection(const struct listener *l, uid_t uid, uint64_t limit, struct fault *ret)

@@ -57,7 +57,7 @@ struct session {
     int fd;
     struct identity identity;
     struct policy_subject subject; /* of identity; for the running call */
-    struct account_charge connection, bytes, queued;
+    struct account_charge connection, bytes, fds, queued;
     struct nss_query *naming;
     struct fault refusal;
 
@@ -106,10 +106,33 @@ static void session_kick(struct session *s)
         s->dead = true;
 }
 
+/* What the user may hold of a pool at most. */
+static uint64_t share_of(const struct session *s, enum account_slot slot, uint64_t pool, uint64_t max)
+{
+    uint64_t share = account_share(manager_accounts(s->host.manager), s->identity.uid, slot, pool);
+
+    return share < max ? share : max;
+}
+
 /* What is buffered, counted against the user. Shrinking always works. */
 static int charge_bytes(struct session *s)
 {
-    return account_resize(&s->bytes, LIMIT_SESSION_BYTES + s->in.size + s->out.n_bytes, LIMIT_BYTES_PER_UID);
+    uint64_t amount = LIMIT_SESSION_BYTES + s->in.size + s->out.n_bytes;
+
+    /* The share is only asked for when more is wanted: it looks at everybody. */
+    return account_resize(&s->bytes, amount,
+                          amount > s->bytes.amount ? share_of(s, ACCOUNT_BYTES, LIMIT_BYTES, LIMIT_BYTES_PER_UID) : 0);
+}
+
+/* Descriptors that nobody has taken yet. */
+static int charge_fds(struct session *s)
+{
+    if (s->fds.account)
+        return account_resize(&s->fds, s->in.n_fds, share_of(s, ACCOUNT_FDS, LIMIT_FDS, LIMIT_FDS_PER_UID));
+    if (s->in.n_fds == 0)
+        return 0;
+    return account_charge(manager_accounts(s->host.manager), s->identity.uid, ACCOUNT_FDS, s->in.n_fds,
+                          share_of(s, ACCOUNT_FDS, LIMIT_FDS, LIMIT_FDS_PER_UID), &s->fds);
 }
 
 /* ---- overwriting ---- */
@@ -666,6 +689,16 @@ static void watch_frame(struct session *s)
         session_drop(s, "Connection dropped: no timer");
 }
 
+static void refuse_full(struct session *s, const char *what, enum account_slot slot, uint64_t limit, uint64_t more)
+{
+    struct fault fault;
+
+    fault_init(&fault, FAULT_QUOTA_EXCEEDED, what);
+    fault.limit = (int64_t)limit;
+    fault.used = (int64_t)(account_used(manager_accounts(s->host.manager), s->identity.uid, slot) + more);
+    refuse_frame(s, &fault);
+}
+
 static void read_some(struct session *s)
 {
     ssize_t n = frame_reader_read(&s->in, s->fd);
@@ -687,14 +720,11 @@ static void read_some(struct session *s)
         s->eof = true;
         return;
     }
-    if (charge_bytes(s) != 0) {
-        struct fault fault;
-
-        fault_init(&fault, FAULT_QUOTA_EXCEEDED, "bytes");
-        fault.limit = (int64_t)LIMIT_BYTES_PER_UID;
-        fault.used = (int64_t)account_used(manager_accounts(s->host.manager), s->identity.uid, ACCOUNT_BYTES);
-        return refuse_frame(s, &fault);
-    }
+    if (charge_bytes(s) != 0)
+        return refuse_full(s, "bytes", ACCOUNT_BYTES, share_of(s, ACCOUNT_BYTES, LIMIT_BYTES, LIMIT_BYTES_PER_UID),
+                           s->in.size);
+    if (charge_fds(s) != 0)
+        return refuse_full(s, "fds", ACCOUNT_FDS, share_of(s, ACCOUNT_FDS, LIMIT_FDS, LIMIT_FDS_PER_UID), s->in.n_fds);
 }
 
 /* ---- the loop ---- */
@@ -768,6 +798,7 @@ static void work(struct session *s)
             /* With bytes that wait, the descriptors may belong to the frame that those begin. */
             if (frame_reader_pending(&s->in) == 0)
                 frame_reader_drop_fds(&s->in);
+            (void)charge_fds(s);
             if (s->state == SESSION_REFUSING)
                 s->state = SESSION_FLUSHING;
         }
@@ -849,10 +880,12 @@ static int rehome(struct session *s)
     if (r == 0)
         r = account_rehome(&s->connection, uid, limit);
     if (r == ACCOUNT_FULL) {
+        /* A few are told why, as at accept. */
+        if (account_rehome(&s->connection, uid, limit + LIMIT_CONNECTIONS_REFUSED) != 0)
+            return -EDQUOT;
         fault_init(&s->refusal, FAULT_QUOTA_EXCEEDED, "connections");
         s->refusal.limit = (int64_t)limit;
-        s->refusal.used =
-            (int64_t)account_used(manager_accounts(s->host.manager), uid, ACCOUNT_CONNECTIONS) + 1;
+        s->refusal.used = (int64_t)account_used(manager_accounts(s->host.manager), uid, ACCOUNT_CONNECTIONS);
     }
     return r;
 }
@@ -866,7 +899,8 @@ static void on_named(int error, const struct nss_user *user, void *userdata)
     if (error == 0 && r == 0)
         r = rehome(s);
     if (r < 0) {
-        session_drop(s, "Connection dropped: no memory for its user");
+        session_drop(s, r == -EDQUOT ? "Connection dropped: the user has too many"
+                                     : "Connection dropped: no memory for its user");
     } else if (r == ACCOUNT_FULL) {
         s->state = SESSION_REFUSING;
     } else if (error == 0) {
@@ -878,6 +912,9 @@ static void on_named(int error, const struct nss_user *user, void *userdata)
             session_log(s, LOG_WARNING, "The user database can't say who a client is");
         fault_set(&s->refusal, FAULT_NOT_ALLOWED, NULL, "unknown_uid");
         s->state = SESSION_REFUSING;
+        if (account_rehome(&s->connection, ACCOUNT_UNKNOWN, LIMIT_CONNECTIONS_UNKNOWN) != 0 ||
+            account_rehome(&s->bytes, ACCOUNT_UNKNOWN, LIMIT_BYTES_PER_UID) != 0)
+            session_drop(s, "Connection dropped: too many of unknown users wait to be told so");
     }
     (void)finish(s);
 }
@@ -942,6 +979,7 @@ struct session *session_free(struct session *s)
     identity_done(&s->identity);
     account_discharge(&s->queued);
     account_discharge(&s->bytes);
+    account_discharge(&s->fds);
     account_discharge(&s->connection);
     free(s);
     return NULL;

@@ -203,10 +203,38 @@ def connections_of_a_container_count_as_its_owners():
                 os.waitpid(pid, 0)
 
 
+def a_container_can_not_hold_everybodys_connections():
+    give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
+    with daemon({"default": {"connections": 3}}) as d:
+        d.wait_state("ready")
+        held = []
+        try:
+            # Each as somebody else, and as some whom nobody knows: none of them asks anything.
+            for uid in [FIRST + i for i in range(300)] + [FIRST + COUNT + i for i in range(300)]:
+                os.seteuid(uid)
+                held.append(d.client())
+                os.seteuid(0)
+
+            def n_left():
+                with d.client() as c:
+                    users = {u["uid"]: u["connections"] for u in c.call("Models.Status")["users"]}
+                assert set(users) <= {0, ALICE} | set(range(FIRST, FIRST + COUNT + 300)), users
+                return users.get(ALICE), len(users)
+            # Three, and a few that are to be told why not; the unknown are none of the users.
+            wait_for(lambda: n_left() == (11, 2), "all others to be closed")
+            n_fds = len(os.listdir(f"/proc/{d.process.pid}/fd"))
+            assert n_fds < 2 * (11 + 64) + 60, n_fds
+        finally:
+            os.seteuid(0)
+            for c in held:
+                c.close()
+
+
 if __name__ == "__main__":
     main([subordinate_uids_are_charged_to_their_owner,
           subordinate_uids_inherit_denials_and_not_grants,
           subordinate_uids_administrate_nothing,
           uids_that_nobody_knows_are_refused,
           uids_of_two_owners_are_refused,
-          connections_of_a_container_count_as_its_owners])
+          connections_of_a_container_count_as_its_owners,
+          a_container_can_not_hold_everybodys_connections])

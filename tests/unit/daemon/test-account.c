@@ -74,6 +74,45 @@ static void what_a_container_holds_becomes_its_owners(void **state)
     account_discharge(&y);
 }
 
+static void share_shrinks_with_the_number_of_holders(void **state)
+{
+    struct account_charge charges[100] = {{.account = NULL}};
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+
+    assert_int_equal(accounts_new(&a), 0);
+    assert_int_equal(account_share(a, 1, ACCOUNT_CONNECTIONS, 1000), 500);
+    assert_int_equal(account_charge(a, 1, ACCOUNT_CONNECTIONS, 500, 500, &charges[0]), 0);
+    /* What it holds itself does not count against it; what it holds of something else does not for others. */
+    assert_int_equal(account_share(a, 1, ACCOUNT_CONNECTIONS, 1000), 500);
+    assert_int_equal(account_share(a, 2, ACCOUNT_CONNECTIONS, 1000), 166);
+    assert_int_equal(account_share(a, 2, ACCOUNT_BYTES, 1000), 500);
+    for (uid_t uid = 2; uid <= 100; uid++)
+        assert_int_equal(account_charge(a, uid, ACCOUNT_CONNECTIONS, 5, UINT64_MAX, &charges[uid - 1]), 0);
+    assert_int_equal(account_share(a, 1, ACCOUNT_CONNECTIONS, 1000), 5);
+    /* A newcomer finds a place as long as there is one. */
+    assert_int_equal(account_share(a, 200, ACCOUNT_CONNECTIONS, 1000), 1);
+    assert_int_equal(account_share(a, 200, ACCOUNT_CONNECTIONS, 995), 0);
+    for (size_t i = 0; i < 100; i++)
+        account_discharge(&charges[i]);
+}
+
+static void unknown_users_are_nobody_in_the_list(void **state)
+{
+    _cleanup_(accounts_freep) struct accounts *a = NULL;
+    _cleanup_free_ struct account_status *list = NULL;
+    struct account_charge x = ACCOUNT_CHARGE_NULL, y = ACCOUNT_CHARGE_NULL;
+    size_t n = 9;
+
+    assert_int_equal(accounts_new(&a), 0);
+    assert_int_equal(account_charge(a, ACCOUNT_UNKNOWN, ACCOUNT_CONNECTIONS, 1, 1, &x), 0);
+    assert_int_equal(account_charge(a, 7, ACCOUNT_CONNECTIONS, 1, 1, &y), 0);
+    assert_int_equal(accounts_list(a, &list, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(list[0].uid, 7);
+    account_discharge(&x);
+    account_discharge(&y);
+}
+
 static void lists_holders_by_uid(void **state)
 {
     static const uid_t uids[] = {7, 3, 4000000000u, 5};
@@ -102,6 +141,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grants_up_to_the_limit),
         cmocka_unit_test(resizes_and_moves),
+        cmocka_unit_test(share_shrinks_with_the_number_of_holders),
+        cmocka_unit_test(unknown_users_are_nobody_in_the_list),
         cmocka_unit_test(what_a_container_holds_becomes_its_owners),
         cmocka_unit_test(lists_holders_by_uid),
     };
