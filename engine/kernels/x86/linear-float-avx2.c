@@ -58,7 +58,7 @@ TEMPLATE void tile(const enum tensor_type type, const struct linear_args *args, 
             const uint8_t *p = w + (size_t)r * args->row_bytes + i * bytes;
             __m256 low = load_weights(type, p), high = load_weights(type, p + 8 * bytes);
 
-            _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + 2048, _MM_HINT_T1);
             UNROLL(3)
             for (int v = 0; v < V; v++) {
                 const float *a = x + (size_t)v * stride + i;

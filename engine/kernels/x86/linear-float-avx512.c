@@ -64,7 +64,7 @@ TEMPLATE void tile(const enum tensor_type type, const struct linear_args *args, 
             __m512 weights = load_weights(type, p, 0xFFFF);
 
             if (stream)
-                _mm_prefetch((const char *)p + 4096, _MM_HINT_T0);
+                _mm_prefetch((const char *)p + 4096, _MM_HINT_T1);
             UNROLL(6)
             for (int v = 0; v < V; v++)
                 sum[r][v] = _mm512_fmadd_ps(weights, _mm512_load_ps(x + (size_t)v * stride + i), sum[r][v]);

@@ -362,7 +362,7 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *
             else
                 unpack_32(type, p, n32, &tile[r]);
             for (size_t line = 0; line < block_bytes; line += 64)
-                _mm_prefetch(ahead + line, _MM_HINT_T0);
+                _mm_prefetch(ahead + line, _MM_HINT_T1);
             next += block_bytes;
         }
         multiply_tile(type, chunk, b, n32, tile, n_rows, sums);

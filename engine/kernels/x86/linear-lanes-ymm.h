@@ -491,7 +491,7 @@ TEMPLATE void ymm_panel(const enum tensor_type type, const struct grid_format *g
             else
                 ymm_unpack_32(type, p, n32, &tile[r]);
             for (size_t line = 0; line < block_bytes; line += 64)
-                _mm_prefetch((const char *)p + n_rows * args->row_bytes + line, _MM_HINT_T0);
+                _mm_prefetch((const char *)p + n_rows * args->row_bytes + line, _MM_HINT_T1);
         }
         ymm_tile(type, chunk, b, n32, tile, n_rows, sums);
     }

@@ -213,7 +213,7 @@ TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_
 
         UNROLL(11)
         for (size_t line = 0; line < 4 * bytes; line += 64)
-            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
         if (type_is_256(type))
             step_256(type, at, act, b, n, n_tokens, terms, token_stride);
         else

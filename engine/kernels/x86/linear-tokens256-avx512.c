@@ -205,7 +205,7 @@ TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_
 
         UNROLL(16)
         for (size_t line = 0; line < 4 * bytes; line += 64)
-            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
         step(type, at, act, b, n_tokens, terms, token_stride, 15);
     }
     if (b < n_blocks) {

@@ -157,7 +157,7 @@ TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_
     for (b = 0; b + 16 <= n_blocks; b += 16, p += 16 * bytes) {
         UNROLL(16)
         for (size_t line = 0; line < 16 * bytes; line += 64)
-            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
         step(type, p, 16, act, b, n_tokens, terms, token_stride);
     }
     if (b < n_blocks)
