@@ -62,6 +62,7 @@ void request_unhook(struct request *r, uint64_t tokens)
         model->n_submitted--;
     account_discharge(&r->charge);
     account_discharge(&r->kv);
+    totals_discharge(&r->totals);
     quotas_settle(m->quotas, &now, tokens, &r->quota);
     model_used(model);
     if (model->n_submitted == 0)

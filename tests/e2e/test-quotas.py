@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every quota of the policy, held against real users over the socket; whoever waits as long as is said succeeds."""
 
+import grp
 import json
 import os
 import pwd
+import sqlite3
 import subprocess
 import sys
 import time
@@ -178,7 +180,6 @@ def context_tokens():
 
 def total_of_a_group_holds_for_all_its_members():
     need_root()
-    import grp
     group = grp.getgrgid(ALICE).gr_name
     with daemon({"groups": {group: {"total": {"tokens_per_day": 60, "concurrent": 1, "queued": 1}}}}) as d:
         d.wait_state("ready")
@@ -276,6 +277,65 @@ def usage_shows_limits_used_left_and_renewal():
         assert json.loads(ctl("--json", "usage", str(BOB)))["limits"]["tokens_per_day"] == 5000
 
 
+PRIMER = os.path.join(SOURCE, "primer", "primer.gguf")
+
+
+def real(quotas):
+    return Daemon({"version": 1, "quotas": quotas,
+                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
+                  worker=REAL_WORKER, files={"m.gguf": PRIMER})
+
+
+def a_real_prompt_is_counted_exactly():
+    with real({"default": {"context_tokens": 40}}) as d:
+        d.wait_state("ready")
+        with d.client() as c:
+            text = "one two three four five six seven eight"
+            n = len(c.call("Inference.Tokenize", model="m", text=text, special=True)["tokens"])
+            assert n < 40
+            # The answer ends where both reach the limit, and a longer prompt is refused with its length.
+            _, last = c.complete(text, temperature=0)
+            assert last["usage"]["prompt_tokens"] == n, (last, n)
+            assert n + last["usage"]["output_tokens"] <= 40, last
+            long_text = " ".join([text] * 20)
+            n_long = len(c.call("Inference.Tokenize", model="m", text=long_text, special=True)["tokens"])
+            try:
+                c.complete(long_text)
+                raise AssertionError("not refused")
+            except Refused as e:
+                assert (e.error, e.parameters) == ("io.residentd.ContextTooLong", {"limit": 40, "given": n_long + 1}), e
+            try:
+                c.call("Inference.Embed", model="m", input=[text] * 10)
+                raise AssertionError("not refused")
+            except Refused as e:
+                assert e.parameters["limit"] == 40 and e.parameters["given"] > 40, e
+
+
+def usage_of_a_real_answer_is_what_the_ledger_and_the_quota_say():
+    with real({"default": {"tokens_per_day": 100000}}) as d:
+        d.wait_state("ready")
+        with d.client() as c:
+            told = [c.complete(f"Tell me about {what}.", max_tokens=12)[1]["usage"] for what in ("cats", "dogs", "cats")]
+            computed = sum(u["prompt_tokens"] - u["cached_tokens"] + u["output_tokens"] for u in told)
+            assert c.call("Usage.Get")["used"]["tokens_per_day"] == computed, told
+            stream = c.stream("Inference.Complete", model="m", prompt="Count to a thousand.", max_tokens=400,
+                              json_schema={"type": "string", "minLength": 4000})
+            next(stream), next(stream)
+            assert usage(d, 0)["used"]["kv"] > 0
+        # Gone in the middle of it: counted as far as it came.
+        path = f"file:{d.dir}/usage.sqlite?mode=ro"
+
+        def rows():
+            with sqlite3.connect(path, uri=True) as db:
+                return db.execute("SELECT sum(requests), sum(prompt_tokens - cached_tokens + output_tokens), "
+                                  "sum(duration_us) FROM usage").fetchone()
+        wait_for(lambda: rows()[0] == 4, "the request that was left")
+        n, tokens, duration_us = rows()
+        assert tokens > computed and duration_us > 0, (tokens, computed)
+        assert usage(d, 0)["used"]["tokens_per_day"] == tokens
+        wait_for(lambda: usage(d, 0)["used"]["kv"] == 0, "its memory")
+
+
 if __name__ == "__main__":
     main([requests_per_minute,
           tokens_are_reserved_while_a_request_runs,
@@ -286,4 +346,6 @@ if __name__ == "__main__":
           context_tokens,
           total_of_a_group_holds_for_all_its_members,
           kv_holds_for_all_models_together,
-          usage_shows_limits_used_left_and_renewal])
+          usage_shows_limits_used_left_and_renewal,
+          a_real_prompt_is_counted_exactly,
+          usage_of_a_real_answer_is_what_the_ledger_and_the_quota_say])
