@@ -5,12 +5,14 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/grammar/intern.h"
 #include "engine/grammar/limits.h"
 #include "engine/grammar/nodes.h"
 #include "engine/grammar/schema-internal.h"
 
+#define CONTAINED_MAX     256u /* rules are made one inside the other */
 #define UNIQUE_VALUES_MAX 64u
 #define UNIQUE_STATES_MAX 4096u
 
@@ -171,6 +173,77 @@ static uint32_t unique_items(struct schema *s, json_object *schema, uint32_t min
     return node;
 }
 
+/* ---- an item of a kind ---- */
+
+/* How many items are written, and whether the one that is asked for is among them. */
+struct contained {
+    struct schema *s;
+    uint32_t min, max, comma;
+    uint32_t n_most;        /* counts from there on are the same */
+    uint32_t item, special; /* rules */
+    uint32_t rules[2][CONTAINED_MAX + 1];
+};
+
+static uint32_t contained_rest(struct contained *c, bool found, uint32_t n)
+{
+    struct ir *ir = c->s->ir;
+    _cleanup_nodes_ struct nodes list = {0};
+    uint32_t count = n < c->n_most ? n : c->n_most, *rule = &c->rules[found][count],
+             comma = count > 0 ? c->comma : 0;
+
+    if (ir->error)
+        return 0;
+    if (*rule != IR_NO_RULE)
+        return ir_call(ir, *rule);
+    *rule = ir_rule_new(ir, "", 0);
+    if (found && count >= c->min)
+        nodes_add(ir, &list, 0);
+    if (count < c->max)
+        nodes_add(ir, &list, ir_cat_of(ir, comma, ir_call(ir, c->item), contained_rest(c, found, count + 1)));
+    if (count < c->max && !found)
+        nodes_add(ir, &list,
+                  ir_cat_of(ir, comma, ir_call(ir, c->special), contained_rest(c, true, count + 1)));
+    ir_rule_set(ir, *rule, ir_alt(ir, list.nodes, list.n));
+    return ir_call(ir, *rule);
+}
+
+static uint32_t containing(struct schema *s, json_object *schema, json_object *contains, uint32_t min,
+                           uint32_t max)
+{
+    json_object *items = schema_get(schema, "items"), *both = schema_own(s, json_object_new_array()),
+                *all = schema_own(s, json_object_new_object());
+    struct contained c = {.s = s, .min = min > 0 ? min : 1, .max = max};
+    size_t n_path;
+
+    if (!both || !all)
+        return 0;
+    if (schema_get(schema, "prefixItems") || are_unique(s, schema) || schema_get(schema, "minContains") ||
+        schema_get(schema, "maxContains")) {
+        schema_fail(
+            s, "contains is not supported beside prefixItems, uniqueItems, minContains and maxContains: give "
+               "the item its place by prefixItems, or check the answer");
+        return 0;
+    }
+    c.n_most = max != IR_FOREVER ? max : c.min;
+    if (c.n_most > CONTAINED_MAX) {
+        schema_fail(s, "contains: beside it at most %u items can be asked for", CONTAINED_MAX);
+        return 0;
+    }
+    schema_append(s, both, json_object_get(contains));
+    if (items)
+        schema_append(s, both, json_object_get(items));
+    schema_add(s, all, "allOf", json_object_get(both));
+    memset(c.rules, 0xFF, sizeof(c.rules));
+    c.comma = ir_cat_of(s->ir, ir_text(s->ir, ","), schema_space(s));
+    n_path = schema_enter(s, "items");
+    c.item = schema_shared(s, items ? schema_node(s, items) : schema_any(s));
+    schema_leave(s, n_path);
+    n_path = schema_enter(s, "contains");
+    c.special = schema_shared(s, schema_node(s, all));
+    schema_leave(s, n_path);
+    return contained_rest(&c, false, 0);
+}
+
 /* ---- any array ---- */
 
 uint32_t schema_array(struct schema *s, json_object *schema)
@@ -179,6 +252,7 @@ uint32_t schema_array(struct schema *s, json_object *schema)
     uint32_t min = schema_count(s, schema, "minItems", 0),
              max = schema_count(s, schema, "maxItems", IR_FOREVER);
     uint32_t space = schema_space(s), comma, items;
+    json_object *contains = NULL;
 
     if (max < min) {
         schema_fail(s, "maxItems is smaller than minItems");
@@ -188,7 +262,9 @@ uint32_t schema_array(struct schema *s, json_object *schema)
         schema_fail(s, "at most %u items can be asked for", GRAMMAR_REPEAT_MAX);
         return 0;
     }
-    if (are_unique(s, schema) && max > 1) {
+    if (json_object_object_get_ex(schema, "contains", &contains)) {
+        items = containing(s, schema, contains, min, max);
+    } else if (are_unique(s, schema) && max > 1) {
         items = unique_items(s, schema, min, max);
     } else {
         comma = array_items(s, schema, schema_get(schema, "items"), &list, min, max);

@@ -340,6 +340,25 @@ static bool negate_condition(struct schema *s, json_object *schema, json_object 
     return true;
 }
 
+/* Not all items are such: one is not. None is such: all are not. */
+static bool negate_items(struct schema *s, json_object *schema, const char *name, json_object *what,
+                         json_object *list)
+{
+    bool is_items = strcmp(name, "items") == 0;
+    json_object *other;
+
+    if (schema_get(schema, is_items ? "prefixItems" : "minContains") || schema_get(schema, "maxContains"))
+        return false;
+    other = schema_negate(s, what);
+    if (!other)
+        return false;
+    /* All are such. */
+    if (is_items && json_object_is_type(other, json_type_boolean) && !json_object_get_boolean(other))
+        return true;
+    add_schema(s, list, typed(s, "array", is_items ? "contains" : "items", json_object_get(other)));
+    return true;
+}
+
 /* A bound's other side. */
 static bool negate_bound(struct schema *s, json_object *schema, const char *name, json_object *what,
                          json_object *list, bool *ret_ok)
@@ -384,7 +403,8 @@ static bool is_true(json_object *schema)
 static bool negate_keyword(struct schema *s, json_object *schema, const char *name, json_object *what,
                            json_object *list)
 {
-    static const char *const others[] = {"then", "else", "nullable"}; /* belong to `if` and `type` */
+    static const char *const others[] = {"then", "else", "nullable", "minContains",
+                                         "maxContains"}; /* belong to others */
     json_object *target;
     bool ok = false;
 
@@ -407,6 +427,8 @@ static bool negate_keyword(struct schema *s, json_object *schema, const char *na
         return negate_each(s, what, name, list);
     if (strcmp(name, "if") == 0)
         return negate_condition(s, schema, list);
+    if (strcmp(name, "items") == 0 || strcmp(name, "contains") == 0)
+        return negate_items(s, schema, name, what, list);
     if (strcmp(name, "not") == 0) {
         add_schema(s, list, what);
         return true;
@@ -417,7 +439,7 @@ static bool negate_keyword(struct schema *s, json_object *schema, const char *na
         add_schema(s, list, target);
         return target;
     }
-    return (strcmp(name, "items") == 0 || strcmp(name, "additionalProperties") == 0) && is_true(what);
+    return strcmp(name, "additionalProperties") == 0 && is_true(what);
 }
 
 json_object *schema_negate(struct schema *s, json_object *schema)
@@ -467,6 +489,14 @@ bool schema_has_conditions(struct schema *s, json_object *schema)
            (json_object_object_get_ex(schema, "not", NULL) && !schema_excludes_strings(s, schema));
 }
 
+/* Where nothing but numbers is left, those that schema_negate() left out are missed. */
+static void check_fractions(struct schema *s, json_object *schema, const char *name)
+{
+    if (s->drops_fractions && schema_get(schema, "type") &&
+        !(schema_types(s, schema) & ~(unsigned)(SCHEMA_INTEGER | SCHEMA_NUMBER)))
+        schema_fail(s, "%s: numbers that are no integers can't be asked for", name);
+}
+
 static void add_not(struct schema *s, json_object *schema, json_object *list)
 {
     json_object *what = NULL, *other;
@@ -476,9 +506,7 @@ static void add_not(struct schema *s, json_object *schema, json_object *list)
     s->refused = NULL;
     s->drops_fractions = false;
     other = schema_negate(s, what);
-    if (s->drops_fractions && schema_get(schema, "type") &&
-        !(schema_types(s, schema) & ~(unsigned)(SCHEMA_INTEGER | SCHEMA_NUMBER)))
-        schema_fail(s, "not: numbers that are no integers can't be asked for");
+    check_fractions(s, schema, "not");
     if (!other)
         schema_fail(
             s,
@@ -497,7 +525,9 @@ static void add_if(struct schema *s, json_object *schema, json_object *list)
     if (!condition || (!has_then && !has_else))
         return;
     s->refused = NULL;
+    s->drops_fractions = false;
     other = schema_negate(s, condition);
+    check_fractions(s, schema, "if");
     if (!other) {
         schema_fail(
             s,

@@ -372,6 +372,13 @@ json_object *schema_merge(struct schema *s, json_object *a, json_object *b)
         return json_object_get_boolean(a) ? b : a;
     if (json_object_is_type(b, json_type_boolean))
         return json_object_get_boolean(b) ? a : b;
+    /* The items of one are those behind the first ones of the other, and these ones, too. */
+    if ((schema_get(a, "prefixItems") && schema_get(b, "items") && !schema_get(b, "prefixItems")) ||
+        (schema_get(b, "prefixItems") && schema_get(a, "items") && !schema_get(a, "prefixItems"))) {
+        schema_fail(
+            s, "prefixItems and items of schemas that hold together can't be combined: write them in one");
+        return NULL;
+    }
     to = schema_own(s, json_object_new_object());
     if (!to)
         return NULL;

@@ -5,6 +5,7 @@
  * never has the name of a named one.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/grammar/limits.h"
@@ -13,6 +14,10 @@
 
 /* Names of an object are compared pair by pair, by their first bytes; so many are not. */
 #define PROPERTIES_MAX 4096u
+
+/* Of counting them: the rules that it takes, and how deep they are made. */
+#define COUNTED_MAX       256u
+#define COUNTED_RULES_MAX 8192u
 
 struct object {
     struct schema *s;
@@ -218,15 +223,20 @@ static bool may_have_more(const struct object *o, json_object *schema)
     return o->n_named == 0 && (!o->properties || o->pattern_of_names || schema_get(schema, "propertyNames"));
 }
 
-static void add_more(struct object *o, uint32_t comma, uint32_t min, uint32_t max)
+/* A rule for one further property. */
+static uint32_t further_pair(struct object *o)
 {
     struct schema *s = o->s;
     size_t n_path = schema_enter(s, "additionalProperties");
-    uint32_t value = o->more ? schema_node(s, o->more) : schema_any(s), rule;
+    uint32_t value = o->more ? schema_node(s, o->more) : schema_any(s);
 
     schema_leave(s, n_path);
-    rule = schema_shared(s, ir_cat_of(s->ir, further_name(o), colon(s), value));
-    nodes_add_optional(s->ir, &o->list, schema_separated(s, rule, comma, min, max), min > 0);
+    return schema_shared(s, ir_cat_of(s->ir, further_name(o), colon(s), value));
+}
+
+static void add_more(struct object *o, uint32_t comma, uint32_t min, uint32_t max)
+{
+    nodes_add_optional(o->s->ir, &o->list, schema_separated(o->s, further_pair(o), comma, min, max), min > 0);
 }
 
 static void check_parts(struct object *o, json_object *schema)
@@ -265,29 +275,122 @@ static void add_all_named(struct object *o)
     }
 }
 
-static void finish(struct object *o, json_object *schema, uint32_t comma)
+/* ---- how many properties ---- */
+
+/* A place among the named properties, and how many of those before are written. */
+struct counted {
+    struct object *o;
+    uint32_t comma, min, max;
+    uint32_t pair;    /* rule of one further property; IR_NO_RULE: there are none */
+    uint32_t n_most;  /* counts from there on are the same */
+    uint32_t *bodies; /* [n_named] rules */
+    uint32_t *rules;  /* [n_named + 1][n_most + 1] */
+};
+
+static uint32_t counted_rest(struct counted *c, uint32_t i, uint32_t n);
+
+/* Behind the named ones. Further names may repeat, so that only one of them is sure to count. */
+static void add_end(struct counted *c, uint32_t n, struct nodes *list)
+{
+    struct ir *ir = c->o->s->ir;
+    uint32_t most = c->max == IR_FOREVER ? IR_FOREVER : c->max - n;
+
+    if (n >= c->min)
+        nodes_add(ir, list, 0);
+    if (c->pair != IR_NO_RULE && n < c->max && n + 1 >= c->min)
+        nodes_add(ir, list,
+                  ir_cat_of(ir, n > 0 ? c->comma : 0, schema_separated(c->o->s, c->pair, c->comma, 1, most)));
+}
+
+static uint32_t counted_body(struct counted *c, uint32_t i, uint32_t n)
+{
+    struct ir *ir = c->o->s->ir;
+    _cleanup_nodes_ struct nodes list = {0};
+
+    if (i == c->o->n_named) {
+        add_end(c, n, &list);
+        return ir_alt(ir, list.nodes, list.n);
+    }
+    if (n < c->max)
+        nodes_add(
+            ir, &list,
+            ir_cat_of(ir, n > 0 ? c->comma : 0, ir_call(ir, c->bodies[i]), counted_rest(c, i + 1, n + 1)));
+    if (!c->o->list.needed[i])
+        nodes_add(ir, &list, counted_rest(c, i + 1, n));
+    return ir_alt(ir, list.nodes, list.n);
+}
+
+static uint32_t counted_rest(struct counted *c, uint32_t i, uint32_t n)
+{
+    uint32_t count = n < c->n_most ? n : c->n_most, *rule = &c->rules[i * (c->n_most + 1) + count];
+
+    if (c->o->s->ir->error)
+        return 0;
+    if (*rule == IR_NO_RULE) {
+        *rule = ir_rule_new(c->o->s->ir, "", 0);
+        ir_rule_set(c->o->s->ir, *rule, counted_body(c, i, count));
+    }
+    return ir_call(c->o->s->ir, *rule);
+}
+
+static uint32_t counted_properties(struct object *o, uint32_t comma, uint32_t min, uint32_t max, bool more)
+{
+    struct ir *ir = o->s->ir;
+    uint32_t n_most = max != IR_FOREVER ? max : min;
+    size_t n_rules = ((size_t)o->n_named + 1) * ((size_t)n_most + 1);
+    _cleanup_free_ uint32_t *bodies = calloc((size_t)o->n_named + 1, sizeof(*bodies)), *rules = NULL;
+    struct counted c = {.o = o, .comma = comma, .min = min, .max = max, .n_most = n_most, .bodies = bodies};
+
+    if (o->n_named > COUNTED_MAX || n_rules > COUNTED_RULES_MAX) {
+        schema_fail(
+            o->s,
+            "minProperties and maxProperties: at most %u named properties can be counted, times the larger "
+            "of the two at most %u",
+            COUNTED_MAX, COUNTED_RULES_MAX);
+        return 0;
+    }
+    c.rules = rules = malloc(n_rules * sizeof(*rules));
+    if (!bodies || !rules) {
+        ir->error = -ENOMEM;
+        return 0;
+    }
+    memset(rules, 0xFF, n_rules * sizeof(*rules));
+    for (uint32_t i = 0; i < o->n_named; i++)
+        bodies[i] = schema_shared(o->s, o->list.nodes[i]);
+    c.pair = more ? further_pair(o) : IR_NO_RULE;
+    return counted_rest(&c, 0, 0);
+}
+
+/* What stands between the braces. */
+static uint32_t members(struct object *o, json_object *schema, uint32_t comma)
 {
     struct schema *s = o->s;
     uint32_t min = schema_count(s, schema, "minProperties", 0),
              max = schema_count(s, schema, "maxProperties", IR_FOREVER);
     bool more = may_have_more(o, schema);
 
-    if (more && o->n_named == 0) {
-        if (max < min || max == 0) {
-            if (max < min)
-                schema_fail(s, "maxProperties is smaller than minProperties");
-            return;
-        }
-        add_more(o, comma, min, max);
-        return;
+    if (max < min) {
+        schema_fail(s, "maxProperties is smaller than minProperties");
+        return 0;
     }
-    if (min > o->n_needed)
+    if (!more && min > o->n_named) {
         schema_fail(s,
-                    "minProperties: beside named properties only the number of required ones is supported");
-    else if (max != IR_FOREVER && (more || max < o->n_named))
-        schema_fail(s, "maxProperties is supported without named properties only");
-    else if (more)
-        add_more(o, comma, 0, IR_FOREVER);
+                    "minProperties is %u, but only %u properties are named; name more, or allow others by "
+                    "additionalProperties",
+                    min, o->n_named);
+        return 0;
+    }
+    if (more && min > o->n_named + 1) {
+        schema_fail(
+            s, "minProperties: beside named properties one more can be asked for, since nothing remembers "
+               "which further names were written; name them in properties");
+        return 0;
+    }
+    if (o->n_named > 0 && (min > o->n_needed || (max != IR_FOREVER && (more || max < o->n_named))))
+        return counted_properties(o, comma, min, max, more);
+    if (more && max > 0)
+        add_more(o, comma, o->n_named == 0 ? min : 0, max);
+    return ir_list(s->ir, comma, o->list.nodes, o->list.needed, o->list.n);
 }
 
 uint32_t schema_object(struct schema *s, json_object *schema)
@@ -306,11 +409,8 @@ uint32_t schema_object(struct schema *s, json_object *schema)
     if (!s->ir->error)
         add_all_named(o);
     if (!s->ir->error && read_names(o, schema))
-        finish(o, schema, comma);
-    if (!s->ir->error)
-        node = ir_cat_of(s->ir, ir_text(s->ir, "{"), space,
-                         ir_list(s->ir, comma, o->list.nodes, o->list.needed, o->list.n), space,
-                         ir_text(s->ir, "}"));
+        node = members(o, schema, comma);
+    node = s->ir->error ? 0 : ir_cat_of(s->ir, ir_text(s->ir, "{"), space, node, space, ir_text(s->ir, "}"));
     nodes_done(&o->list);
     return node;
 }

@@ -128,6 +128,8 @@ static void add_facts(struct schema *s, json_object *part, void *data)
         if (schema_get(part, lists[i]))
             f->types &= types_of_choices(s, schema_get(part, lists[i]));
     more = schema_get(part, "additionalProperties");
+    f->has_choices |=
+        schema_get(part, "anyOf") || schema_get(part, "oneOf") || schema_has_conditions(s, part);
     f->names_some |= more || schema_get(part, "properties") || schema_get(part, "required");
     f->is_open |=
         (more && !(json_object_is_type(more, json_type_boolean) && !json_object_get_boolean(more))) ||

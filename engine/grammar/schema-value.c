@@ -188,6 +188,18 @@ static enum schema_answer all_items(struct schema *s, json_object *value, json_o
     return a;
 }
 
+static enum schema_answer contains(struct schema *s, json_object *schema, json_object *value,
+                                   json_object *what)
+{
+    enum schema_answer a = SCHEMA_NO;
+
+    if (schema_get(schema, "minContains") || schema_get(schema, "maxContains"))
+        return SCHEMA_UNKNOWN;
+    for (size_t i = 0; i < json_object_array_length(value) && a != SCHEMA_YES; i++)
+        a = either(a, schema_admits(s, what, json_object_array_get_idx(value, i)));
+    return a;
+}
+
 static enum schema_answer array_keyword(struct schema *s, json_object *schema, const char *name,
                                         json_object *value, json_object *what)
 {
@@ -201,6 +213,8 @@ static enum schema_answer array_keyword(struct schema *s, json_object *schema, c
         return sized(n, what, 1);
     if (strcmp(name, "uniqueItems") == 0)
         return answer(!json_object_get_boolean(what) || is_unique(value));
+    if (strcmp(name, "contains") == 0)
+        return contains(s, schema, value, what);
     if (first && !json_object_is_type(first, json_type_array))
         return SCHEMA_UNKNOWN;
     n_first = first ? json_object_array_length(first) : 0;
@@ -347,7 +361,8 @@ static enum schema_answer keyword(struct schema *s, json_object *schema, const c
     static const char *const lists[] = {"anyOf", "oneOf", "allOf", NULL};
     static const char *const numbers[] = {"minimum",          "exclusiveMinimum", "maximum",
                                           "exclusiveMaximum", "multipleOf",       NULL};
-    static const char *const arrays[] = {"items", "prefixItems", "minItems", "maxItems", "uniqueItems", NULL};
+    static const char *const arrays[] = {"items",       "prefixItems", "minItems", "maxItems",
+                                         "uniqueItems", "contains",    NULL};
     static const char *const strings[] = {"minLength", "maxLength", "pattern", NULL};
     json_object *target;
 
@@ -361,8 +376,9 @@ static enum schema_answer keyword(struct schema *s, json_object *schema, const c
         return invert(schema_admits(s, what, value));
     if (strcmp(name, "if") == 0)
         return condition(s, schema, value);
-    if (strcmp(name, "nullable") == 0 || strcmp(name, "then") == 0 || strcmp(name, "else") == 0)
-        return SCHEMA_YES; /* looked at with `type` and `if` */
+    if (strcmp(name, "nullable") == 0 || strcmp(name, "then") == 0 || strcmp(name, "else") == 0 ||
+        strcmp(name, "minContains") == 0 || strcmp(name, "maxContains") == 0)
+        return SCHEMA_YES; /* looked at with `type`, `if` and `contains` */
     if (strcmp(name, "$ref") == 0)
         return (target = schema_resolve(s, what)) ? schema_admits(s, target, value) : SCHEMA_UNKNOWN;
     if (is_one_of(name, lists))

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/grammar/limits.h"
 #include "engine/grammar/nodes.h"
 #include "engine/grammar/schema-internal.h"
@@ -140,6 +141,9 @@ bool schema_is_known(const char *keyword)
                                         "exclusiveMaximum",
                                         "multipleOf",
                                         "uniqueItems",
+                                        "contains",
+                                        "minContains",
+                                        "maxContains",
                                         "not",
                                         "if",
                                         "then",
@@ -156,9 +160,6 @@ static const char *advice(const char *keyword)
     static const struct {
         const char *keyword, *advice;
     } advices[] = {
-        {"contains", "give the item its place by prefixItems, or check the answer"},
-        {"minContains", "give the items their places by prefixItems, or check the answer"},
-        {"maxContains", "check the answer"},
         {"dependentSchemas", "write the cases as anyOf"},
         {"dependencies", "use dependentRequired, or write the cases as anyOf"},
         {"unevaluatedProperties", "use additionalProperties"},
@@ -263,6 +264,7 @@ unsigned schema_types_about(json_object *schema)
         {"exclusiveMaximum", SCHEMA_NUMBER | SCHEMA_INTEGER},
         {"multipleOf", SCHEMA_NUMBER | SCHEMA_INTEGER},
         {"uniqueItems", SCHEMA_ARRAY},
+        {"contains", SCHEMA_ARRAY},
         {"dependentRequired", SCHEMA_OBJECT},
     };
     unsigned types = 0;
@@ -433,28 +435,37 @@ static json_object *without(struct schema *s, json_object *schema, const char *n
  */
 static json_object *alone(struct schema *s, json_object *rest, json_object *choices, size_t i)
 {
-    json_object *choice = json_object_array_get_idx(choices, i),
+    json_object *choice = json_object_array_get_idx(choices, i), *other,
                 *list = schema_own(s, json_object_new_array()),
-                *all = schema_own(s, json_object_new_object()), *other;
+                *all = schema_own(s, json_object_new_object());
+    _cleanup_free_ bool *negated = calloc(json_object_array_length(choices), sizeof(*negated));
+    bool again = true;
 
-    if (!list || !all)
+    if (!list || !all || !negated) {
+        s->ir->error = s->ir->error ? s->ir->error : -ENOMEM;
         return NULL;
+    }
     schema_append(s, list, json_object_get(rest));
     schema_append(s, list, json_object_get(choice));
     schema_add(s, all, "allOf", json_object_get(list));
-    for (size_t k = 0; k < json_object_array_length(choices) && !s->ir->error; k++) {
-        if (k == i || schema_excludes(s, all, json_object_array_get_idx(choices, k)))
-            continue;
-        s->refused = NULL;
-        other = schema_negate(s, json_object_array_get_idx(choices, k));
-        if (!other)
-            schema_fail(
-                s,
-                "alternative %zu may hold as well, and that %.64s does not hold can't be written; use anyOf "
-                "if both may hold, or tell them apart by a const property",
-                k, s->refused ? s->refused : "it");
-        else
-            schema_append(s, list, json_object_get(other));
+    /* What is added may make more types be written, which others allow: so until nothing is. */
+    while (again && !s->ir->error) {
+        again = false;
+        for (size_t k = 0; k < json_object_array_length(choices) && !s->ir->error; k++) {
+            if (k == i || negated[k] || schema_excludes(s, all, json_object_array_get_idx(choices, k)))
+                continue;
+            s->refused = NULL;
+            other = schema_negate(s, json_object_array_get_idx(choices, k));
+            if (!other)
+                schema_fail(
+                    s,
+                    "alternative %zu may hold as well, and that %.64s does not hold can't be written; use "
+                    "anyOf if both may hold, or tell them apart by a const property",
+                    k, s->refused ? s->refused : "it");
+            else
+                schema_append(s, list, json_object_get(other));
+            again = negated[k] = true;
+        }
     }
     if (s->ir->error)
         return NULL;

@@ -146,6 +146,27 @@ static void test_what_may_be_written(void **state)
         {"{\"oneOf\": [{\"type\": \"integer\", \"maximum\": 5}, {\"type\": \"integer\", \"minimum\": 4}]}",
          {"3", "6", "-9"},
          {"4", "5"}},
+        {"{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"contains\": {\"minimum\": 7}, "
+         "\"maxItems\": 3}",
+         {"[7]", "[1,9]", "[8,1,2]", "[7, 7, 7]", "[1,2,100]"},
+         {"[]", "[6]", "[1,2,3]", "[7,1,1,1]", "[1,2,"}},
+        {"{\"type\": \"array\", \"items\": {\"enum\": [1, 2]}, \"contains\": {\"const\": 2}, \"minItems\": "
+         "3}",
+         {"[1,1,2]", "[2,2,2,2]", "[2,1,1,1,1]"},
+         {"[1,2]", "[1,1,1,1]", "[]"}},
+        {"{\"type\": \"array\", \"items\": {\"enum\": [1, 2]}, \"not\": {\"contains\": {\"const\": 2}}}",
+         {"[]", "[1,1]"},
+         {"[2]", "[1,2]"}},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"const\": 1}, \"b\": {\"const\": 2}, \"c\": "
+         "{\"const\": 3}}, "
+         "\"minProperties\": 1, \"maxProperties\": 2}",
+         {"{\"a\":1}", "{\"c\":3}", "{\"a\":1,\"c\":3}", "{\"b\":2, \"c\":3}"},
+         {"{}", "{\"a\":1,\"b\":2,\"c\":3}", "{,\"b\":2}", "{\"a\":1,}"}},
+        {"{\"type\": \"object\", \"properties\": {\"a\": {\"const\": 1}}, \"additionalProperties\": "
+         "{\"const\": 0}, "
+         "\"minProperties\": 2, \"maxProperties\": 3}",
+         {"{\"a\":1,\"x\":0}", "{\"a\":1,\"x\":0,\"y\":0}"},
+         {"{\"a\":1}", "{\"x\":0}", "{\"x\":0,\"y\":0}", "{\"a\":1,\"x\":0,\"y\":0,\"z\":0}"}},
         {"{\"enum\": [1, 5, \"x\", 2.0], \"minimum\": 2, \"type\": \"integer\"}",
          {"5", "2.0"},
          {"1", "\"x\"", "2"}},
@@ -177,9 +198,8 @@ static void refuse(const char *schema, const char *message)
 
 static void test_errors_say_where(void **state)
 {
-    refuse("{\"contains\": {}}",
-           "#: the keyword contains is not supported: give the item its place by prefixItems, or check the "
-           "answer");
+    refuse("{\"dependentSchemas\": {}}",
+           "#: the keyword dependentSchemas is not supported: write the cases as anyOf");
     refuse(
         "{\"properties\": {\"a\": {\"items\": {\"unevaluatedProperties\": false}}}}",
         "#/properties/a/items: the keyword unevaluatedProperties is not supported: use additionalProperties");
@@ -216,6 +236,20 @@ static void test_errors_say_where(void **state)
 /* What can't be held exactly is refused by name, with what to write instead. */
 static void test_conditions_that_are_refused(void **state)
 {
+    refuse(
+        "{\"contains\": {\"const\": 1}, \"minContains\": 2}",
+        "#: contains is not supported beside prefixItems, uniqueItems, minContains and maxContains: give the "
+        "item its place by prefixItems, or check the answer");
+    refuse("{\"properties\": {\"a\": {}}, \"minProperties\": 2}",
+           "#: minProperties is 2, but only 1 properties are named; name more, or allow others by "
+           "additionalProperties");
+    refuse(
+        "{\"minProperties\": 2}",
+        "#: minProperties: beside named properties one more can be asked for, since nothing remembers which "
+        "further names were written; name them in properties");
+    refuse("{\"allOf\": [{\"prefixItems\": [{\"type\": \"integer\"}]}, {\"items\": {\"minimum\": 5}}]}",
+           "#/allOf/1: prefixItems and items of schemas that hold together can't be combined: write them in "
+           "one");
     refuse("{\"multipleOf\": 0}", "#: multipleOf: expected a number above 0");
     refuse("{\"type\": \"integer\", \"multipleOf\": 99991, \"minimum\": 0, \"maximum\": 1000000000000}",
            "#: multipleOf: telling apart the remainders of so large a number is not supported; ask for a "
