@@ -11,6 +11,10 @@
 
 #define VIRTUAL_SCALE 64
 
+/* As much cost as a tenant may catch up on that was hardly away: between two requests of somebody who sends one after the
+ * other lies at least the step that began without it, which would add up to a tenth of its share. */
+#define CREDIT_NS UINT64_C(500000000)
+
 struct fair_class {
     uint32_t id;
     uint32_t weight;
@@ -149,6 +153,7 @@ static int tenant_new(struct fair *f, uint32_t id, struct fair_tenant **ret)
         return -ENOMEM;
     t->id = id;
     t->weight = FAIR_WEIGHT_DEFAULT;
+    t->virtual_time = f->floor;
     t->pages_max = UINT64_MAX;
     t->i_waiting = t->i_active = t->i_present = HEAP_NOWHERE;
     heap_init(&t->waiting, item_before, offsetof(struct fair_item, i_waiting));
@@ -281,7 +286,7 @@ static void place(struct fair *f, struct fair_tenant *t)
     bool was_present = t->i_present != HEAP_NOWHERE;
 
     if (!was_present && (waits || is_active)) {
-        if (t->virtual_time < f->floor)
+        if (t->virtual_time < f->floor && f->floor - t->virtual_time > fair_cost_to_virtual(t, CREDIT_NS))
             t->virtual_time = f->floor;
         heap_push(&f->present, t);
         if (t->tenant_class)

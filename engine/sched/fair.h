@@ -8,7 +8,8 @@
  * A tenant's virtual time is the cost that it has caused, divided by its weight. The tenant with the smallest
  * one among those that wait is served next. A tenant that comes back after a pause is lifted to the smallest
  * virtual time of those that are there: what it did not use is not saved up, so nobody can hoard, and a
- * newcomer starts level with the others.
+ * newcomer starts level with the others. Only one that was away for no more than half a second's worth of its share
+ * keeps its place: it would lose a part of it with each request otherwise.
  *
  * Tenants of a class (a group that the policy gives a total weight) count with at most the class's weight
  * together: the effective weight of each shrinks when the sum of those who are there exceeds it.

@@ -433,6 +433,39 @@ static void test_flood_delays_by_a_step(void **state)
     sim_done(&s);
 }
 
+/* Whoever sends one request after the other is away for a moment each time, in which steps begin without it. */
+static void test_moments_between_requests_cost_nothing(void **state)
+{
+    struct batch_config config = config_default;
+    struct job *light[3] = {NULL};
+    uint64_t back_ns[3] = {0}, random = 4;
+    double output[4] = {0};
+    struct sim s;
+
+    config.sequences_max = 4;
+    sim_init(&s, &config);
+    while (s.now_ns < 2000 * 1000 * MS) {
+        keep_busy(&s, 0, 32, &random);
+        for (uint32_t t = 0; t < 3; t++) {
+            if (light[t] && light[t]->n_output == light[t]->n_output_max) {
+                light[t] = NULL;
+                back_ns[t] = s.now_ns + 1; /* not in the next step, but in the one after that */
+            } else if (!light[t] && s.now_ns > back_ns[t]) {
+                light[t] = sim_submit(&s, 1 + t, 0, 1 + random_next(&random) % 200, 1 + random_next(&random) % 100);
+            }
+        }
+        assert_true(sim_step(&s));
+    }
+    for (struct job *j = s.done; j; j = j->next)
+        output[j->tenant] += (double)j->n_output;
+    for (uint32_t t = 1; t < 4; t++) {
+        double share = output[t] / (output[0] + output[1] + output[2] + output[3]);
+
+        assert_true(share > 0.975 * 0.25 && share < 1.025 * 0.25);
+    }
+    sim_done(&s);
+}
+
 static void test_nobody_starves(void **state)
 {
     struct sim s;
@@ -967,6 +1000,7 @@ int main(void)
         cmocka_unit_test(test_class_weight),
         cmocka_unit_test(test_forgotten_tenants),
         cmocka_unit_test(test_flood_delays_by_a_step),
+        cmocka_unit_test(test_moments_between_requests_cost_nothing),
         cmocka_unit_test(test_nobody_starves),
         cmocka_unit_test(test_priority_within_a_tenant),
         cmocka_unit_test(test_cancel_anywhere),
