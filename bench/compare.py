@@ -48,7 +48,7 @@ def run(command, timeout, environment):
         raise Failed(str(error)) from error
     if done.returncode != 0:
         raise Failed(f"{command[0]} exits with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return done.stdout, time.monotonic() - started
+    return done.stdout, done.stderr, time.monotonic() - started
 
 
 class Resident:
@@ -59,13 +59,13 @@ class Resident:
 
     def bench(self, model, *options):
         command = [self.path, "bench", "-t", str(self.args.threads), "-r", "1", *options, model]
-        text, _ = run(command, self.args.timeout, {"RESIDENT_ISA": self.args.isa} if self.args.isa else {})
+        text, _, _ = run(command, self.args.timeout, {"RESIDENT_ISA": self.args.isa} if self.args.isa else {})
         return json.loads(text.strip().splitlines()[-1])
 
     def measure(self, case, model):
         a = self.args
         if case == "start":
-            return run([self.path, "generate", "--threads", str(a.threads), "--ids", "1", "-n", "1", model], a.timeout, {})[1]
+            return run([self.path, "generate", "--threads", str(a.threads), "--ids", "1", "-n", "1", model], a.timeout, {})[2]
         if case == "prefill":
             return self.bench(model, "-p", str(a.prompt), "-n", "0")["prefill_tps"]
         if case == "depth":
@@ -96,17 +96,17 @@ class Peer:
             n = int(case[len("users"):])
             command = [self.batched, "-m", model, "-t", str(a.threads), "-c", str(n * (a.decode + 16)), "-npp", "8",
                        "-ntg", str(a.decode), "-npl", str(n)]
-            text, _ = run(command, a.timeout, {})
-            rows = [line.split("|") for line in text.splitlines() if re.match(r"\|\s*\d+ \|", line)]
+            text, log, _ = run(command, a.timeout, {})  # some print the table as a log
+            rows = [line.split("|") for line in (text + log).splitlines() if re.match(r"\|\s*\d+ \|", line)]
             if not rows:
                 raise Failed("no row in the output of " + self.batched)
             return float(rows[-1][8])
         if case == "start":
-            return self.bench(model, "-p", "1", "-n", "0", "-r", "1", *a.peer_cold.split())[1]
+            return self.bench(model, "-p", "1", "-n", "0", "-r", "1", *a.peer_cold.split())[2]
         options = {"decode": ["-p", "0", "-n", str(a.decode)],
                    "prefill": ["-p", str(a.prompt), "-n", "0"],
                    "depth": ["-p", str(a.prompt), "-n", "0", "-d", str(a.depth), "-fa", "1"]}[case]
-        text, _ = self.bench(model, "-r", "1", *options)
+        text, _, _ = self.bench(model, "-r", "1", *options)
         return float(json.loads(text[text.index("["):])[0]["avg_ts"])
 
 
