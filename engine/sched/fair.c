@@ -11,8 +11,8 @@
 
 #define VIRTUAL_SCALE 64
 
-/* As much cost as a tenant may catch up on that was hardly away: between two requests of somebody who sends one after the
- * other lies at least the step that began without it, which would add up to a tenth of its share. */
+/* As much cost as a tenant may catch up on that was hardly away. Between two requests of somebody who sends one after
+ * the other lies at least the step that began without it, which would add up to a part of its share. */
 #define CREDIT_NS UINT64_C(500000000)
 
 struct fair_class {
