@@ -17,7 +17,7 @@ enum isa {
     ISA_AVX_VNNI = 1 << 1,    /* vpdpbusd on 256-bit registers, VEX-coded */
     ISA_AVX512 = 1 << 2,      /* AVX512 F, BW, DQ, VL, CD */
     ISA_AVX512_VNNI = 1 << 3,
-    ISA_AVX512_VBMI = 1 << 4, /* with GFNI: no processor has the one without the other but Cannon Lake, which lacks VNNI */
+    ISA_AVX512_VBMI = 1 << 4, /* with GFNI, which all have that have VBMI and VNNI */
     ISA_AVX512_BF16 = 1 << 5,
 };
 
