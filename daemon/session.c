@@ -622,11 +622,13 @@ static bool leave_queue(struct session *s)
 static void charge_waiting(struct session *s)
 {
     struct policy_quota quota;
-    const char *at = s->in.data + s->in.begin, *end = s->in.data + s->in.end;
+    const char *at, *end;
 
     assert(s->n_waiting == 0 && s->n_refused == 0);
     if (!is_running(s) || frame_reader_pending(&s->in) == 0)
         return;
+    at = s->in.data + s->in.begin;
+    end = s->in.data + s->in.end;
     policy_quota_for(manager_policy(s->host.manager), &s->subject, &quota);
     while ((at = memchr(at, 0, (size_t)(end - at)))) {
         int r;

@@ -182,6 +182,8 @@ bool frame_reader_next(struct frame_reader *r, char **ret, size_t *ret_n)
 
 void frame_reader_forget(struct frame_reader *r)
 {
+    if (!r->data)
+        return;
     wipe(r->data + r->begin - r->handed, r->handed);
     r->handed = 0;
     if (r->begin < r->end)

@@ -132,7 +132,7 @@ static void a_frame_is_wiped_when_it_is_forgotten(void **state)
     assert_string_equal(text, "next");
     assert_null(memmem(r.data, r.size, "secret", 6));
     frame_reader_forget(&r);
-    assert_null(memmem(r.data, r.size, "next", 4));
+    assert_null(r.data);
     frame_reader_done(&r);
 }
 
