@@ -12,7 +12,8 @@
 
 #include "engine/kernels/x86/unroll.h"
 
-/* Bytes ahead of the weights' stream that are fetched: far enough to cross a 4 KiB page before its first use. */
+/* Bytes ahead of the weights' stream that are fetched, into the second cache (docs/performance.md, What was tried): far
+ * enough to cross a 4 KiB page before its first use. */
 #define PREFETCH_BYTES 6144
 
 /* Halves the dwords of two registers, which then alternate: a b a b in each 128-bit lane. */
