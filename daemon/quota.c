@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define PARTS UINT64_C(60000000)
-/* Buckets that are larger than this, three million million tokens, do not fit into 64 bits, and nobody empties them. */
+/* Larger buckets, 77 thousand million tokens, would not fit into 64 bits with room for sums; nobody empties them. */
 #define BUCKET_MAX (UINT64_MAX / 4 / PARTS)
 
 struct bucket {
