@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * How the kernels cut their work: what both a kernel and the function that computes its grid have to know. Tuned on
+ * paper only (docs/gpu.md).
+ */
+
+#include "engine/cuda/launch-args.h"
+
+#define LAUNCH_THREADS    256 /* of kernels that need no shape of their own */
+#define LAUNCH_SHARED_MAX 49152 /* what every GPU gives without being asked */
+
+#define LAUNCH_EMBED_THREADS 64 /* each 32 values */
+#define LAUNCH_PACK_WARPS    4  /* each 256 values */
+#define LAUNCH_HEAD_THREADS  64
+#define LAUNCH_MERGE_WARPS   4
+#define LAUNCH_PAGE_BLOCKS   64 /* at most so many blocks zero or copy one page */
+
+/* linear_<type>, quantised: a warp per row, all tokens of the block beside each other */
+#define LAUNCH_FEW_THREADS 128
+#define LAUNCH_FEW_ROWS    4
+#define LAUNCH_FEW_TOKENS  16
+
+/* linear_f32, _f16, _bf16: 16 threads per row, the 16 lanes of the rule of sums */
+#define LAUNCH_FLOAT_THREADS 128
+#define LAUNCH_FLOAT_ROWS    8
+#define LAUNCH_FLOAT_TOKENS  8
+
+/* linear_<type>_tiles */
+#define LAUNCH_TILE_THREADS 128
+#define LAUNCH_TILE_ROWS    64
+#define LAUNCH_TILE_TOKENS  64
+
+#define LAUNCH_ATTENTION_THREADS 128
+#define LAUNCH_ATTENTION_ROWS    16
+
+/* What a segment leaves behind for a row: maximum, 16 lanes of the sum, accumulators. */
+LAUNCH_INLINE uint32_t launch_attention_part_floats(uint32_t v_stride)
+{
+    return 17u + v_stride;
+}
+
+/* Shared memory of a block: q, probabilities, and the state of a segment and, where segments are merged, of all. */
+LAUNCH_INLINE uint32_t launch_attention_shared_floats(uint32_t rows, uint32_t k_dim, uint32_t v_stride, int merges)
+{
+    return rows * (k_dim + 32u + (merges ? 2u : 1u) * launch_attention_part_floats(v_stride));
+}
