@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A test double of NVIDIA's driver: a shared object libcuda.so.1 whose devices are memory of this process and whose
+ * kernels are functions of it. Found where LD_LIBRARY_PATH says, so that everything above the driver API is the code
+ * that a GPU runs.
+ *
+ * What it is stricter in than a driver: device memory is full of rubbish when it is given out; a stream does nothing
+ * before somebody waits for it, so that who forgets to wait reads old bytes; addresses are checked in every copy.
+ *
+ * Read from the environment by cuInit(), which also begins all counts anew when nothing is held:
+ *   FAKE_CUDA_DEVICES       number of devices; default 1
+ *   FAKE_CUDA_CAPABILITY    10 * major + minor of all; default 89
+ *   FAKE_CUDA_VRAM          bytes of each; default 8 GiB
+ *   FAKE_CUDA_OTHERS        bytes of each that other programs hold; default 0
+ *   FAKE_CUDA_CONTEXT       bytes of each that a context takes; default 0
+ *   FAKE_CUDA_VERSION       of the driver; default 12040
+ *   FAKE_CUDA_INIT          what cuInit() returns; default 0
+ *   FAKE_CUDA_MODULE        what cuModuleLoadData() returns; default 0
+ *   FAKE_CUDA_REFUSE        the number, from 1, of the allocation that is refused (of the device or pinned); 0: none
+ *   FAKE_CUDA_REFUSE_ALL    likewise, and all after it
+ *   FAKE_CUDA_LOST          the number, from 1, of the call that finds the device lost, as all calls after it; 0: none
+ *   FAKE_CUDA_LOST_FILE     a file: while it exists, the device is lost
+ *   FAKE_CUDA_LOST_ERROR    what they return; default 700
+ *   FAKE_CUDA_NO_REGISTER   not 0: memory of the host can't be registered
+ *   FAKE_CUDA_COPY_NS       nanoseconds that copying a KiB takes; default 0
+ *   FAKE_CUDA_REPORT        a file to which each release of a last context appends a line of counts
+ */
+
+#include <stdint.h>
+
+struct fake_counts {
+    uint64_t n_calls, n_launches, n_graph_launches;
+    uint64_t n_allocations; /* asked for, refused ones included; of the device and pinned */
+    uint64_t n_device_held, n_host_held, n_registered, n_streams, n_events, n_modules, n_graphs, n_contexts;
+    uint64_t bytes_device_held, bytes_device_peak, bytes_host_held;
+    uint64_t bytes_to_device, bytes_to_host;
+    uint64_t n_wild; /* copies that left an allocation */
+};
+
+/**
+ * fake_cuda_counts() - what was done and is held now; found with dlsym()
+ */
+void fake_cuda_counts(struct fake_counts *ret);
+
+/* The parameter of a kernel of the double's own, "fake_add". Another one, "fake_fault", has none and fails. */
+struct fake_add {
+    uint64_t x; /* f32 [n] */
+    float y;
+    uint32_t n;
+};
