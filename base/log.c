@@ -32,11 +32,17 @@ static bool stderr_is_journal(void)
     return strcmp(stream, mine) == 0;
 }
 
-void log_init(struct log *log)
+void log_init_stderr(struct log *log)
 {
     *log = (struct log){.level_max = LOG_INFO, .fd = STDERR_FILENO};
+    log->prefix = getenv("INVOCATION_ID") && !isatty(STDERR_FILENO);
+}
+
+void log_init(struct log *log)
+{
+    log_init_stderr(log);
     log->journal = stderr_is_journal();
-    log->prefix = !log->journal && getenv("INVOCATION_ID") && !isatty(STDERR_FILENO);
+    log->prefix = log->prefix && !log->journal;
 }
 
 int log_level_from_name(const char *name)
@@ -142,7 +148,9 @@ void log_line(const struct log *log, int level, const struct log_fields *fields,
     vsnprintf(message, sizeof(message), format, ap);
     va_end(ap);
     clean(message);
-    if (log->journal)
+    if (log->sink)
+        log->sink(level, fields ? fields : &none, message, log->userdata);
+    else if (log->journal)
         to_journal(level, fields ? fields : &none, message);
     else
         to_stderr(log, level, fields ? fields : &none, message);

@@ -17,6 +17,7 @@
 #include "daemon/fdstore.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 #include "daemon/worker-start.h"
 
 #define STATE_PREFIX "residentd-state-"
@@ -88,7 +89,8 @@ static void read_state(struct handover *h)
         return;
     r = snapshot_read(newest, &h->before, &why);
     if (r < 0) {
-        log_line(h->manager->log, LOG_WARNING, NULL, "what the daemon before left is of no use: %s",
+        log_line(h->manager->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_KEPT_DROPPED},
+                 "what the daemon before left is of no use: %s",
                  r == -EBADMSG ? why : strerror(-r));
         return;
     }
@@ -111,8 +113,10 @@ static void count_starts(struct handover *h)
     h->starts_us[h->n_starts++] = now_us;
     if (!h->before || h->n_starts < LIMIT_STARTS)
         return;
-    log_line(h->manager->log, LOG_WARNING, NULL, "the daemon ended without being told to %zu times in a minute: "
-             "what it left is thrown away, models are loaded anew", h->n_starts - 1);
+    log_line(h->manager->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_STARTS_TOO_MANY},
+             "the daemon ended without being told to %zu times in a minute: what it left is thrown away, models are "
+             "loaded anew",
+             h->n_starts - 1);
     h->before = snapshot_free(h->before);
 }
 
@@ -365,8 +369,8 @@ static void update(struct handover *h)
         return;
     r = put_state(h);
     if (r < 0)
-        log_line(h->manager->log, LOG_WARNING, NULL, "can't have systemd keep what a restart needs, models would be "
-                 "loaded anew: %s", strerror(-r));
+        log_line(h->manager->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_STORE_FAILED},
+                 "can't have systemd keep what a restart needs, models would be loaded anew: %s", strerror(-r));
 }
 
 static int on_defer(sd_event_source *s, void *userdata)

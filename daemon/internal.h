@@ -131,6 +131,8 @@ struct model {
     uint64_t believed_us;   /* … and for how long nobody tries again */
     uint64_t ready_us, used_us;
     unsigned n_crashes;     /* in a row */
+    unsigned n_lines;       /* that its workers logged since … */
+    uint64_t lines_us;
     uint64_t bytes_done, bytes_total;
     uint64_t sampled_us, bytes_lost; /* when it was last looked at, and what was not held any more */
 

@@ -26,6 +26,7 @@
 #include "base/list.h"
 #include "daemon/calendar.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 
 #define SYNC_S 1  /* from the first change that is not on the disk to the disk */
 #define RETRY_S 2 /* between tries of a file that can't be written */
@@ -486,14 +487,16 @@ static void log_news(struct ledger *l)
 {
     pthread_mutex_lock(&l->lock);
     if (l->news.n_set_aside != l->said_set_aside)
-        log_line(l->log, LOG_ERR, NULL, "The ledger was damaged and a new one was begun; the old file is %s; %s",
+        log_line(l->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_LEDGER_DAMAGED},
+                 "The ledger was damaged and a new one was begun; the old file is %s; %s",
                  l->news.set_aside, l->news.note[0] ? l->news.note : "nothing of the day is lost");
     if (l->news.fails && !l->said_fails)
-        log_line(l->log, LOG_ERR, NULL,
+        log_line(l->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_LEDGER_UNWRITTEN},
                  "The ledger in %s can't be written; usage waits in memory and is lost if the service ends: %s", l->dir,
                  l->news.reason);
     if (!l->news.fails && l->said_fails)
-        log_line(l->log, LOG_NOTICE, NULL, "The ledger in %s is written again", l->dir);
+        log_line(l->log, LOG_NOTICE, &(struct log_fields){.message_id = MESSAGE_LEDGER_WRITTEN},
+                 "The ledger in %s is written again", l->dir);
     l->said_set_aside = l->news.n_set_aside;
     l->said_fails = l->news.fails;
     pthread_mutex_unlock(&l->lock);
@@ -538,7 +541,8 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
     oldest = list_entry(l->waiting.next, struct ledger_record, by_waiting);
     if (now - oldest->since_us >= LIMIT_LEDGER_US) {
         if (!l->said_slow)
-            log_line(l->log, LOG_ERR, NULL, "The ledger in %s does not answer; requests no longer wait for it", l->dir);
+            log_line(l->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_LEDGER_UNWRITTEN},
+                     "The ledger in %s does not answer; requests no longer wait for it", l->dir);
         l->said_slow = true;
         answer_all(l);
         return 0;
@@ -747,7 +751,8 @@ struct ledger *ledger_free(struct ledger *l)
         pthread_join(l->thread, NULL);
     }
     if (l->queue.n > 0)
-        log_line(l->log, LOG_ERR, NULL, "Usage of %zu requests could not be written to the ledger and is lost",
+        log_line(l->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_LEDGER_LOST},
+                 "Usage of %zu requests could not be written to the ledger and is lost",
                  l->queue.n);
     free_all(&l->queue);
     free_all(&l->done);

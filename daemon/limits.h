@@ -70,6 +70,9 @@
 /* Ends of a worker in a row before its model is given up: about 3 s of trying. */
 #define LIMIT_CRASHES 6
 
+/* Log lines of a worker in a minute; one that is broken, or whose model is hostile, can't fill the journal. */
+#define LIMIT_WORKER_LINES 60
+
 /* From the start of a worker to HELLO: exec, dynamic linking, sandbox, on a machine that is busy. */
 #define LIMIT_HELLO_US (UINT64_C(30) * 1000000)
 

@@ -20,6 +20,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 #include "daemon/session.h"
 
 #define ACCEPT_AGAIN_US (UINT64_C(1) * 1000000)
@@ -336,7 +337,7 @@ static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
 /* Out of descriptors or memory: the connection stays in the queue, and asking again at once would only burn time. */
 static void pause_accepting(struct listener *l, int error)
 {
-    log_line(manager_log(l->host.manager), LOG_ERR, NULL,
+    log_line(manager_log(l->host.manager), LOG_ERR, &(struct log_fields){.message_id = MESSAGE_ACCEPT_FAILED},
              "Can't accept a connection, trying again in a second: %s", strerror(error));
     if (sd_event_source_set_time_relative(l->again, ACCEPT_AGAIN_US) >= 0 &&
         sd_event_source_set_enabled(l->again, SD_EVENT_ONESHOT) >= 0)

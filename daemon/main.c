@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "daemon/listener.h"
 #include "daemon/manager.h"
+#include "daemon/messages.h"
 #include "daemon/privileges.h"
 
 enum { EXIT_USAGE = 2 };
@@ -102,6 +103,8 @@ static int parse(int argc, char **argv, struct arguments *a)
     return 0;
 }
 
+static const struct log_fields failed = {.message_id = MESSAGE_START_FAILED};
+
 static int run(const struct arguments *a, const struct log *log)
 {
     const struct manager_options options = {
@@ -123,14 +126,14 @@ static int run(const struct arguments *a, const struct log *log)
     r = manager_new(&options, &m, &fault);
     if (r < 0) {
         if (fault.kind != FAULT_NONE)
-            log_line(log, LOG_ERR, NULL, "%s", fault_describe(&fault, text, sizeof(text)));
+            log_line(log, LOG_ERR, &failed, "%s", fault_describe(&fault, text, sizeof(text)));
         else
-            log_line(log, LOG_ERR, NULL, "can't start: %s", strerror(-r));
+            log_line(log, LOG_ERR, &failed, "can't start: %s", strerror(-r));
         return r;
     }
     r = listener_new(m, &where, &listener);
     if (r < 0) {
-        log_line(log, LOG_ERR, NULL, "can't listen on %s: %s", a->socket ? a->socket : LISTENER_PATH_DEFAULT,
+        log_line(log, LOG_ERR, &failed, "can't listen on %s: %s", a->socket ? a->socket : LISTENER_PATH_DEFAULT,
                  strerror(-r));
         return r;
     }
@@ -139,7 +142,7 @@ static int run(const struct arguments *a, const struct log *log)
     manager_listening(m);
     r = sd_event_loop(manager_event(m));
     if (r < 0)
-        log_line(log, LOG_ERR, NULL, "event loop: %s", strerror(-r));
+        log_line(log, LOG_ERR, &failed, "event loop: %s", strerror(-r));
     return r;
 }
 
@@ -161,7 +164,7 @@ int main(int argc, char **argv)
     privileges_raise_limits();
     r = privileges_drop();
     if (r < 0)
-        log_line(&log, LOG_ERR, NULL, "can't drop privileges: %s", strerror(-r));
+        log_line(&log, LOG_ERR, &failed, "can't drop privileges: %s", strerror(-r));
     else
         r = run(&a, &log);
     free(a.policies);

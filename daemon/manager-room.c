@@ -10,6 +10,7 @@
 
 #include "daemon/budget.h"
 #include "daemon/internal.h"
+#include "daemon/messages.h"
 #include "daemon/pressure.h"
 #include "daemon/shared.h"
 
@@ -112,7 +113,8 @@ static void trim_caches(struct manager *m, double percent)
 {
     struct list *at, *after;
 
-    log_line(m->log, LOG_NOTICE, NULL, "memory pressure is at %.0f%%: caches are given back", percent);
+    log_line(m->log, LOG_NOTICE, &(struct log_fields){.message_id = MESSAGE_MEMORY_PRESSURE},
+             "memory pressure is at %.0f%%: caches are given back", percent);
     list_foreach (at, after, &m->models) {
         const struct model *model = list_entry(at, struct model, entry);
 

@@ -26,6 +26,7 @@
 #include "daemon/cores.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 #include "daemon/worker-start.h"
 #include "daemon/shared.h"
 
@@ -195,7 +196,7 @@ void manager_listening(struct manager *m)
 static void log_warnings(const struct manager *m, const struct policy *p)
 {
     for (size_t i = 0; i < p->n_warnings; i++)
-        log_line(m->log, LOG_WARNING, NULL, "%s", p->warnings[i]);
+        log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_POLICY_WARNING}, "%s", p->warnings[i]);
 }
 
 static int load_policy(struct manager *m, struct policy **ret, struct fault *reterr_fault)
@@ -215,8 +216,8 @@ static int add_model(struct manager *m, struct policy *p, const struct policy_mo
     int r = model_new(m, p, rules, &model);
 
     if (r < 0)
-        log_line(m->log, LOG_ERR, &(struct log_fields){.model = rules->name}, "out of memory for model %s",
-                 rules->name);
+        log_line(m->log, LOG_ERR, &(struct log_fields){.model = rules->name, .message_id = MESSAGE_OUT_OF_MEMORY},
+                 "out of memory for model %s", rules->name);
     return r;
 }
 
@@ -269,7 +270,8 @@ int manager_reload(struct manager *m, json_object **ret_changed, struct fault *r
     r = load_policy(m, &p, &fault);
     sd_notify(0, "READY=1");
     if (r == -EINVAL) {
-        log_line(m->log, LOG_ERR, NULL, "the old policy stays: %s", fault_describe(&fault, text, sizeof(text)));
+        log_line(m->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_POLICY_REFUSED},
+                 "the old policy stays: %s", fault_describe(&fault, text, sizeof(text)));
         *reterr_fault = fault;
         return REQUEST_REFUSED;
     }
@@ -281,7 +283,8 @@ int manager_reload(struct manager *m, json_object **ret_changed, struct fault *r
     before = m->policy;
     swap_policy(m, TAKE_PTR(p));
     r = apply_models(m);
-    log_line(m->log, LOG_NOTICE, NULL, "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
+    log_line(m->log, LOG_NOTICE, &(struct log_fields){.message_id = MESSAGE_POLICY_RELOADED},
+             "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
              json_object_array_length(changed));
     manager_model_changed(m);
     if (r >= 0 && ret_changed)
@@ -504,7 +507,8 @@ static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void
     int r = manager_reload(userdata, NULL, &fault);
 
     if (r < 0)
-        log_line(((struct manager *)userdata)->log, LOG_ERR, NULL, "reload: %s", strerror(-r));
+        log_line(((struct manager *)userdata)->log, LOG_ERR,
+                 &(struct log_fields){.message_id = MESSAGE_OUT_OF_MEMORY}, "reload: %s", strerror(-r));
     return 0;
 }
 
@@ -579,7 +583,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     m->n_cores = cores_of(m->policy);
     r = worker_start_find(options->worker_path, &m->worker_path);
     if (r == -ENOENT) {
-        log_line(m->log, LOG_ERR, NULL, "resident-worker was not found; say where it is with --worker");
+        log_line(m->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_START_FAILED},
+                 "resident-worker was not found; say where it is with --worker");
         return r;
     }
     if (r < 0)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/internal.h"
+#include "daemon/messages.h"
 
 static const char *const capability_names[MODEL_CAPABILITIES_MAX] = {"complete", "chat",      "embed",
                                                                  "tools",    "reasoning", "tokenize"};
@@ -67,7 +68,8 @@ static void check_plan(struct model *model)
 
     if (used <= model->granted_bytes)
         return;
-    log_line(model->manager->log, LOG_WARNING, &(struct log_fields){.model = model->rules->name},
+    log_line(model->manager->log, LOG_WARNING,
+             &(struct log_fields){.model = model->rules->name, .message_id = MESSAGE_MODEL_UNPLANNED},
              "model %s takes %" PRIu64 " bytes, %" PRIu64 " were planned", model->rules->name, used,
              model->granted_bytes);
     model->granted_bytes = used;
@@ -79,7 +81,8 @@ void model_take_facts(struct model *model, json_object *facts)
 
     if (get_text(facts, "architecture", &model->architecture) < 0 ||
         get_text(facts, "quantization", &model->quantization) < 0)
-        log_line(model->manager->log, LOG_WARNING, &(struct log_fields){.model = model->rules->name},
+        log_line(model->manager->log, LOG_WARNING,
+                 &(struct log_fields){.model = model->rules->name, .message_id = MESSAGE_OUT_OF_MEMORY},
                  "out of memory for what the worker of %s says of it", model->rules->name);
     model->n_parameters = get_number(facts, "parameters");
     model->context_tokens = get_number(facts, "context_tokens");

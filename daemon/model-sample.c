@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 
 void model_sample(struct model *model)
 {
@@ -24,7 +25,10 @@ void model_sample(struct model *model)
 
 void model_sampled(struct model *model, uint64_t bytes_lost)
 {
-    const struct log_fields fields = {.model = model->rules->name};
+    const struct log_fields fields = {
+        .model = model->rules->name,
+        .message_id = bytes_lost > 0 ? MESSAGE_MODEL_LOST_MEMORY : MESSAGE_MODEL_HELD_AGAIN,
+    };
     bool was_lost = model->bytes_lost > 0;
     char lost[UNITS_TEXT_MAX];
 

@@ -35,6 +35,7 @@
 #include "base/units.h"
 #include "daemon/internal.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 #include "daemon/model-files.h"
 #include "daemon/prefixes.h"
 
@@ -48,6 +49,8 @@
 #define CRASHES_BELIEVED_US (UINT64_C(60) * 1000000)
 /* The daemon's own lock on a model that was taken over waits no longer than this for a moment without requests. */
 #define VERIFY_LATEST_US (UINT64_C(10) * 1000000)
+/* How long a worker's lines are counted together. */
+#define LINES_US (UINT64_C(60) * 1000000)
 /* A pinned model is tried again by itself. */
 #define PINNED_RETRY_US (UINT64_C(60) * 1000000)
 
@@ -91,10 +94,11 @@ const char *model_state_to_string(enum model_state state)
     return names[state];
 }
 
-static void log_model(const struct model *model, int level, const char *text)
+static void log_model(const struct model *model, int level, const char *message_id, const char *text)
 {
     const struct log_fields fields = {.model = model->rules->name,
-                                      .pid = model->worker ? worker_pid(model->worker) : 0};
+                                      .pid = model->worker ? worker_pid(model->worker) : 0,
+                                      .message_id = message_id};
 
     log_line(model->manager->log, level, &fields, "model %s: %s", model->rules->name, text);
 }
@@ -130,7 +134,7 @@ void model_fail(struct model *model, const struct fault *fault)
     if (model->fault.kind == FAULT_MODEL_UNAVAILABLE && model->fault.retry_after_ms < 0)
         model->fault.retry_after_ms = FAULT_BELIEVED_US / 1000;
     model->believed_us = FAULT_BELIEVED_US;
-    log_model(model, LOG_ERR, fault_describe(&model->fault, text, sizeof(text)));
+    log_model(model, LOG_ERR, MESSAGE_MODEL_FAILED, fault_describe(&model->fault, text, sizeof(text)));
     model_handle(model, MODEL_FAULT);
 }
 
@@ -276,7 +280,7 @@ static void log_locked(const struct model *model, const char *what)
     if (residency_is_partial(model->residency, NULL)) {
         snprintf(text, sizeof(text), "%s, %s of it locked, the rest is read when it is needed", what,
                  units_format_size(model->worker_locked_bytes, locked));
-        log_model(model, LOG_INFO, text);
+        log_model(model, LOG_INFO, NULL, text);
         return;
     }
 
@@ -285,7 +289,7 @@ static void log_locked(const struct model *model, const char *what)
              units_format_size(residency_huge_bytes(model->residency), huge),
              residency_reserved_bytes(model->residency) > 0 ? " that were reserved" : "", by ? ", read by " : "",
              by ? by : "");
-    log_model(model, LOG_INFO, text);
+    log_model(model, LOG_INFO, NULL, text);
 }
 
 static void enter_ready(struct model *model)
@@ -293,8 +297,9 @@ static void enter_ready(struct model *model)
     model->ready_us = model->used_us = model->sampled_us = manager_now_us(model->manager);
     model->note[0] = 0;
     if (model->is_kept)
-        log_model(model, LOG_INFO, model->link_id > 0 ? "ready: its worker went on while the daemon was started anew"
-                                                      : "ready: its memory was kept while the daemon was started anew");
+        log_model(model, LOG_INFO, NULL,
+                  model->link_id > 0 ? "ready: its worker went on while the daemon was started anew"
+                                     : "ready: its memory was kept while the daemon was started anew");
     else
         log_locked(model, "ready");
     model_used(model);
@@ -322,7 +327,7 @@ static void enter_absent(struct model *model)
     requests_fail_submitted(model, &fault);
     /* Whoever asked meanwhile has it loaded again; an administrator's unload answers those who waited before. */
     model_kick(model);
-    log_model(model, LOG_INFO, "absent");
+    log_model(model, LOG_INFO, NULL, "absent");
 }
 
 static void enter_failed(struct model *model)
@@ -386,7 +391,7 @@ static void drop_kept(struct model *model, const char *why)
     char text[512];
 
     snprintf(text, sizeof(text), "loaded anew, since what was kept is of no use: %s", why);
-    log_model(model, LOG_WARNING, text);
+    log_model(model, LOG_WARNING, MESSAGE_KEPT_DROPPED, text);
     forget_worker(model);
     model->wanted = true;
     model_handle(model, MODEL_UNLOAD);
@@ -564,10 +569,20 @@ static void on_failed(struct worker *w, uint64_t request, const struct fault *fa
 
 static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)
 {
-    const struct model *model = userdata;
-    struct log_fields fields = {.model = model->rules->name, .request = request, .pid = worker_pid(w)};
+    struct model *model = userdata;
+    uint64_t now_us = manager_now_us(model->manager);
+    struct log_fields fields = {.model = model->rules->name, .request = request, .pid = worker_pid(w),
+                                .message_id = MESSAGE_WORKER_SAYS};
 
+    if (now_us - model->lines_us > LINES_US) {
+        model->lines_us = now_us;
+        model->n_lines = 0;
+    }
+    if (++model->n_lines > LIMIT_WORKER_LINES)
+        return;
     fields.has_uid = worker_tenant_uid(w, tenant, &fields.uid);
+    if (model->n_lines == LIMIT_WORKER_LINES)
+        text = "it says too much; its lines are left out for up to a minute";
     log_line(model->manager->log, level, &fields, "worker of %s: %s", model->rules->name, text);
 }
 
@@ -583,21 +598,21 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     if (model->is_kept && !model->is_opened) {
         /* Another version of the protocol, or it died with the daemon. What it used may still be the same: a new one is
          * started when that has been seen. */
-        log_model(model, LOG_WARNING, reason);
+        log_model(model, LOG_WARNING, MESSAGE_KEPT_DROPPED, reason);
         forget_worker(model);
         return;
     }
     /* A file that was cut short under the mapping ends its reader (SIGBUS); starting it again would not help, and
      * nobody's request is to blame. */
     if (model->residency && residency_check_files(model->residency, &fault) < 0) {
-        log_model(model, LOG_ERR, reason);
+        log_model(model, LOG_ERR, MESSAGE_WORKER_ENDED, reason);
         model_fail(model, &fault);
         return;
     }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
         model->n_crashes = 0;
     model->n_crashes++;
-    log_model(model, LOG_ERR, reason);
+    log_model(model, LOG_ERR, MESSAGE_WORKER_ENDED, reason);
     fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s", reason);
     fault.retry_after_ms = (int64_t)(model_backoff_us(model->n_crashes) / 1000) + 1000;
     if (worker_crashed(w))
@@ -636,7 +651,7 @@ static int on_timer(sd_event_source *s, uint64_t now, void *userdata)
         start_worker(model);
         break;
     case MODEL_READY:
-        log_model(model, LOG_INFO, "idle, leaves");
+        log_model(model, LOG_INFO, NULL, "idle, leaves");
         model_handle(model, MODEL_UNLOAD);
         break;
     case MODEL_FAILED:
@@ -753,7 +768,7 @@ void model_look_at_build(struct model *model)
     if (!is_idle && manager_now_us(model->manager) - model->ready_us < deadline_us)
         return;
     snprintf(model->note, sizeof(model->note), "its worker is of another build and is being replaced");
-    log_model(model, LOG_NOTICE, model->note);
+    log_model(model, LOG_NOTICE, NULL, model->note);
     model->renews = true;
     model_handle(model, MODEL_RENEW);
 }

@@ -13,6 +13,7 @@
 #include "base/trust.h"
 #include "base/utf8.h"
 #include "daemon/build.h"
+#include "daemon/messages.h"
 #include "policy/policy.h"
 
 #define WHY_MAX (TRUST_PATH_MAX + 128)
@@ -58,7 +59,7 @@ static int read_text(const char *path, uid_t own_uid, char *buffer, size_t *ret_
 bool prefixes_add(json_object *config, const struct policy_model *rules, uid_t own_uid, const struct log *log)
 {
     _cleanup_free_ char *buffer = rules->n_public_prefixes > 0 ? malloc(PREFIX_BYTES_MAX + 1) : NULL;
-    const struct log_fields fields = {.model = rules->name};
+    const struct log_fields fields = {.model = rules->name, .message_id = MESSAGE_PREFIX_LEFT_OUT};
     json_object *texts;
 
     if (rules->n_public_prefixes == 0)

@@ -18,6 +18,7 @@
 
 #include "daemon/calendar.h"
 #include "daemon/internal.h"
+#include "daemon/messages.h"
 
 /* What is kept of one while it is being written into the ledger. */
 struct request_ending {
@@ -171,7 +172,8 @@ static void record_unwaited(struct request *r, struct ledger_entry *entry)
     count(r, entry);
     if (record(r, entry, NULL, NULL) < 0)
         log_line(r->manager->log, LOG_ERR,
-                 &(struct log_fields){.request = r->id, .has_uid = true, .uid = r->subject.uid},
+                 &(struct log_fields){
+                     .request = r->id, .has_uid = true, .uid = r->subject.uid, .message_id = MESSAGE_LEDGER_LOST},
                  "out of memory: a request is missing in the ledger");
 }
 
@@ -255,7 +257,8 @@ void request_finish(struct request *r, const char *finish, const struct request_
     request_unhook(r, ledger_entry_tokens(&entry));
     if (q < 0) {
         log_line(r->manager->log, LOG_ERR,
-                 &(struct log_fields){.request = r->id, .has_uid = true, .uid = r->subject.uid},
+                 &(struct log_fields){
+                     .request = r->id, .has_uid = true, .uid = r->subject.uid, .message_id = MESSAGE_LEDGER_LOST},
                  "out of memory: a request is missing in the ledger");
         tell_done(r, finish, usage, extra);
         return;

@@ -32,6 +32,7 @@
 #include "base/json.h"
 #include "client/varlink/frame.h"
 #include "daemon/limits.h"
+#include "daemon/messages.h"
 
 enum session_state { SESSION_NAMING, SESSION_OPEN, SESSION_REFUSING, SESSION_FLUSHING };
 
@@ -83,9 +84,10 @@ static uint64_t now_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-static void session_log(const struct session *s, int level, const char *text)
+static void session_log(const struct session *s, int level, const char *message_id, const char *text)
 {
-    const struct log_fields fields = {.has_uid = true, .uid = s->identity.uid, .pid = s->identity.pid};
+    const struct log_fields fields = {
+        .has_uid = true, .uid = s->identity.uid, .pid = s->identity.pid, .message_id = message_id};
 
     log_line(manager_log(s->host.manager), level, &fields, "%s", text);
 }
@@ -96,7 +98,7 @@ static void session_drop(struct session *s, const char *why)
     if (s->dead)
         return;
     s->dead = true;
-    session_log(s, LOG_NOTICE, why);
+    session_log(s, LOG_NOTICE, NULL, why);
     (void)sd_event_source_set_enabled(s->work, SD_EVENT_ONESHOT);
 }
 
@@ -909,9 +911,10 @@ static void on_named(int error, const struct nss_user *user, void *userdata)
         s->state = SESSION_OPEN;
     } else {
         if (error == -ENOTUNIQ)
-            session_log(s, LOG_WARNING, "Refused: the ranges of several users in /etc/subuid have this uid");
+            session_log(s, LOG_WARNING, MESSAGE_UID_AMBIGUOUS,
+                        "Refused: the ranges of several users in /etc/subuid have this uid");
         else if (error != -ESRCH)
-            session_log(s, LOG_WARNING, "The user database can't say who a client is");
+            session_log(s, LOG_WARNING, MESSAGE_USERS_UNKNOWN, "The user database can't say who a client is");
         fault_set(&s->refusal, FAULT_NOT_ALLOWED, NULL, "unknown_uid");
         s->state = SESSION_REFUSING;
         if (account_rehome(&s->connection, ACCOUNT_UNKNOWN, LIMIT_CONNECTIONS_UNKNOWN) != 0 ||

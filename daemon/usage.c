@@ -10,6 +10,7 @@
 
 #include "daemon/calendar.h"
 #include "daemon/internal.h"
+#include "daemon/messages.h"
 #include "policy/quota.h"
 
 struct quota_time manager_quota_time(struct manager *m)
@@ -37,7 +38,8 @@ static void on_loaded(const struct ledger_day *list, size_t n, void *userdata)
 
     for (size_t i = 0; i < n; i++)
         if (quotas_add_day(m->quotas, &now, list[i].id, list[i].tokens) < 0)
-            log_line(m->log, LOG_ERR, NULL, "out of memory: what was used today is not counted in full");
+            log_line(m->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_LEDGER_LOST},
+                 "out of memory: what was used today is not counted in full");
 }
 
 int manager_open_ledger(struct manager *m, const char *dir)

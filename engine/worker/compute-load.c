@@ -76,12 +76,10 @@ static void *help(void *userdata)
 
 static _Noreturn void fail_model(struct compute *c, struct fault *fault, int r)
 {
-    char text[512];
-
+    /* The daemon logs it, with the model's name. */
     if (fault->kind == FAULT_NONE)
         fault_set(fault, r == -ENOMEM ? FAULT_INSUFFICIENT_MEMORY : FAULT_MODEL_UNAVAILABLE,
                   r == -ENOMEM ? "ram" : "", "%s", strerrordesc_np(-r));
-    log_line(c->log, LOG_ERR, NULL, "model not loaded: %s", fault_describe(fault, text, sizeof(text)));
     emit_request_failed(c->link, LINK_EPOCH_ANY, 0, fault);
     link_finish(c->link, EXIT_SUCCESS);
 }

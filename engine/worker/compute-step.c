@@ -190,6 +190,18 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
     drafts_make(c->drafts, c->batch, c->sampled, n_sampled);
 }
 
+/* Others needed its pages: what was computed of it is computed again. Once for a request, since it may go on so. */
+static void drop_pages(struct compute *c, struct work *w)
+{
+    const struct log_fields fields = {.request = w->id, .tenant = w->tenant};
+
+    if (!w->said_dropped)
+        log_line(c->log, LOG_NOTICE, &fields,
+                 "a request gave up its place in the KV cache, and is computed again when its turn comes");
+    w->said_dropped = true;
+    compute_close_sequence(c, w);
+}
+
 static void fail_for_pages(struct compute *c, struct work *w)
 {
     struct fault fault;
@@ -215,7 +227,7 @@ static void make_room(struct compute *c, const struct batch_plan *plan)
     batch_step_failed(c->batch);
     r = batch_drop_one(c->batch);
     if (r)
-        compute_close_sequence(c, compute_work_of(r));
+        drop_pages(c, compute_work_of(r));
     else
         fail_for_pages(c, first);
 }
@@ -238,7 +250,7 @@ bool compute_step(struct compute *c)
     int r;
 
     for (size_t i = 0; i < plan.n_dropped; i++)
-        compute_close_sequence(c, compute_work_of(plan.dropped[i]));
+        drop_pages(c, compute_work_of(plan.dropped[i]));
     if (plan.stuck) {
         batch_step_failed(c->batch);
         fail_for_pages(c, compute_work_of(plan.stuck));

@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "engine/proto/channel.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/intake.h"
@@ -121,6 +122,18 @@ void link_send(struct link *l, uint64_t epoch, enum packet_type type, const void
         wake_if_waiting(l);
     }
     pthread_mutex_unlock(&l->lock);
+}
+
+void link_log(int level, const struct log_fields *fields, const char *text, void *link)
+{
+    const struct packet_log p = {.level = (uint32_t)level, .tenant = fields->tenant, .request = fields->request};
+    size_t n = strlen(text);
+
+    /* A reason may quote bytes of a file, and a packet of another text would be the end of the link. */
+    if (utf8_is_valid(text, n, NULL))
+        link_send(link, LINK_EPOCH_ANY, PACKET_LOG, &p, sizeof(p), text, n);
+    else
+        link_send(link, LINK_EPOCH_ANY, PACKET_LOG, &p, sizeof(p), "a line that is no UTF-8", 23);
 }
 
 /* With the lock held. */

@@ -49,6 +49,12 @@ void link_send(struct link *l, uint64_t epoch, enum packet_type type, const void
                const void *blob, size_t n_blob);
 
 /**
+ * link_log() - a sink of struct log: the line goes to the daemon, which knows the model's and the user's names
+ * @link: the struct link
+ */
+void link_log(int level, const struct log_fields *fields, const char *text, void *link);
+
+/**
  * link_set_facts() - send FACTS now, and again to each daemon that takes over
  * @text: JSON; kept
  * Returns 0 or -ENOMEM.

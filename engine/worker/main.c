@@ -76,7 +76,7 @@ int main(int argc, char **argv)
         {"fd", required_argument, NULL, 'f'}, {"report", required_argument, NULL, 'r'}, {}};
     struct watchdog watchdog;
     struct intake *intake;
-    struct log log;
+    struct log log, told;
     struct link *link;
     int fd = -EBADF, option, r;
 
@@ -102,7 +102,9 @@ int main(int argc, char **argv)
     if (fd < 0 || sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 0) <= 0)
         return usage("that is no socket of residentd's");
 
-    log_init(&log);
+    /* The journal's socket is outside of the sandbox; stderr was opened before. Once there is a daemon, it writes the
+     * lines, and knows what they are about. */
+    log_init_stderr(&log);
     tzset(); /* templates may ask for the date, and later there is no file to be read */
     r = watchdog_open(&watchdog);
     if (r < 0)
@@ -121,5 +123,8 @@ int main(int argc, char **argv)
         log_line(&log, LOG_ERR, NULL, "could not start: %s", strerrordesc_np(-r));
         return EXIT_FAILURE;
     }
-    compute_run(link, intake, &log);
+    told = log;
+    told.sink = link_log;
+    told.userdata = link;
+    compute_run(link, intake, &told);
 }

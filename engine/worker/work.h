@@ -60,6 +60,7 @@ struct work {
     size_t i_deadline;
     uint32_t sequence; /* of the engine, if has_sequence */
     bool has_sequence;
+    bool said_dropped; /* that it had to give up what was computed of it */
     struct speculation speculation[DRAFT_SOURCE_MAX];
     enum draft_source draft_source; /* of the present draft */
     uint64_t draft_ns;              /* what a draft model took for it; charged, not yet told to the daemon */

@@ -10,6 +10,7 @@
  *   prompt "hang"      one piece, then silence
  *   prompt "stuck"     one piece, then it says that a step runs for a year
  *   prompt "break"     sends a packet that is not legal
+ *   prompt "log N"     N lines for the log about this request, then one piece
  *   prompt "fail"      FAILED with ContextTooLong
  *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
  *   "long N"           a prompt of N tokens: ContextTooLong where the daemon allows fewer
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -189,6 +191,7 @@ static void on_submit(const struct packet *p)
     const char *prompt = "echo";
     bool untemplated = false;
     unsigned n_prompt = 1;
+    int n_lines;
     char fault[160];
 
     if (n_running == RUNNING_MAX || !parameters)
@@ -209,6 +212,14 @@ static void on_submit(const struct packet *p)
         n_running--;
     } else if (sscanf(prompt, "count %d", &r->left) == 1) {
         r->sent = 0;
+    } else if (sscanf(prompt, "log %d", &n_lines) == 1) {
+        const struct packet_log line = {.level = LOG_WARNING, .tenant = r->tenant, .request = r->request};
+        const struct channel_blob text = {.data = "about\nit", .n_bytes = 8};
+
+        while (n_lines-- > 0)
+            must(channel_send(channel, PACKET_LOG, &line, sizeof(line), &text, 1, NULL, 0), "log");
+        send_piece(r, prompt, "");
+        send_done(n_running - 1, DONE_STOP, "");
     } else if (strcmp(prompt, "crash") == 0) {
         raise(SIGKILL);
     } else if (strcmp(prompt, "segfault") == 0) {

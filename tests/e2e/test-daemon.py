@@ -47,6 +47,32 @@ def pinned_model_is_locked_in_daemon_and_worker():
             assert m["found"] and m["locked"] and m["rss"] == m["size"] == whole_pages(SIZE), (pid, m)
 
 
+def a_workers_lines_are_written_with_what_they_are_about():
+    need_root()
+    with daemon() as d:
+        d.wait_state("ready")
+        def ask():
+            with d.client() as c:
+                first = next(iter(c.stream("Inference.Complete", model="m", prompt="log 2")))
+                return first["request"]
+        request = run_as(ALICE, ask)
+        lines = [x for x in d.log().splitlines() if "worker of m: " in x]
+        # What could look like a line of its own is none.
+        assert [x.split(" pid=")[0] for x in lines] == [
+            "residentd: worker of m: about?it model=m uid=%d request=%d" % (ALICE, request)] * 2, lines
+
+
+def a_worker_can_not_fill_the_log():
+    with daemon() as d:
+        d.wait_state("ready")
+        with d.client() as c:
+            for _ in range(3):
+                c.complete("log 50")
+        lines = [x for x in d.log().splitlines() if "worker of m: " in x]
+        # LIMIT_WORKER_LINES, of which the last says that there were more.
+        assert len(lines) == 60 and "left out" in lines[-1] and "left out" not in lines[-2], lines[-3:]
+
+
 def more_users_add_no_copy():
     need_locking(2 * SIZE)
     with daemon() as d:
@@ -735,6 +761,8 @@ def no_prompt_is_in_the_log():
 if __name__ == "__main__":
     main([
         pinned_model_is_locked_in_daemon_and_worker,
+        a_workers_lines_are_written_with_what_they_are_about,
+        a_worker_can_not_fill_the_log,
         more_users_add_no_copy,
         too_small_a_lock_limit_says_what_to_change,
         map_needs_no_privilege,

@@ -79,6 +79,16 @@ def test_a_public_prefix_is_shared_by_all():
         assert "atlas" not in d.log() and "library" not in d.log()
 
 
+def test_a_worker_says_which_prefix_it_can_not_use():
+    with daemon(files={"help.txt": (HELP * 40).encode()}, public_prefixes=["@DIR@/help.txt"],
+                context={"sequences": 4, "tokens": 256}) as d:
+        d.wait_state("ready")
+        # In the daemon's own log, with the model's name.
+        line = next(x for x in d.log().splitlines() if "a public prefix is not used in all ways" in x)
+        assert line.startswith("residentd: worker of m: ") and " model=m" in line and "ContextTooLong" not in line, line
+        assert "library" not in d.log()
+
+
 if __name__ == "__main__":
     main([test_a_users_own_prefix_is_not_computed_again, test_others_prefixes_are_not_found,
-          test_a_public_prefix_is_shared_by_all])
+          test_a_public_prefix_is_shared_by_all, test_a_worker_says_which_prefix_it_can_not_use])

@@ -13,7 +13,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
 
-MANUALS = sorted(glob.glob(os.path.join(SOURCE, "packaging", "man", "*.[1-8]")))
+MANUALS = sorted(glob.glob(os.path.join(SOURCE, "packaging", "man", "*.[1-8]")) +
+                 glob.glob(os.path.join(BUILD, "packaging", "*.[1-8]")))
 PROGRAMS = {
     "residentd.8": "daemon/residentd",
     "residentctl.1": "client/residentctl/residentctl",
@@ -42,7 +43,7 @@ def need(program):
 
 def mandoc_finds_nothing():
     need("mandoc")
-    assert len(MANUALS) >= 5, MANUALS
+    assert len(MANUALS) >= 7, MANUALS
     done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", *MANUALS], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0 and not done.stdout, done.stdout
@@ -55,6 +56,47 @@ def man_warns_of_nothing():
                               env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80"},
                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert done.returncode == 0 and not done.stderr, (manual, done.stderr)
+
+
+def each_program_has_a_manual():
+    targets = json.loads(subprocess.run(["meson", "introspect", "--targets", BUILD], check=True, stdout=subprocess.PIPE,
+                                        text=True).stdout)
+    programs = {os.path.basename(t["filename"][0]) for t in targets if t["type"] == "executable" and t["installed"]}
+    named = {os.path.basename(m).rsplit(".", 1)[0] for m in MANUALS}
+    assert len(programs) >= 4 and programs <= named, programs - named
+    # What is no program: the policy, the protocol, the library.
+    assert {"residentd-policy", "residentd-varlink", "libresident"} <= named, named
+
+
+def manual(name):
+    """The text of a built manual as a person sees it."""
+    need("man")
+    done = subprocess.run(["man", "-E", "UTF-8", "-l", os.path.join(BUILD, "packaging", name)], check=True, text=True,
+                          env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "200", "MAN_KEEP_FORMATTING": "",
+                               "MANPAGER": "cat"}, stdout=subprocess.PIPE)
+    return re.sub(r".\x08", "", done.stdout)
+
+
+def the_protocols_manual_has_each_member():
+    text = manual("residentd-varlink.7")
+    found = 0
+    for path in glob.glob(os.path.join(SOURCE, "client", "varlink", "*.varlink")):
+        for kind, name in re.findall(r"^(method|type|error) (\w+)", text_of(path), flags=re.M):
+            declared = re.search(r"^%s %s ?\((?:[^()]|\([^()]*\))*\)(?: *\n? *-> *\n? *\([^()]*\))?" % (kind, name), text_of(path),
+                                 flags=re.M)[0]
+            # Whole, however its lines are broken.
+            assert re.sub(r"\s+", "", declared) in re.sub(r"\s+", "", text), declared
+            found += 1
+    assert found > 50, found
+
+
+def the_librarys_manual_has_each_function():
+    text = manual("libresident.3")
+    symbols = re.findall(r"^(?:\w+ )*?(?:struct \w+ |const char |int |void )\**(resident_\w+)\(", text_of(
+        os.path.join(SOURCE, "client", "libresident", "resident.h")), flags=re.M)
+    assert len(symbols) > 20, symbols
+    missing = [s for s in symbols if not re.search(r"^ +.*\b%s\(" % s, text, flags=re.M)]
+    assert not missing, missing
 
 
 def manuals_have_the_long_options_of_help():
@@ -99,5 +141,6 @@ def the_guide_has_each_error():
 
 
 if __name__ == "__main__":
-    main([mandoc_finds_nothing, man_warns_of_nothing, manuals_have_the_long_options_of_help,
+    main([mandoc_finds_nothing, man_warns_of_nothing, each_program_has_a_manual, the_protocols_manual_has_each_member,
+          the_librarys_manual_has_each_function, manuals_have_the_long_options_of_help,
           manuals_have_the_verbs_of_help, the_policy_manual_has_each_key, the_guide_has_each_error])
