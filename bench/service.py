@@ -5,6 +5,7 @@
   reuse       time to the first token of a prompt, and of a second one that shares most of its tokens
   throughput  tokens a second of 1, 2, 4, 8 and 16 sequences together
   fair        one user with 32 connections against three with one each (root: they have to be several uids)
+  light       a user who asks now and then: first tokens alone, and beside one with 32 connections (root)
 
 It starts a daemon of its own, as tests/e2e do. Answers are greedy; a model of random weights will do.
 """
@@ -95,9 +96,10 @@ def throughput(a, harness):
 
 
 class User:
-    """Keeps @n connections of one uid busy for a while; what it got is read from its process."""
+    """Keeps @n connections of one uid busy for a while; what it got is read from its process. With @pause it rests
+    for some such time between two requests."""
 
-    def __init__(self, harness, d, uid, n, a, seconds):
+    def __init__(self, harness, d, uid, n, a, seconds, pause=0):
         def run():
             results, end = [], time.monotonic() + seconds
 
@@ -113,6 +115,7 @@ class User:
                             stamps += [time.monotonic()] * len(piece.get("logprobs", []))
                         results.append((begin, stamps))
                         k += 1
+                        time.sleep(pause * random.uniform(0.5, 1.5))
             threads = [threading.Thread(target=connection, args=(i,)) for i in range(n)]
             for t in threads:
                 t.start()
@@ -145,9 +148,33 @@ def fair(a, harness):
                       "alone_p99_ms": round(alone[int(0.99 * (len(alone) - 1))] * 1e3, 1), "requests": len(waits)}))
 
 
+def quantile(values, q):
+    return round(sorted(values)[int(q * (len(values) - 1))] * 1e3, 1)
+
+
+def light(a, harness):
+    """Between two tokens of a user lies one step, with a slice of somebody's prompt in it or without."""
+    with harness.Daemon({**policy(a, sequences=a.places), "quotas": {"default": {"concurrent": 64, "queued": 64}}},
+                        worker=harness.REAL_WORKER) as d:
+        d.wait_state("ready")
+        alone = User(harness, d, 1, 1, a, a.seconds / 2, a.pause).join()
+        flood = User(harness, d, 2, 32, a, a.seconds + 5)
+        time.sleep(5)
+        beside = User(harness, d, 3, 1, a, a.seconds, a.pause).join()
+        flood.join()
+    report = {"prompt": a.prompt}
+    for name, results in (("alone", alone), ("beside", beside)):
+        waits = [stamps[0] - b for b, stamps in results if stamps]
+        steps = [y - x for _, stamps in results for x, y in zip(stamps, stamps[1:])]
+        report |= {name: {"requests": len(waits), "first_token_median_ms": quantile(waits, 0.5),
+                          "first_token_p99_ms": quantile(waits, 0.99), "step_median_ms": quantile(steps, 0.5),
+                          "step_p99_ms": quantile(steps, 0.99)}}
+    print(json.dumps(report))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["reuse", "throughput", "fair"])
+    p.add_argument("what", choices=["reuse", "throughput", "fair", "light"])
     p.add_argument("file")
     p.add_argument("--build", default=str(ROOT / "build"))
     p.add_argument("--context", type=int, default=4096)
@@ -160,10 +187,11 @@ def main():
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--places", type=int, default=4)
     p.add_argument("--seconds", type=float, default=60)
+    p.add_argument("--pause", type=float, default=0.5, help="seconds between two requests of a light user")
     a = p.parse_args()
     os.environ["RESIDENTD_BUILD"] = a.build
     import harness
-    {"reuse": reuse, "throughput": throughput, "fair": fair}[a.what](a, harness)
+    {"reuse": reuse, "throughput": throughput, "fair": fair, "light": light}[a.what](a, harness)
 
 
 if __name__ == "__main__":
