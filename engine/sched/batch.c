@@ -9,9 +9,9 @@
  *  5. drafts are added from what is left: pages that nobody has, and only while nobody else is there.
  *
  * When preemption happens (2): at once when the one that waits has nothing running and the other has more
- * than one place, for then a light user never waits for a heavy one's answer; otherwise only when the lead
- * exceeds the quantum, and by four times what it would cost to compute lost pages again, so that at most a
- * fifth of the time is lost to it.
+ * than one place, for then a light user never waits for a heavy one's answer (unless it is ahead by more than
+ * FAIR_HEAD_START); otherwise only when the lead exceeds the quantum, and by four times what it would cost to
+ * compute lost pages again, so that at most a fifth of the time is lost to it.
  *
  * Invariants:
  *  1. @actives holds exactly the ACTIVE, @keepers exactly those not active with n_pages > 0; n_keepers <=
@@ -119,8 +119,14 @@ static bool before(const struct batch_request *a, const struct batch_request *b)
 {
     const struct fair_tenant *s = a->item.tenant, *t = b->item.tenant;
 
-    if (s != t && s->virtual_time != t->virtual_time)
-        return s->virtual_time < t->virtual_time;
+    if (s != t) {
+        __int128 u = s->virtual_time, v = t->virtual_time;
+
+        u -= s->n_active < 2 ? FAIR_HEAD_START : 0;
+        v -= t->n_active < 2 ? FAIR_HEAD_START : 0;
+        if (u != v)
+            return u < v;
+    }
     /* One that comes back is level with the last of those present: it must not have to wait for their long
      * prompts. */
     if (s->n_active != t->n_active)
@@ -384,20 +390,40 @@ static struct batch_request *worst_active_of(const struct batch *b, const struct
     return worst;
 }
 
+/* The tenant, furthest ahead, that has more than one place and has to leave one to @t, which has none; NULL: none. */
+static const struct fair_tenant *with_several(const struct batch *b, const struct fair_tenant *t)
+{
+    const struct fair_tenant *far = NULL;
+
+    for (uint32_t i = 0; i < b->n_actives; i++) {
+        const struct fair_tenant *u = b->actives[i]->item.tenant;
+
+        if (u != t && u->n_active >= 2 && (!far || u->virtual_time > far->virtual_time))
+            far = u;
+    }
+    /* No further ahead than what has it preempted in turn: else they would take the place from each other for ever. */
+    if (far && t->virtual_time > far->virtual_time &&
+        (t->virtual_time - far->virtual_time > FAIR_HEAD_START ||
+         fair_lead_ns(t, far) > (int64_t)b->config.quantum_ns))
+        return NULL;
+    return far;
+}
+
 /* Who has to give its place to @r, which is first of those that wait; NULL: nobody. */
 static struct batch_request *to_preempt(const struct batch *b, const struct batch_request *r)
 {
-    const struct fair_tenant *t = r->item.tenant, *far = fair_furthest(b->fair);
+    const struct fair_tenant *t = r->item.tenant, *far = t->n_active == 0 ? with_several(b, t) : NULL;
     struct batch_request *victim;
     double threshold_ns = (double)b->config.quantum_ns;
     int64_t lead_ns;
 
+    if (far)
+        return worst_active_of(b, far);
+    far = fair_furthest(b->fair);
     if (!far || far == t)
         return NULL;
     lead_ns = fair_lead_ns(far, t);
     victim = worst_active_of(b, far);
-    if (t->n_active == 0 && far->n_active >= 2 && lead_ns >= 0)
-        return victim;
     if (b->n_keepers == b->config.parked_max || pages_to_go(b, r) > pages_free(b))
         threshold_ns += 4.0 * victim->n_fed * b->ns_per_prompt_token;
     return (double)lead_ns > threshold_ns ? victim : NULL;
@@ -492,8 +518,8 @@ static uint32_t slice_tokens(const struct batch *b, uint32_t n_decoding)
         n = SLICE_TOKENS_MIN;
     if (n >= n_max)
         return n_max;
-    /* Kernels and pages like multiples. */
-    return (uint32_t)n / SLICE_TOKENS_MIN * SLICE_TOKENS_MIN;
+    /* Kernels and pages like multiples. The next one: rounding down would often make two steps of a short prompt. */
+    return ((uint32_t)n + SLICE_TOKENS_MIN / 2) / SLICE_TOKENS_MIN * SLICE_TOKENS_MIN;
 }
 
 /* Somebody whose pages the i-th active may have: a keeper, else one behind it. Of the same tenant, if @t is
@@ -580,6 +606,7 @@ static uint32_t n_within(const struct batch *b, const struct batch_request *r, u
 static void cut_slices(struct batch *b)
 {
     uint32_t n_decoding = 0, prompt_left;
+    bool in_hurry = false; /* somebody's only request comes to its first token: who has several can wait for a step */
 
     for (uint32_t i = 0; i < b->n_actives; i++)
         n_decoding += batch_to_go(b->actives[i]) == 1;
@@ -590,7 +617,7 @@ static void cut_slices(struct batch *b)
         uint32_t n_to_go = batch_to_go(r), n = slice_of(b, r, prompt_left), n_pages, n_have = r->n_fed + r->n_found;
         bool decoding = n_to_go == 1;
 
-        if (n == 0) {
+        if (n == 0 || (in_hurry && !decoding && r->item.tenant->n_active >= 2)) {
             r->n_found = 0;
             continue;
         }
@@ -606,8 +633,10 @@ static void cut_slices(struct batch *b)
             continue;
         }
         set_pages(b, r, r->n_pages + n_pages);
-        if (!decoding)
+        if (!decoding) {
             prompt_left -= n < prompt_left ? n : prompt_left;
+            in_hurry |= n == n_to_go && r->item.tenant->n_active < 2;
+        }
         b->slices[b->plan.n_slices++] =
             (struct batch_slice){.request = r, .n_found = r->n_found, .n_tokens = n, .wants_logits = n == n_to_go};
         b->plan.n_tokens += n;

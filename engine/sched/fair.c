@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Virtual time is kept in units of 1/VIRTUAL_SCALE ns per unit of weight: fine enough for weights of a
- * million, and at weight 1 the counter lasts for nine years of computing.
- */
 #include "engine/sched/fair.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-
-#define VIRTUAL_SCALE 64
 
 /* As much cost as a tenant may catch up on that was hardly away. Between two requests of somebody who sends one after
  * the other lies at least the step that began without it, which would add up to a part of its share. */
@@ -43,6 +37,17 @@ static bool behind(const void *a, const void *b)
     return x->id < y->id;
 }
 
+/* Who is served next. */
+static bool first_in_line(const void *a, const void *b)
+{
+    const struct fair_tenant *x = a, *y = b;
+    __int128 u = x->virtual_time, v = y->virtual_time;
+
+    u -= x->n_active == 0 ? FAIR_HEAD_START : 0;
+    v -= y->n_active == 0 ? FAIR_HEAD_START : 0;
+    return u != v ? u < v : behind(x, y);
+}
+
 static bool ahead(const void *a, const void *b)
 {
     return behind(b, a);
@@ -70,7 +75,7 @@ int fair_new(struct fair **ret)
         free(f);
         return -ENOMEM;
     }
-    heap_init(&f->waiting, behind, offsetof(struct fair_tenant, i_waiting));
+    heap_init(&f->waiting, first_in_line, offsetof(struct fair_tenant, i_waiting));
     heap_init(&f->active, ahead, offsetof(struct fair_tenant, i_active));
     heap_init(&f->present, behind, offsetof(struct fair_tenant, i_present));
     *ret = f;
@@ -384,7 +389,7 @@ struct fair_tenant *fair_furthest(const struct fair *f)
 uint64_t fair_cost_to_virtual(const struct fair_tenant *t, uint64_t cost_ns)
 {
     const struct fair_class *c = t->tenant_class;
-    unsigned __int128 v = (unsigned __int128)cost_ns * VIRTUAL_SCALE;
+    unsigned __int128 v = (unsigned __int128)cost_ns * FAIR_VIRTUAL_SCALE;
 
     if (c && c->weights_present > c->weight)
         return (uint64_t)(v * c->weights_present / ((unsigned __int128)t->weight * c->weight));
@@ -406,7 +411,7 @@ int64_t fair_lead_ns(const struct fair_tenant *a, const struct fair_tenant *b)
     int64_t lead = (int64_t)(a->virtual_time - b->virtual_time);
 
     /* In terms of @a's own weight: how long it would have to rest for @b to come level. */
-    return (int64_t)((__int128)lead * a->weight / VIRTUAL_SCALE);
+    return (int64_t)((__int128)lead * a->weight / FAIR_VIRTUAL_SCALE);
 }
 
 struct fair_tenant *const *fair_waiting(const struct fair *f, size_t *ret_n)

@@ -29,6 +29,14 @@
 
 #define FAIR_WEIGHT_DEFAULT 100
 
+/* By so much virtual time a tenant with nothing running goes before those who have something: half a second at the
+ * default weight. A user who always has one request would else wait, one time of two, until one with many has caught
+ * up. It is a constant, so it shifts when somebody is served, not how much anybody gets. */
+#define FAIR_HEAD_START (UINT64_C(500000000) * FAIR_VIRTUAL_SCALE / FAIR_WEIGHT_DEFAULT)
+/* Virtual time is kept in units of 1/FAIR_VIRTUAL_SCALE ns per unit of weight: fine enough for weights of a million,
+ * and at weight 1 the counter lasts for nine years of computing. */
+#define FAIR_VIRTUAL_SCALE 64
+
 struct fair_class;
 
 struct fair_tenant {

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How long a user of few requests waits for first tokens beside one who keeps 32 going, and how much longer than
+ * alone: on a simulated clock, with the steps of a model of a billion weights on two cores.
+ */
+#include "engine/sched/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define MS             UINT64_C(1000000)
+#define STEP_BASE_NS   (33 * MS)
+#define PROMPT_NS      (36 * MS / 10)
+#define DECODE_NS      (2 * MS)
+#define CHUNK_NS       (250 * MS) /* of batch_config below */
+#define STEP_NS        (STEP_BASE_NS + (SEQUENCES - 1) * DECODE_NS) /* of those who decode beside it */
+#define ROUND_TRIP_NS  (2 * MS)
+
+enum { SEQUENCES = 4, FLOOD = 32, USERS_MAX = 4, LIGHT_REQUESTS = 500 };
+
+struct job {
+    struct batch_request r;
+    uint32_t user, n_output_left;
+    uint64_t asked_ns;
+    bool in;
+};
+
+struct user {
+    struct job jobs[FLOOD];
+    uint32_t n_jobs;
+    uint64_t next_ns[FLOOD]; /* when the job is sent again */
+};
+
+struct load {
+    uint32_t n_light;            /* users beside the flood, which is the last one */
+    bool flood;
+    uint32_t n_prompt, n_output; /* of light users */
+    uint64_t pause_ns;           /* of light users between two requests, about; 0: none */
+};
+
+struct sim {
+    const struct load *load;
+    struct batch *b;
+    struct user users[USERS_MAX];
+    uint32_t n_users;
+    uint64_t now_ns, random;
+    uint64_t delays_ns[LIGHT_REQUESTS];
+    uint32_t n_delays;
+};
+
+static uint32_t random_next(struct sim *s)
+{
+    s->random = s->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(s->random >> 33);
+}
+
+static bool is_light(const struct sim *s, uint32_t user)
+{
+    return user < s->load->n_light;
+}
+
+static void send_due(struct sim *s)
+{
+    for (uint32_t u = 0; u < s->n_users; u++)
+        for (uint32_t i = 0; i < s->users[u].n_jobs; i++) {
+            struct job *j = &s->users[u].jobs[i];
+            uint32_t n_prompt = is_light(s, u) ? s->load->n_prompt : 1 + random_next(s) % 400;
+
+            if (j->in || s->users[u].next_ns[i] > s->now_ns)
+                continue;
+            j->in = true;
+            j->user = u;
+            j->asked_ns = s->users[u].next_ns[i];
+            j->n_output_left = is_light(s, u) ? s->load->n_output : 1 + random_next(s) % 200;
+            assert_int_equal(batch_submit(s->b, &j->r, u, 0, n_prompt, s->now_ns), 0);
+        }
+}
+
+static void sampled(struct sim *s, struct job *j)
+{
+    struct user *u = &s->users[j->user];
+
+    if (j->r.n_tokens == j->r.n_submitted && is_light(s, j->user) && s->n_delays < LIGHT_REQUESTS)
+        s->delays_ns[s->n_delays++] = s->now_ns - j->asked_ns;
+    batch_append(&j->r);
+    if (--j->n_output_left > 0)
+        return;
+    batch_remove(s->b, &j->r, s->now_ns);
+    j->in = false;
+    u->next_ns[j - u->jobs] = s->now_ns + ROUND_TRIP_NS;
+    if (is_light(s, j->user) && s->load->pause_ns > 0)
+        u->next_ns[j - u->jobs] += s->load->pause_ns / 2 + random_next(s) % s->load->pause_ns;
+}
+
+static void step(struct sim *s)
+{
+    const struct batch_plan *plan;
+    struct job *done[SEQUENCES];
+    size_t n_done = 0;
+    uint64_t ns = STEP_BASE_NS;
+
+    send_due(s);
+    plan = batch_plan(s->b, s->now_ns);
+    if (plan->n_slices == 0) {
+        s->now_ns += MS;
+        return;
+    }
+    for (size_t i = 0; i < plan->n_slices; i++) {
+        const struct batch_slice *p = &plan->slices[i];
+
+        ns += p->n_tokens > 1 ? p->n_tokens * PROMPT_NS : DECODE_NS;
+        if (p->wants_logits)
+            done[n_done++] = (struct job *)(void *)((char *)p->request - offsetof(struct job, r));
+    }
+    s->now_ns += ns;
+    batch_step_done(s->b, ns);
+    for (size_t i = 0; i < n_done; i++)
+        sampled(s, done[i]);
+}
+
+static int by_size(const void *x, const void *y)
+{
+    uint64_t a = *(const uint64_t *)x, b = *(const uint64_t *)y;
+
+    return (a > b) - (a < b);
+}
+
+struct result {
+    double median_ms, p99_ms, longest_ms;
+};
+
+static struct result run(const struct load *l)
+{
+    static const struct batch_config config = {
+        .sequences_max = SEQUENCES,
+        .parked_max = 3 * SEQUENCES,
+        .step_tokens_max = 512,
+        .page_tokens = 32,
+        .pages_total = SEQUENCES * 4096 / 32,
+        .step_ns_max = CHUNK_NS,
+        .step_alone_ns_max = 500 * MS,
+        .quantum_ns = 500 * MS,
+    };
+    struct sim *s = calloc(1, sizeof(*s));
+    struct result r = {0};
+
+    assert_non_null(s);
+    s->load = l;
+    s->random = 3;
+    assert_int_equal(batch_new(&config, &s->b), 0);
+    s->n_users = l->n_light + l->flood;
+    for (uint32_t u = 0; u < s->n_users; u++)
+        s->users[u].n_jobs = is_light(s, u) ? 1 : FLOOD;
+    while (s->n_delays < LIGHT_REQUESTS)
+        step(s);
+    qsort(s->delays_ns, LIGHT_REQUESTS, sizeof(*s->delays_ns), by_size);
+    r.median_ms = (double)s->delays_ns[LIGHT_REQUESTS / 2] / 1e6;
+    r.p99_ms = (double)s->delays_ns[LIGHT_REQUESTS * 99 / 100] / 1e6;
+    r.longest_ms = (double)s->delays_ns[LIGHT_REQUESTS - 1] / 1e6;
+    for (uint32_t u = 0; u < s->n_users; u++)
+        for (uint32_t i = 0; i < s->users[u].n_jobs; i++)
+            if (s->users[u].jobs[i].in)
+                batch_remove(s->b, &s->users[u].jobs[i].r, s->now_ns);
+    batch_free(s->b);
+    free(s);
+    return r;
+}
+
+static void test_who_asks_now_and_then(void **state)
+{
+    /* The last one takes two slices, so it has one step of the others more between. */
+    static const struct {
+        uint32_t n_prompt, n_steps;
+    } prompts[] = {{8, 1}, {32, 1}, {64, 1}, {128, 2}};
+
+    for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
+        struct load l = {.n_light = 1, .n_prompt = prompts[i].n_prompt, .n_output = 16, .pause_ns = 1000 * MS};
+        struct result alone = run(&l), beside;
+
+        l.flood = true;
+        beside = run(&l);
+        print_message("%u tokens: alone %.0f ms, p99 %.0f; beside the flood %.0f, p99 %.0f, longest %.0f\n",
+                      prompts[i].n_prompt, alone.median_ms, alone.p99_ms, beside.median_ms, beside.p99_ms,
+                      beside.longest_ms);
+        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + prompts[i].n_steps * STEP_NS) / 1e6);
+    }
+}
+
+/* They wait for each other's prompts, too, which are as long; so where answers are much shorter than these, more. */
+static void test_who_always_asks(void **state)
+{
+    static const uint32_t outputs[] = {32, 64, 200};
+
+    for (size_t i = 0; i < sizeof(outputs) / sizeof(*outputs); i++) {
+        struct load l = {.n_light = 1, .n_prompt = 64, .n_output = outputs[i]};
+        struct result alone = run(&l), beside;
+
+        l.flood = true;
+        l.n_light = 3;
+        beside = run(&l);
+        print_message("%u said: alone p99 %.0f ms; three beside the flood %.0f, p99 %.0f, longest %.0f\n", outputs[i],
+                      alone.p99_ms, beside.median_ms, beside.p99_ms, beside.longest_ms);
+        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + STEP_NS) / 1e6);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_asks_now_and_then),
+        cmocka_unit_test(test_who_always_asks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
