@@ -609,13 +609,20 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
         model_fail(model, &fault);
         return;
     }
+    if (worker_end(w) == WORKER_END_PAGES_LOST) {
+        fault_model_invalid(&fault, FAULT_NO_OFFSET, "%s: its device fails, or it was cut short for a while",
+                            reason);
+        log_model(model, LOG_ERR, reason);
+        model_fail(model, &fault);
+        return;
+    }
     if (model->state == MODEL_READY && manager_now_us(model->manager) - model->ready_us > HEALTHY_US)
         model->n_crashes = 0;
     model->n_crashes++;
     log_model(model, LOG_ERR, MESSAGE_WORKER_ENDED, reason);
     fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s", reason);
     fault.retry_after_ms = (int64_t)(model_backoff_us(model->n_crashes) / 1000) + 1000;
-    if (worker_crashed(w))
+    if (worker_end(w) == WORKER_END_CRASH)
         requests_blame(model);
     if (model->n_crashes >= LIMIT_CRASHES) {
         fault_set(&model->fault, FAULT_MODEL_UNAVAILABLE, model->rules->name, "%s, %u times in a row", reason,

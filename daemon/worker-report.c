@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "engine/proto/worker-proto.h"
+
 /* systemd's words are short; what is longer is none of them. */
 #define REPORT_BYTES_MAX 128
 #define REPORT_WORD_MAX  32
@@ -38,6 +40,15 @@ static bool is_word(const char *text)
     return true;
 }
 
+/* -1 for what is none. */
+static int exit_status(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    return *end || n < 0 || n > 255 ? -1 : (int)n;
+}
+
 bool worker_signal_is_crash(const char *name)
 {
     static const char *const names[] = {"SEGV", "ABRT", "ILL", "FPE", "SYS", "TRAP"};
@@ -49,7 +60,17 @@ bool worker_signal_is_crash(const char *name)
     return false;
 }
 
-int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, bool *ret_crashed)
+enum worker_end worker_exit_describe(int status, char *buffer, size_t size)
+{
+    if (status == PROTO_EXIT_PAGES_LOST) {
+        snprintf(buffer, size, "the worker could not read the model's file any more");
+        return WORKER_END_PAGES_LOST;
+    }
+    snprintf(buffer, size, "the worker ended with status %d", status);
+    return WORKER_END_OTHER;
+}
+
+int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, enum worker_end *ret_end)
 {
     char copy[REPORT_BYTES_MAX + 1], *rest = NULL;
     const char *result, *code, *status;
@@ -64,14 +85,16 @@ int worker_report_describe(const char *text, size_t n, char *buffer, size_t size
     if (!result || !code || !status || strtok_r(NULL, " ", &rest) || !is_word(result) || !is_word(code) ||
         !is_word(status))
         return -EBADMSG;
-    *ret_crashed =
-        (strcmp(result, "signal") == 0 || strcmp(result, "core-dump") == 0) && worker_signal_is_crash(status);
+    *ret_end =
+        (strcmp(result, "signal") == 0 || strcmp(result, "core-dump") == 0) && worker_signal_is_crash(status)
+            ? WORKER_END_CRASH
+            : WORKER_END_OTHER;
     if (strcmp(result, "oom-kill") == 0)
         snprintf(buffer, size, "the worker was killed because memory ran out");
     else if (strcmp(result, "watchdog") == 0)
         snprintf(buffer, size, "the worker was killed because it hung (watchdog)");
     else if (strcmp(code, "exited") == 0)
-        snprintf(buffer, size, "the worker ended with status %s", status);
+        *ret_end = worker_exit_describe(exit_status(status), buffer, size);
     else
         snprintf(buffer, size, "the worker was killed by signal %s", status);
     return 0;
@@ -90,7 +113,7 @@ static int on_datagram(sd_event_source *s, int fd, uint32_t events, void *userda
     ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct ucred sender;
     struct cmsghdr *h;
-    bool crashed;
+    enum worker_end end;
 
     if (n <= 0 || (m.msg_flags & MSG_TRUNC))
         return 0;
@@ -99,8 +122,8 @@ static int on_datagram(sd_event_source *s, int fd, uint32_t events, void *userda
         h->cmsg_len != CMSG_LEN(sizeof(sender)))
         return 0;
     memcpy(&sender, CMSG_DATA(h), sizeof(sender));
-    if (worker_report_describe(text, (size_t)n, reason, sizeof(reason), &crashed) == 0)
-        r->callback(sender.uid, reason, crashed, r->userdata);
+    if (worker_report_describe(text, (size_t)n, reason, sizeof(reason), &end) == 0)
+        r->callback(sender.uid, reason, end, r->userdata);
     return 0;
 }
 

@@ -20,8 +20,15 @@
 
 struct worker_reports;
 
-/* @reason is a sentence for people; borrowed for the call. @crashed: as worker_signal_is_crash(). */
-typedef void (*worker_report_t)(uid_t uid, const char *reason, bool crashed, void *userdata);
+/* Whose fault a worker's end was. */
+enum worker_end {
+    WORKER_END_OTHER,      /* its own will, the kernel's or the administrator's, or unknown */
+    WORKER_END_CRASH,      /* of its program (worker_signal_is_crash()) */
+    WORKER_END_PAGES_LOST, /* of a model's file or its device (PROTO_EXIT_PAGES_LOST) */
+};
+
+/* @reason is a sentence for people; borrowed for the call. */
+typedef void (*worker_report_t)(uid_t uid, const char *reason, enum worker_end end, void *userdata);
 
 /**
  * worker_reports_new() - bind the socket "report" in the directory of @worker_socket and listen from the loop
@@ -40,10 +47,14 @@ DEFINE_CLEANUP(struct worker_reports *, worker_reports_free)
 /**
  * worker_report_describe() - the sentence for a datagram of @n bytes
  * @buffer: [@size]
- * @ret_crashed: as worker_signal_is_crash()
  * Returns 0, -EBADMSG for what systemd would not say.
  */
-int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, bool *ret_crashed);
+int worker_report_describe(const char *text, size_t n, char *buffer, size_t size, enum worker_end *ret_end);
+
+/**
+ * worker_exit_describe() - the same for a process that ended by itself with @status
+ */
+enum worker_end worker_exit_describe(int status, char *buffer, size_t size);
 
 /**
  * worker_signal_is_crash() - whether a signal ("SEGV") is one that a fault of the program ends in

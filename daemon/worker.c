@@ -57,7 +57,7 @@ struct worker {
     struct worker_process process;
     bool exited; /* waited for */
     char exit_reason[160];
-    bool crashed; /* by a fault of its own */
+    enum worker_end end;
     bool greeted, draining, told_gone;
     bool adopted, outdated;     /* an earlier daemon's; of another build */
     struct worker_process told; /* adopted: which process it has to be */
@@ -126,7 +126,7 @@ static void note_signal(struct worker *w, int signal)
 {
     const char *name = sigabbrev_np(signal) ? sigabbrev_np(signal) : "?";
 
-    w->crashed = worker_signal_is_crash(name);
+    w->end = worker_signal_is_crash(name) ? WORKER_END_CRASH : WORKER_END_OTHER;
     snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker was killed by signal %d (%s)", signal, name);
 }
 
@@ -149,7 +149,7 @@ static void reap(struct worker *w)
     if (r < 0)
         snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended");
     else if (info.si_code == CLD_EXITED)
-        snprintf(w->exit_reason, sizeof(w->exit_reason), "the worker ended with status %d", info.si_status);
+        w->end = worker_exit_describe(info.si_status, w->exit_reason, sizeof(w->exit_reason));
     else
         note_signal(w, info.si_status);
 }
@@ -174,9 +174,9 @@ struct workers *workers_free(struct workers *ws)
     return NULL;
 }
 
-static void on_report(uid_t uid, const char *reason, bool crashed, void *userdata)
+static void on_report(uid_t uid, const char *reason, enum worker_end end, void *userdata)
 {
-    workers_report(userdata, uid, reason, crashed);
+    workers_report(userdata, uid, reason, end);
 }
 
 int workers_expect_reports(struct workers *ws, const char *worker_socket)
@@ -233,7 +233,7 @@ static int on_broken(sd_event_source *s, void *userdata)
     return 0;
 }
 
-void workers_report(struct workers *ws, uid_t uid, const char *reason, bool crashed)
+void workers_report(struct workers *ws, uid_t uid, const char *reason, enum worker_end end)
 {
     struct list *at, *after;
 
@@ -245,7 +245,7 @@ void workers_report(struct workers *ws, uid_t uid, const char *reason, bool cras
             continue;
         w->reported = true;
         w->exited = true;
-        w->crashed = crashed;
+        w->end = end;
         snprintf(w->exit_reason, sizeof(w->exit_reason), "%s", reason);
         if (w->waits_for_report)
             sd_event_source_set_enabled(w->defer, SD_EVENT_ONESHOT);
@@ -830,9 +830,9 @@ uid_t worker_uid(const struct worker *w)
     return w->process.uid;
 }
 
-bool worker_crashed(const struct worker *w)
+enum worker_end worker_end(const struct worker *w)
 {
-    return w->crashed;
+    return w->end;
 }
 
 bool worker_is_outdated(const struct worker *w)

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "daemon/worker-report.h"
 #include "engine/proto/worker-proto.h"
 
 struct json_object;
@@ -68,9 +69,8 @@ int workers_expect_reports(struct workers *ws, const char *worker_socket);
 
 /**
  * workers_report() - the unit that runs as @uid has ended, for @reason; nothing happens if there is none
- * @crashed: as worker_crashed()
  */
-void workers_report(struct workers *ws, uid_t uid, const char *reason, bool crashed);
+void workers_report(struct workers *ws, uid_t uid, const char *reason, enum worker_end end);
 
 /**
  * workers_free() - kill and reap what has not ended; all workers must have been released. NULL is fine, returns NULL
@@ -119,9 +119,10 @@ int worker_link_fd(const struct worker *w);
 uid_t worker_uid(const struct worker *w);
 
 /**
- * worker_crashed() - it ended by a fault of its own program, as far as can be told: what it computed may be to blame
+ * worker_end() - whose fault its end was, as far as can be told; after gone()
+ * Of a crash, what it computed may be to blame.
  */
-bool worker_crashed(const struct worker *w);
+enum worker_end worker_end(const struct worker *w);
 
 /**
  * worker_is_outdated() - it was adopted, and comes from another build than this daemon

@@ -174,8 +174,10 @@ int threads_new(uint32_t n, struct threads **ret)
     if (!t->helpers)
         return -ENOMEM;
 
-    /* Signals are for the program's own threads. */
+    /* Signals are for the program's own threads, but for the one that a thread brings upon itself where a file's pages
+     * are gone: blocked, it would kill and not be handled. */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     for (uint32_t i = 1; i < n && r == 0; i++) {
         struct helper *h = &t->helpers[i - 1];

@@ -200,6 +200,9 @@ struct packet_done {
     uint64_t queue_ns, prefill_ns, decode_ns;
 };
 
+/* With this status a worker ends that could not read its model's file any more where it is mapped. */
+#define PROTO_EXIT_PAGES_LOST 74
+
 /* FAILED; blob: {"error": name, "parameters": {…}} as fault_to_json() has them. request 0: the model itself,
  * after which the worker ends. */
 struct packet_failed {

@@ -25,6 +25,7 @@
 #include "engine/worker/compute.h"
 #include "engine/worker/intake.h"
 #include "engine/worker/link.h"
+#include "engine/worker/lost-pages.h"
 #include "engine/worker/report.h"
 #include "engine/worker/sandbox.h"
 #include "engine/worker/watchdog.h"
@@ -109,7 +110,9 @@ int main(int argc, char **argv)
     r = watchdog_open(&watchdog);
     if (r < 0)
         log_line(&log, LOG_WARNING, NULL, "can't tell systemd that it lives: %s", strerrordesc_np(-r));
-    r = sandbox_enter((int[]){fd, watchdog.fd}, 2);
+    r = lost_pages_expect();
+    if (r == 0)
+        r = sandbox_enter((int[]){fd, watchdog.fd}, 2);
     if (r < 0) {
         log_line(&log, LOG_ERR, NULL, "could not give up rights: %s", strerrordesc_np(-r));
         return EXIT_FAILURE;

@@ -7,6 +7,7 @@
  *   prompt "count N"   N pieces "1 " "2 " …, one every 20 ms
  *   prompt "crash"     kills itself, as who runs out of memory is
  *   prompt "segfault"  crashes
+ *   prompt "lose"      ends as one does whose model's file can't be read any more
  *   prompt "hang"      one piece, then silence
  *   prompt "stuck"     one piece, then it says that a step runs for a year
  *   prompt "break"     sends a packet that is not legal
@@ -225,6 +226,8 @@ static void on_submit(const struct packet *p)
     } else if (strcmp(prompt, "segfault") == 0) {
         signal(SIGSEGV, SIG_DFL); /* also where a sanitizer has one of its own */
         raise(SIGSEGV);
+    } else if (strcmp(prompt, "lose") == 0) {
+        _exit(PROTO_EXIT_PAGES_LOST);
     } else if (strcmp(prompt, "hang") == 0) {
         send_piece(r, "…", "");
         r->left = -1;

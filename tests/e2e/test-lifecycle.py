@@ -275,6 +275,24 @@ def refusal_here(d, prompt):
     return None
 
 
+def a_worker_that_lost_its_file_ends_the_model():
+    """The file is the same, but could not be read: its device is to blame, and starting again would not help."""
+    with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
+                files={"m.gguf": b"x" * 100000}) as d:
+        d.wait_state("ready", "m")
+        with d.client() as c:
+            try:
+                c.complete("lose")
+            except Refused as e:
+                assert e.error == "io.residentd.ModelInvalid", e
+                assert "could not read the model's file any more" in e.parameters["reason"], e
+            else:
+                raise AssertionError("it was answered")
+            assert d.status("m")["state"] == "failed", d.status("m")
+            list(c.stream("Models.Load", model="m"))
+            assert c.complete("hello")[0] == "hello"
+
+
 main([
     load_and_unload_leak_nothing,
     killed_workers_lose_only_their_own_requests,
@@ -283,4 +301,5 @@ main([
     sigterm_lets_running_answers_finish,
     worker_that_is_stuck_is_replaced,
     who_was_in_two_crashes_has_to_wait,
+    a_worker_that_lost_its_file_ends_the_model,
 ])

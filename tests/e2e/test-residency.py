@@ -45,6 +45,7 @@ def cut_short_under_the_map(ram):
         assert error.parameters["model"] == "a", error
         assert "bytes long when it was loaded and is 8192 now" in error.parameters["reason"], error
         wait_for(lambda: not is_alive(worker), "the worker to end")
+        assert "the model's file can't be read any more where it is mapped" in d.log(), d.log()
         status = d.status("a")
         assert status["state"] == "failed" and "8192 now" in status["reason"], status
         # Nobody else notices, and it can be mended.

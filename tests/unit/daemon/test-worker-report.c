@@ -17,27 +17,29 @@
 #include "base/cleanup.h"
 #include "daemon/worker-report.h"
 
-static void says(const char *text, const char *expected, bool is_crash)
+static void says(const char *text, const char *expected, enum worker_end expected_end)
 {
     char buffer[128] = "";
-    bool crashed = !is_crash;
+    enum worker_end end = expected_end + 1;
 
-    assert_int_equal(worker_report_describe(text, strlen(text), buffer, sizeof(buffer), &crashed), 0);
+    assert_int_equal(worker_report_describe(text, strlen(text), buffer, sizeof(buffer), &end), 0);
     assert_string_equal(buffer, expected);
-    assert_int_equal(crashed, is_crash);
+    assert_int_equal(end, expected_end);
 }
 
 static void an_end_is_a_sentence(void **state)
 {
-    says("signal killed SEGV", "the worker was killed by signal SEGV", true);
-    says("core-dump dumped ABRT", "the worker was killed by signal ABRT", true);
-    says("exit-code exited 1", "the worker ended with status 1", false);
-    says("success exited 0", "the worker ended with status 0", false);
-    says("oom-kill killed KILL", "the worker was killed because memory ran out", false);
-    says("watchdog killed KILL", "the worker was killed because it hung (watchdog)", false);
-    says("signal killed BUS", "the worker was killed by signal BUS", false);
-    says("signal killed KILL", "the worker was killed by signal KILL", false);
-    says("oom-kill killed ABRT", "the worker was killed because memory ran out", false);
+    says("signal killed SEGV", "the worker was killed by signal SEGV", WORKER_END_CRASH);
+    says("core-dump dumped ABRT", "the worker was killed by signal ABRT", WORKER_END_CRASH);
+    says("exit-code exited 1", "the worker ended with status 1", WORKER_END_OTHER);
+    says("exit-code exited 74", "the worker could not read the model's file any more", WORKER_END_PAGES_LOST);
+    says("exit-code exited 74x", "the worker ended with status -1", WORKER_END_OTHER);
+    says("success exited 0", "the worker ended with status 0", WORKER_END_OTHER);
+    says("oom-kill killed KILL", "the worker was killed because memory ran out", WORKER_END_OTHER);
+    says("watchdog killed KILL", "the worker was killed because it hung (watchdog)", WORKER_END_OTHER);
+    says("signal killed BUS", "the worker was killed by signal BUS", WORKER_END_OTHER);
+    says("signal killed KILL", "the worker was killed by signal KILL", WORKER_END_OTHER);
+    says("oom-kill killed ABRT", "the worker was killed because memory ran out", WORKER_END_OTHER);
 }
 
 static void what_systemd_would_not_say_is_refused(void **state)
@@ -52,13 +54,13 @@ static void what_systemd_would_not_say_is_refused(void **state)
         "signal killed 0123456789012345678901234567890123",
     };
     char buffer[128] = "untouched", many[256];
-    bool crashed;
+    enum worker_end end;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-        assert_int_equal(worker_report_describe(bad[i], strlen(bad[i]), buffer, sizeof(buffer), &crashed), -EBADMSG);
+        assert_int_equal(worker_report_describe(bad[i], strlen(bad[i]), buffer, sizeof(buffer), &end), -EBADMSG);
     memset(many, 'a', sizeof(many));
-    assert_int_equal(worker_report_describe(many, sizeof(many), buffer, sizeof(buffer), &crashed), -EBADMSG);
-    assert_int_equal(worker_report_describe("signal killed \0SEGV", 19, buffer, sizeof(buffer), &crashed), -EBADMSG);
+    assert_int_equal(worker_report_describe(many, sizeof(many), buffer, sizeof(buffer), &end), -EBADMSG);
+    assert_int_equal(worker_report_describe("signal killed \0SEGV", 19, buffer, sizeof(buffer), &end), -EBADMSG);
     assert_string_equal(buffer, "untouched");
 }
 
@@ -68,7 +70,7 @@ struct heard {
     char reason[128];
 };
 
-static void hear(uid_t uid, const char *reason, bool crashed, void *userdata)
+static void hear(uid_t uid, const char *reason, enum worker_end end, void *userdata)
 {
     struct heard *h = userdata;
 

@@ -1087,6 +1087,26 @@ static void test_bad_models(void **state)
     stop_well(&d);
 }
 
+/* A file that is cut short while it is used in place. */
+static void test_pages_lost(void **state)
+{
+    int fd = driver_model(256), own = fcntl(fd, F_DUPFD_CLOEXEC, 0), status;
+    struct driver d;
+
+    driver_start(&d);
+    driver_load(&d, fd, CONFIG);
+    assert_true(d.ready);
+    assert_int_equal(ftruncate(own, 8192), 0);
+    driver_submit(&d, 1, SUBMIT_COMPLETE, 0, "{\"prompt\": \"abc\", \"max_tokens\": 4}");
+    while (driver_receive(&d, 60000))
+        ;
+    status = driver_exit_status(&d);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), PROTO_EXIT_PAGES_LOST);
+    driver_stop(&d);
+    close(own);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1122,6 +1142,7 @@ int main(void)
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_pages_lost),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Without any state, so that it is right in whatever thread and moment. Going on is not tried: the operation under way
+ * has no weights to compute with, and zeros in their place would be an answer that looks like one.
+ *
+ * The other reasons for SIGBUS (memory that failed, an address that is wrong) are left to end the process as ever: the
+ * handler is taken away when it begins, and the instruction meets the same again.
+ */
+#include "engine/worker/lost-pages.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include "engine/proto/worker-proto.h"
+
+static void on_bus(int signal, siginfo_t *info, void *context)
+{
+    static const char text[] = "<3>worker ends: the model's file can't be read any more where it is mapped\n";
+
+    if (info->si_code != BUS_ADRERR)
+        return;
+    /* Best effort: there is nobody to tell that stderr is gone. */
+    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+    _exit(PROTO_EXIT_PAGES_LOST);
+}
+
+int lost_pages_expect(void)
+{
+    struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO | (int)SA_RESETHAND};
+
+    sigemptyset(&action.sa_mask);
+    return sigaction(SIGBUS, &action, NULL) < 0 ? -errno : 0;
+}
