@@ -238,6 +238,9 @@ int call_handle_frame(struct resident *r, const char *text, size_t n)
         if (!last && !(r->first->flags & RESIDENT_MORE))
             return -EBADMSG;
         k = reply_new_take(json_object_get(parameters), last, &reply);
+        /* Descriptors go with the last answer to a call, and may be here before the ones in front of it are read. */
+        if (k == 0 && last)
+            reply->n_fds = frame_reader_take_fds(&r->in, &reply->fds);
     }
     if (k < 0)
         return k;

@@ -77,6 +77,7 @@ int connection_open(struct resident *r)
         return k;
     }
     r->socket_fd = fd;
+    r->in.reads_answers = true;
     r->generation++;
     return 0;
 }

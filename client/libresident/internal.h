@@ -14,6 +14,8 @@
 struct resident_reply {
     json_object *parameters; /* an object; owned */
     bool last;
+    int *fds; /* [n_fds] that came along; owned */
+    size_t n_fds;
 };
 
 struct resident_error {
@@ -94,6 +96,11 @@ void call_end_oneway(struct resident *r);
  * reply_new_take() - @parameters are taken, on failure too; NULL stands for none. Returns 0 or -ENOMEM
  */
 int reply_new_take(json_object *parameters, bool last, struct resident_reply **ret);
+
+/**
+ * reply_dup() - one that outlives the callback, with descriptors of its own. Returns 0 or a negative errno
+ */
+int reply_dup(const struct resident_reply *reply, struct resident_reply **ret);
 
 /**
  * error_new_take() - @parameters are taken, on failure too; NULL stands for none. Returns 0 or -ENOMEM

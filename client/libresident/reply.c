@@ -3,8 +3,11 @@
  * What the service said, and looking into it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/json.h"
@@ -27,10 +30,36 @@ int reply_new_take(json_object *parameters, bool last, struct resident_reply **r
     return 0;
 }
 
+int reply_dup(const struct resident_reply *reply, struct resident_reply **ret)
+{
+    struct resident_reply *copy = NULL;
+    int k = reply_new_take(json_object_get(reply->parameters), reply->last, &copy);
+
+    if (k < 0)
+        return k;
+    copy->fds = calloc(reply->n_fds ? reply->n_fds : 1, sizeof(*copy->fds));
+    if (!copy->fds)
+        k = -ENOMEM;
+    for (size_t i = 0; k >= 0 && i < reply->n_fds; i++) {
+        k = resident_reply_fd(reply, (unsigned)i);
+        if (k >= 0)
+            copy->fds[copy->n_fds++] = k;
+    }
+    if (k < 0) {
+        resident_reply_free(copy);
+        return k;
+    }
+    *ret = copy;
+    return 0;
+}
+
 struct resident_reply *resident_reply_free(struct resident_reply *reply)
 {
     if (!reply)
         return NULL;
+    for (size_t i = 0; i < reply->n_fds; i++)
+        close(reply->fds[i]);
+    free(reply->fds);
     json_object_put(reply->parameters);
     free(reply);
     return NULL;
@@ -41,6 +70,16 @@ const char *resident_reply_json(const struct resident_reply *reply)
     const char *text = json_text(reply->parameters);
 
     return text ? text : "{}";
+}
+
+int resident_reply_fd(const struct resident_reply *reply, unsigned i)
+{
+    int fd;
+
+    if (i >= reply->n_fds)
+        return -ENOENT;
+    fd = fcntl(reply->fds[i], F_DUPFD_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
 }
 
 int resident_reply_is_last(const struct resident_reply *reply)

@@ -154,6 +154,14 @@ typedef int (*resident_piece_t)(const struct resident_reply *reply, void *userda
 int resident_stream(struct resident *r, const char *method, const char *parameters, resident_piece_t piece,
                     void *userdata, struct resident_error **reterr);
 
+/**
+ * resident_share() - the files of a model (loaded if need be), to map the very pages that the service computes with
+ * @ret_fds: [*ret_n] read-only descriptors, a split model's parts in order: to be closed, and the array to be freed
+ * Only for those whom the policy lets ("share"). A copy's memory (residency.ram) is given back with the last of them.
+ * Returns as resident_call(); -EBADMSG also when other descriptors came than the service said.
+ */
+int resident_share(struct resident *r, const char *model, int **ret_fds, size_t *ret_n, struct resident_error **reterr);
+
 /* ---- calls from an event loop ---- */
 
 enum resident_flags {
@@ -230,6 +238,12 @@ int resident_reply_bool(const struct resident_reply *reply, const char *path, in
  * resident_reply_length() - how many items the list at @path has; -ENOENT when there is no such list
  */
 int resident_reply_length(const struct resident_reply *reply, const char *path);
+
+/**
+ * resident_reply_fd() - descriptor @i of those that came with the reply (Inference.Share)
+ * Returns a copy that the caller closes; -ENOENT when none of that number came, or another negative errno.
+ */
+int resident_reply_fd(const struct resident_reply *reply, unsigned i);
 
 /**
  * resident_reply_free() - release what resident_call() returned; takes NULL, returns NULL

@@ -40,7 +40,7 @@ static void on_answer(struct resident_call *call, const struct resident_reply *r
     if (reply->last)
         w->call = NULL;
     if (!w->piece) {
-        w->result = reply_new_take(json_object_get(reply->parameters), reply->last, &w->reply);
+        w->result = reply_dup(reply, &w->reply);
     } else if (w->piece(reply, w->userdata) != 0) {
         w->result = RESIDENT_STOPPED;
         w->call = resident_cancel(w->call);

@@ -74,6 +74,22 @@ static int make_room(struct frame_reader *r)
     return 0;
 }
 
+static size_t fds_max(const struct frame_reader *r)
+{
+    return r->reads_answers ? FRAME_FDS_SENT_MAX : FRAME_FDS_MAX;
+}
+
+/* The array is made as large as it may become: a few integers. */
+static bool keep_fd(struct frame_reader *r, int fd)
+{
+    if (!r->fds)
+        r->fds = calloc(fds_max(r), sizeof(*r->fds));
+    if (!r->fds || r->n_fds >= fds_max(r))
+        return false;
+    r->fds[r->n_fds++] = fd;
+    return true;
+}
+
 /* Keeps what a message brought along, as far as there is room. */
 static void keep_fds(struct frame_reader *r, struct msghdr *message)
 {
@@ -86,9 +102,7 @@ static void keep_fds(struct frame_reader *r, struct msghdr *message)
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (r->n_fds < FRAME_FDS_MAX)
-                r->fds[r->n_fds++] = fd;
-            else
+            if (!keep_fd(r, fd))
                 close(fd);
         }
     }
@@ -105,18 +119,29 @@ int frame_reader_take_fd(struct frame_reader *r, size_t i)
     return fd;
 }
 
+size_t frame_reader_take_fds(struct frame_reader *r, int **ret)
+{
+    size_t n = r->n_fds;
+
+    *ret = TAKE_PTR(r->fds);
+    r->n_fds = 0;
+    return n;
+}
+
 void frame_reader_drop_fds(struct frame_reader *r)
 {
     for (size_t i = 0; i < r->n_fds; i++)
         if (r->fds[i] >= 0)
             close(r->fds[i]);
+    free(r->fds);
+    r->fds = NULL;
     r->n_fds = 0;
 }
 
 ssize_t frame_reader_read(struct frame_reader *r, int fd)
 {
     union {
-        char bytes[CMSG_SPACE(FRAME_FDS_MAX * sizeof(int))];
+        char bytes[CMSG_SPACE(FRAME_FDS_SENT_MAX * sizeof(int))];
         struct cmsghdr align;
     } control;
     struct iovec part;
@@ -130,7 +155,7 @@ ssize_t frame_reader_read(struct frame_reader *r, int fd)
     part = (struct iovec){.iov_base = r->data + r->end, .iov_len = r->size - r->end};
     do {
         message.msg_control = control.bytes;
-        message.msg_controllen = sizeof(control.bytes);
+        message.msg_controllen = CMSG_SPACE(fds_max(r) * sizeof(int));
         n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     if (n >= 0)

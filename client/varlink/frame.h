@@ -18,9 +18,9 @@
  */
 #define FRAME_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
-/* Descriptors that may come with one frame (SCM_RIGHTS); more are closed unseen. */
+/* Descriptors that may come with a call (SCM_RIGHTS); more are closed unseen. */
 #define FRAME_FDS_MAX 4
-/* … and that may go with one: the files of a split model. */
+/* … and with an answer: the files of a split model. */
 #define FRAME_FDS_SENT_MAX 128
 
 struct frame_reader {
@@ -30,8 +30,9 @@ struct frame_reader {
     size_t end;     /* of what has arrived */
     size_t scanned; /* no NUL in [begin, scanned) */
     size_t handed;  /* bytes before begin that the caller may still look at */
-    int fds[FRAME_FDS_MAX]; /* [n_fds] came with the bytes that were read last; taken ones are -EBADF */
+    int *fds; /* [n_fds] came with the bytes that were read last; taken ones are -EBADF */
     size_t n_fds;
+    bool reads_answers; /* set by who knows: FRAME_FDS_SENT_MAX may come, not FRAME_FDS_MAX */
 };
 
 /**
@@ -53,6 +54,12 @@ ssize_t frame_reader_read(struct frame_reader *r, int fd);
  * frame_reader_take_fd() - descriptor @i of those that came along; the caller's from now on, -EBADF: there is none
  */
 int frame_reader_take_fd(struct frame_reader *r, size_t i);
+
+/**
+ * frame_reader_take_fds() - all of them
+ * @ret: [returned number], the caller's from now on, and the array too; NULL where there are none
+ */
+size_t frame_reader_take_fds(struct frame_reader *r, int **ret);
 
 /**
  * frame_reader_drop_fds() - close those that nobody took

@@ -14,13 +14,14 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Client, Daemon, Refused, main, need_locking, need_root, run_as, wait_for  # noqa: E402
+from harness import BUILD, Client, Daemon, Refused, main, need_locking, need_root, run_as, wait_for  # noqa: E402
 
 MB = 1 << 20
 SIZE = 6 * MB
 CONTENT = os.urandom(SIZE)
 ALICE, BOB = 1, 2
 PAGE = mmap.PAGESIZE
+EXAMPLE = os.path.join(BUILD, "client", "libresident", "resident-example-share")
 
 
 def daemon(ram, share={"users": ["*"]}, **more):  # noqa: B006
@@ -71,18 +72,21 @@ def the_same_pages_are_mapped(ram, name):
         reply, fds = share(d.socket)
         assert reply["files"] == [0] and reply["size_bytes"] == SIZE and len(fds) == 1, reply
         assert content_of(fds[0])[:SIZE] == CONTENT
-        # A second program: it touches all of it, and no page is there twice.
-        code = ("import mmap, sys; m = mmap.mmap(int(sys.argv[1]), 0, mmap.MAP_SHARED, mmap.PROT_READ); "
-                "print(sum(m[i] for i in range(0, len(m), 4096)), flush=True); sys.stdin.read()")
-        p = subprocess.Popen([sys.executable, "-c", code, str(fds[0])], pass_fds=fds, stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True)
-        assert int(p.stdout.readline()) == sum(CONTENT[i] for i in range(0, SIZE, 4096))
+        os.close(fds[0])
+        # A second program, on the library: it touches all of it, and no page is there twice.
+        p = subprocess.Popen([EXAMPLE, "m"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "RESIDENTD_SOCKET": d.socket})
+        said = re.fullmatch(r"1 files, (\d+) bytes, sum (\d+), Rss (\d+), Pss (\d+)\n", p.stdout.readline())
+        size, total, rss, own = map(int, said.groups())
+        assert size >= SIZE and total == sum(CONTENT[i] for i in range(0, SIZE, 4096)), said.group()
         worker = d.status()["worker_pid"]
         sums = [pss(pid, name) for pid in (d.process.pid, worker, p.pid)]
-        assert sums[2] > 0 and sum(sums) <= SIZE + 3 * PAGE, sums
+        assert 0 < own < rss == size and sums[2] > 0 and sum(sums) <= SIZE + 3 * PAGE, (said.group(), sums)
         p.stdin.close()
         assert p.wait() == 0
-        os.close(fds[0])
+        done = subprocess.run([EXAMPLE, "nope"], capture_output=True, text=True,
+                              env={**os.environ, "RESIDENTD_SOCKET": d.socket})
+        assert done.returncode == 1 and "nope" in done.stderr, done
 
 
 def a_locked_files_pages_are_shared():

@@ -4,6 +4,7 @@
  * name says. Only the public header is used, as a program outside of the project would.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -35,6 +36,51 @@ static void reply(int fd, const char *text)
     (void)!send(fd, text, strlen(text) + 1, MSG_NOSIGNAL);
 }
 
+/* With descriptors of pipes that hold "1", "2" and so on. */
+static void reply_with_pipes(int fd, const char *text, size_t n)
+{
+    char control[CMSG_SPACE(128 * sizeof(int))] = {0};
+    struct iovec iov = {.iov_base = (char *)(uintptr_t)text, .iov_len = strlen(text) + 1};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
+    struct cmsghdr *c;
+    int fds[128];
+
+    message.msg_controllen = CMSG_SPACE(n * sizeof(int));
+    c = CMSG_FIRSTHDR(&message);
+    *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))};
+    for (size_t i = 0; i < n; i++) {
+        char byte = (char)('1' + i);
+        int both[2];
+
+        if (pipe(both) < 0 || write(both[1], &byte, 1) < 0)
+            abort();
+        close(both[1]);
+        fds[i] = both[0];
+    }
+    memcpy(CMSG_DATA(c), fds, n * sizeof(int));
+    (void)!sendmsg(fd, &message, MSG_NOSIGNAL);
+    for (size_t i = 0; i < n; i++)
+        close(fds[i]);
+}
+
+static int answer_share(int fd, const char *call)
+{
+    if (strstr(call, "\"model\":\"two\""))
+        reply_with_pipes(fd, "{\"parameters\":{\"files\":[1,0],\"size_bytes\":2}}", 2);
+    else if (strstr(call, "\"model\":\"many\""))
+        reply_with_pipes(fd, "{\"parameters\":{\"files\":[99]}}", 100);
+    else if (strstr(call, "\"model\":\"fewer\""))
+        reply_with_pipes(fd, "{\"parameters\":{\"files\":[0,1,2]}}", 2);
+    else if (strstr(call, "\"model\":\"more\"")) {
+        reply(fd, "{\"parameters\":{\"n\":1},\"continues\":true}");
+        reply_with_pipes(fd, "{\"parameters\":{\"n\":2}}", 1);
+    } else if (strstr(call, "\"model\":\"a\\\"b\""))
+        reply(fd, "{\"parameters\":{\"files\":[]}}");
+    else
+        reply(fd, "{\"error\":\"io.residentd.NotAllowed\",\"parameters\":{\"model\":\"m\",\"reason\":\"share\"}}");
+    return 1;
+}
+
 /* Returns whether the connection goes on. */
 static int answer(int fd, const char *call)
 {
@@ -44,6 +90,8 @@ static int answer(int fd, const char *call)
 
         snprintf(text, sizeof(text), "{%.*s}", (int)(strrchr(parameters, '}') - parameters), parameters);
         reply(fd, text);
+    } else if (strstr(call, "\"io.residentd.Inference.Share\"")) {
+        return answer_share(fd, call);
     } else if (strstr(call, "\"a.b.Fail\"")) {
         reply(fd,
               "{\"error\":\"io.residentd.QueueFull\",\"parameters\":{\"limit\":3,\"retry_after_ms\":20}}");
@@ -267,6 +315,94 @@ static int on_piece(const struct resident_reply *reply, void *userdata)
     return h->n == h->stop_after;
 }
 
+/* When the service's thread, which is in the same process, has closed its own. */
+static unsigned open_fds(struct resident *r)
+{
+    unsigned n = 0;
+
+    assert_int_equal(resident_call(r, "a.b.Echo", "{}", NULL, NULL), 0);
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void expect_byte(int fd, char expected)
+{
+    char byte = 0;
+
+    assert_int_equal(read(fd, &byte, 1), 1);
+    assert_int_equal(byte, expected);
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    close(fd);
+}
+
+static void the_files_of_a_model_are_shared(void **state)
+{
+    struct resident *r = connect_to(*state);
+    struct resident_error *error = NULL;
+    struct resident_reply *reply = NULL;
+    unsigned before;
+    size_t n = 0;
+    int *fds = NULL;
+
+    before = open_fds(r);
+    assert_int_equal(resident_share(r, "two", &fds, &n, &error), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(open_fds(r), before + 2);
+    expect_byte(fds[0], '2');
+    expect_byte(fds[1], '1');
+    free(fds);
+
+    /* As many as a split model may have parts. */
+    assert_int_equal(resident_share(r, "many", &fds, &n, &error), 0);
+    assert_int_equal(n, 1);
+    expect_byte(fds[0], '1' + 99);
+    free(fds);
+
+    /* The service says other things than it does; a name with quotes; no right to it. */
+    assert_int_equal(resident_share(r, "fewer", &fds, &n, &error), -EBADMSG);
+    assert_int_equal(resident_share(r, "a\"b", &fds, &n, &error), -EBADMSG);
+    assert_int_equal(resident_share(r, "m", &fds, &n, &error), RESIDENT_REFUSED);
+    assert_string_equal(resident_error_name(error), "io.residentd.NotAllowed");
+    resident_error_free(error);
+    assert_int_equal(resident_share(r, NULL, &fds, &n, NULL), -EINVAL);
+    assert_int_equal(open_fds(r), before);
+
+    /* Left in the reply, they go with it. */
+    assert_int_equal(resident_call(r, RESIDENT_INFERENCE "Share", "{\"model\": \"two\"}", &reply, NULL), 0);
+    assert_int_equal(open_fds(r), before + 2);
+    assert_int_equal(resident_reply_fd(reply, 2), -ENOENT);
+    resident_reply_free(reply);
+    assert_int_equal(open_fds(r), before);
+    resident_close(r);
+}
+
+static int count_fds(const struct resident_reply *reply, void *userdata)
+{
+    int *n = userdata, fd = resident_reply_fd(reply, 0);
+
+    assert_int_equal(fd >= 0, resident_reply_is_last(reply));
+    if (fd >= 0)
+        expect_byte(fd, '1');
+    ++*n;
+    return 0;
+}
+
+/* The kernel may hand a descriptor out with the pieces before the one that it was sent with. */
+static void descriptors_belong_to_the_last_piece(void **state)
+{
+    struct resident *r = connect_to(*state);
+    unsigned before = open_fds(r);
+    int n = 0;
+
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(
+            resident_stream(r, RESIDENT_INFERENCE "Share", "{\"model\": \"more\"}", count_fds, &n, NULL), 0);
+    assert_int_equal(n, 40);
+    assert_int_equal(open_fds(r), before);
+    resident_close(r);
+}
+
 static void an_answer_streams(void **state)
 {
     struct resident *r = connect_to(*state);
@@ -468,6 +604,8 @@ int main(void)
         TEST(a_reply_can_be_looked_into),
         TEST(parameters_that_are_no_object_are_not_sent),
         TEST(errors_are_typed),
+        TEST(the_files_of_a_model_are_shared),
+        TEST(descriptors_belong_to_the_last_piece),
         TEST(an_answer_streams),
         TEST(a_stream_can_be_stopped_and_the_connection_used_again),
         TEST(calls_from_a_loop_are_answered_in_order),
