@@ -202,6 +202,8 @@ static int make_config(const struct model *model, char **ret)
     r |= json_object_object_add(config, "k", json_object_new_string(rules->context.k));
     r |= json_object_object_add(config, "v", json_object_new_string(rules->context.v));
     r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
+    r |= json_object_object_add(config, "small_pages",
+                                json_object_new_boolean(rules->residency.huge == POLICY_HUGE_OFF));
     if (r != 0 || !model_files_add(config, rules, model->residency) ||
         !prefixes_add(config, rules, model->manager->own_uid, model->manager->log))
         return -ENOMEM;

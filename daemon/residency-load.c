@@ -21,6 +21,7 @@
 #include "base/checked.h"
 #include "base/memlock.h"
 #include "base/pagecache.h"
+#include "base/units.h"
 #include "daemon/numa.h"
 
 /* Large enough for the device's bandwidth, small enough that progress and cancelling feel prompt on a slow one. */
@@ -61,8 +62,8 @@ int residency_map_fd(struct residency *r, int fd, uint64_t map_bytes, int protec
         munmap(at, map_bytes);
         return residency_fail_errno(r, "mmap", error);
     }
-    if (r->huge != POLICY_HUGE_OFF)
-        (void)madvise(at, map_bytes, MADV_HUGEPAGE); /* a wish; what came of it is read back from smaps */
+    /* A wish; what came of it is read back from smaps. */
+    (void)madvise(at, map_bytes, r->huge == POLICY_HUGE_OFF ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     (void)madvise(at, map_bytes, MADV_DONTFORK);
     *ret = at;
     return 0;
@@ -255,6 +256,35 @@ static uint64_t size_of_all(const struct residency *r)
     return size;
 }
 
+/* Who says "on" would rather have no model than a slow one. Single pieces may be small for reasons that nobody
+ * controls; a file's end always is. */
+static int check_huge(struct residency *r)
+{
+    char got_text[UNITS_TEXT_MAX], whole_text[UNITS_TEXT_MAX];
+    uint64_t got = r->figures.huge_bytes + r->figures.hugetlb_bytes, whole = 0, n_reserved = 0;
+
+    for (size_t i = 0; i < r->n_parts; i++) {
+        whole += r->parts[i].n_bytes / RESIDENCY_HUGE_BYTES * RESIDENCY_HUGE_BYTES;
+        n_reserved += (r->parts[i].n_bytes + RESIDENCY_HUGE_BYTES - 1) / RESIDENCY_HUGE_BYTES;
+    }
+    if (r->huge != POLICY_HUGE_ON || got >= whole - whole / 10)
+        return 0;
+    units_format_size(got, got_text);
+    units_format_size(whole, whole_text);
+    if (r->ram == POLICY_RAM_COPY)
+        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+                  "residency.huge is \"on\", and only %s of %s came in 2 MiB pages. Reserve some (vm.nr_hugepages, "
+                  "%" PRIu64 " for this model), or set residency.huge to \"auto\"",
+                  got_text, whole_text, n_reserved);
+    else
+        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+                  "residency.huge is \"on\", and only %s of %s came in 2 MiB pages: the file's file system has none, "
+                  "memory is in pieces, or another program has the file in memory in small ones. Set residency.ram to "
+                  "\"copy\", or residency.huge to \"auto\"",
+                  got_text, whole_text);
+    return -ENOMEM;
+}
+
 /* Of reserved huge pages the kernel shows neither Rss nor a lock; they are never taken away. */
 static int verify(struct residency *r)
 {
@@ -270,7 +300,7 @@ static int verify(struct residency *r)
                   "the kernel shows %" PRIu64 " bytes in RAM and %" PRIu64 " locked of %" PRIu64, in_ram, locked, size);
         return -EIO;
     }
-    return 0;
+    return check_huge(r);
 }
 
 static int place(struct residency *r)

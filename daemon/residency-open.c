@@ -189,6 +189,12 @@ int residency_open_all(struct residency *r)
                   "\"lock\" or \"map\"");
         return -EINVAL;
     }
+    if (r->huge == POLICY_HUGE_ON && residency_is_partial(r, NULL)) {
+        fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
+                  "residency.limit is smaller than the model, whose pages then come and go: residency.huge has to be "
+                  "\"auto\" or \"off\"");
+        return -EINVAL;
+    }
     if (r->kept && r->n_kept != r->n_parts) {
         fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s has another number of files now", r->path);
         return -EINVAL;

@@ -84,7 +84,8 @@ static int config_check(const struct engine_config *c, struct fault *reterr)
 static int open_file(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
     bool whole = c->weights_bytes_max == 0;
-    unsigned flags = GGUF_MAP_HUGE | (whole && c->populate ? GGUF_MAP_POPULATE : 0u) |
+    unsigned flags = (c->small_pages ? GGUF_MAP_SMALL : GGUF_MAP_HUGE) |
+                     (whole && c->populate ? GGUF_MAP_POPULATE : 0u) |
                      (whole && c->lock ? (unsigned)GGUF_MAP_LOCK : 0u);
     const struct gguf_part *parts;
     size_t n_parts;

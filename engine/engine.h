@@ -56,6 +56,7 @@ struct engine_config {
     uint64_t weights_bytes_max; /* of matrices in memory at any time, the others are read again in each step; 0: all */
     bool lock;                 /* mlock the weights, or what stays of them in memory */
     bool populate;             /* fault the weights in before engine_open() returns */
+    bool small_pages;          /* the weights by 4 KiB pages only, not by 2 MiB where there are such */
 };
 
 /* What a loaded model is and takes. Strings belong to the engine. */

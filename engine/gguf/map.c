@@ -203,6 +203,8 @@ int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret
         m->n_parts = i + 1;
         if (flags & GGUF_MAP_HUGE)
             madvise((void *)m->parts[i].data, n_bytes, MADV_HUGEPAGE);
+        else if (flags & GGUF_MAP_SMALL)
+            madvise((void *)m->parts[i].data, n_bytes, MADV_NOHUGEPAGE);
     }
     for (size_t i = 0; i < n_fds; i++) {
         if (flags & (GGUF_MAP_POPULATE | GGUF_MAP_LOCK)) {

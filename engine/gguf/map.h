@@ -18,6 +18,7 @@ enum gguf_map_flags {
     GGUF_MAP_POPULATE = 1 << 0, /* all pages are present in the page table on return, as far as memory allows */
     GGUF_MAP_LOCK = 1 << 1,     /* mlock, which populates; fails with a fault that says what to change */
     GGUF_MAP_HUGE = 1 << 2,     /* ask for 2 MiB pages; a wish, never an error */
+    GGUF_MAP_SMALL = 1 << 3,    /* ask for none, also where the file's pages are in memory as such */
 };
 
 /**

@@ -121,6 +121,7 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_u32(o, "threads", 0, THREADS_MAX, &c->n_threads, reterr) == -EINVAL ||
         get_type(o, "k", &c->k_type, reterr) == -EINVAL || get_type(o, "v", &c->v_type, reterr) == -EINVAL ||
         member_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
+        member_bool(o, "small_pages", &c->small_pages, reterr) == -EINVAL ||
         member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
         member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
         member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||

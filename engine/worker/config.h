@@ -12,6 +12,7 @@
  *   "k", "v":         types of keys and values, default "f16"
  *   "weights_bytes_max": so much of the model's matrices may be in memory, 0: all; the rest is read in each step
  *   "lock":           mlock the weights in the worker, too
+ *   "small_pages":    weights by 4 KiB pages only
  *   "populate":       fault the weights in before READY, default true
  *   "measure":        only say what the model would take (FACTS with "shape", engine/worker/shape.h), then wait for
  *                     the end; nothing is loaded
@@ -46,7 +47,7 @@ struct config {
     uint32_t context_tokens, sequences, batch_tokens, n_threads;
     uint64_t kv_tokens, weights_bytes_max;
     enum tensor_type k_type, v_type;
-    bool lock, populate, measure, bandwidth;
+    bool lock, populate, measure, bandwidth, small_pages;
     enum config_drafts drafts;
     uint32_t n_files, n_draft_files, n_adapters; /* n_files 0: all that are not others' */
     json_object *adapters; /* [n_adapters] names, or NULL; owned */

@@ -302,6 +302,75 @@ static void copies_into_huge_pages_and_seals(void **state)
     residency_free(r);
 }
 
+/* Whatever pages the file's are in memory. */
+static void maps_by_small_pages_where_huge_ones_are_off(void **state)
+{
+    static const enum policy_ram rams[] = {POLICY_RAM_MAP, POLICY_RAM_LOCK};
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+
+    if (!may_lock())
+        skip();
+    for (size_t i = 0; i < 2; i++) {
+        r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+        assert_true(o.loaded);
+        residency_free(r);
+        r = load(bed, (struct residency_options){.ram = rams[i], .huge = POLICY_HUGE_OFF}, &o);
+        assert_string_equal(o.why, "");
+        assert_int_equal(residency_huge_bytes(r), 0);
+        assert_int_equal(residency_locked_bytes(r), i == 0 ? 0 : FILE_BYTES);
+        residency_free(r);
+    }
+}
+
+/* In small pages as long as it is mapped here, which keeps the service from dropping them. */
+static uint8_t *hold_in_small_pages(const struct bed *bed)
+{
+    int fd = open(bed->path, O_RDONLY | O_CLOEXEC);
+    uint8_t *at;
+
+    assert_true(fd >= 0);
+    at = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(at, MAP_FAILED);
+    close(fd);
+    fill_cache_in_small_pages(bed);
+    assert_int_equal(madvise(at, FILE_BYTES, MADV_POPULATE_READ), 0);
+    return at;
+}
+
+static void refuses_what_does_not_come_in_huge_pages_if_it_must(void **state)
+{
+    const struct residency_options on = {.ram = POLICY_RAM_LOCK, .huge = POLICY_HUGE_ON};
+    struct residency_options part = on;
+    struct bed *bed = *state;
+    struct residency *r;
+    struct outcome o;
+    uint8_t *held;
+
+    if (!may_lock())
+        skip();
+    held = hold_in_small_pages(bed);
+    r = load(bed, on, &o);
+    assert_false(o.loaded);
+    assert_int_equal(o.kind, FAULT_MODEL_UNAVAILABLE);
+    assert_non_null(strstr(o.why, "residency.huge is \"on\", and only "));
+    assert_non_null(strstr(o.why, " of 16.0M came in 2 MiB pages"));
+    residency_free(r);
+    munmap(held, FILE_BYTES);
+    part.bytes_max = FILE_BYTES / 2;
+    r = load(bed, part, &o);
+    assert_false(o.loaded);
+    assert_non_null(strstr(o.why, "residency.huge has to be"));
+    residency_free(r);
+    if (huge_bytes_possible(bed) < FILE_BYTES)
+        skip();
+    r = load(bed, on, &o);
+    assert_string_equal(o.why, "");
+    assert_in_range(residency_huge_bytes(r), FILE_BYTES / 10 * 9, FILE_BYTES);
+    residency_free(r);
+}
+
 static void checks_every_file_that_has_a_digest(void **state)
 {
     static const enum policy_ram rams[] = {POLICY_RAM_MAP, POLICY_RAM_LOCK, POLICY_RAM_COPY};
@@ -456,6 +525,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(locks_a_cached_file_in_huge_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(keeps_what_it_read_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_into_huge_pages_and_seals, setup, teardown),
+        cmocka_unit_test_setup_teardown(maps_by_small_pages_where_huge_ones_are_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_does_not_come_in_huge_pages_if_it_must, setup, teardown),
         cmocka_unit_test_setup_teardown(checks_every_file_that_has_a_digest, setup, teardown),
         cmocka_unit_test_setup_teardown(a_digest_is_of_all_parts_of_a_split_model, setup, teardown),
         cmocka_unit_test_setup_teardown(sees_that_a_file_was_changed_under_it, setup, teardown),
