@@ -614,7 +614,7 @@ static void on_gone(struct worker *w, const char *reason, bool expected, void *u
     if (worker_end(w) == WORKER_END_PAGES_LOST) {
         fault_model_invalid(&fault, FAULT_NO_OFFSET, "%s: its device fails, or it was cut short for a while",
                             reason);
-        log_model(model, LOG_ERR, reason);
+        log_model(model, LOG_ERR, MESSAGE_WORKER_ENDED, reason);
         model_fail(model, &fault);
         return;
     }
