@@ -163,7 +163,7 @@ struct launch_pack {
  * act_is_shared all slots of a token read the act row of the token. bias is [n_experts, n_rows] then.
  */
 struct launch_linear {
-    launch_address weight;
+    launch_address weight; /* aligned to 16 */
     uint64_t row_bytes, matrix_bytes;
     launch_address bias;
     launch_address act;      /* packed as launch_act_of(type) says */
@@ -192,7 +192,7 @@ struct launch_glu {
 struct launch_kv {
     launch_address memory;  /* this layer's part of page 0 */
     uint64_t page_stride;   /* from one page to the next, all layers of the group on this device */
-    launch_address tables;  /* u32 [n_runs, table_stride] pages of each run; entries before the window may be anything */
+    launch_address tables;  /* u32 [n_runs, table_stride] pages of each run; none before the window is read */
     uint64_t k_bytes, v_bytes;
     uint32_t table_stride;
     uint32_t k_type, v_type;

@@ -41,8 +41,18 @@ LAUNCH_INLINE uint32_t launch_attention_part_floats(uint32_t v_stride)
     return 17u + v_stride;
 }
 
-/* Shared memory of a block: q, probabilities, and the state of a segment and, where segments are merged, of all. */
-LAUNCH_INLINE uint32_t launch_attention_shared_floats(uint32_t rows, uint32_t k_dim, uint32_t v_stride, int merges)
+/* Shared memory of a block: q, probabilities, and the accumulators of a segment and of all before it. */
+LAUNCH_INLINE uint32_t launch_attention_shared_floats(uint32_t rows, uint32_t k_dim, uint32_t v_stride)
 {
-    return rows * (k_dim + 32u + (merges ? 2u : 1u) * launch_attention_part_floats(v_stride));
+    return rows * (k_dim + 32u + 2u * v_stride);
+}
+
+/* Rows (a query head of a query) of a block: as many as shared memory has room for. */
+LAUNCH_INLINE uint32_t launch_attention_rows(uint32_t k_dim, uint32_t v_stride)
+{
+    uint32_t rows = LAUNCH_ATTENTION_ROWS;
+
+    while (rows > 1u && 4u * launch_attention_shared_floats(rows, k_dim, v_stride) > LAUNCH_SHARED_MAX)
+        rows /= 2u;
+    return rows;
 }

@@ -15,25 +15,25 @@
     X(IQ4_XS, "iq4_xs") X(IQ2_XXS, "iq2_xxs") X(IQ2_XS, "iq2_xs") X(IQ2_S, "iq2_s") X(IQ3_XXS, "iq3_xxs")          \
     X(IQ3_S, "iq3_s") X(IQ1_S, "iq1_s") X(IQ1_M, "iq1_m") X(TQ1_0, "tq1_0") X(TQ2_0, "tq2_0")
 
-#define LINEAR_NAME(type, name) [LAUNCH_LINEAR + TENSOR_##type] = "linear_" name,
-#define TILES_NAME(type, name)  [LAUNCH_LINEAR_TILES + TENSOR_##type] = "linear_" name "_tiles",
+#define LINEAR_NAME(type, name) [LAUNCH_LINEAR + TENSOR_##type] = "kernel_linear_" name,
+#define TILES_NAME(type, name)  [LAUNCH_LINEAR_TILES + TENSOR_##type] = "kernel_linear_" name "_tiles",
 
 static const char *const names[LAUNCH_KERNEL_MAX] = {
-    [LAUNCH_EMBED] = "embed",
-    [LAUNCH_ROPE_TABLE] = "rope_table",
-    [LAUNCH_NORM] = "norm",
-    [LAUNCH_PACK] = "pack",
-    [LAUNCH_GLU] = "glu",
-    [LAUNCH_ROPE_WRITE] = "rope_write",
-    [LAUNCH_ATTENTION] = "attention",
-    [LAUNCH_ATTENTION_MERGE] = "attention_merge",
-    [LAUNCH_ROUTE] = "route",
-    [LAUNCH_ROUTE_GROUP] = "route_group",
-    [LAUNCH_EXPERTS_SUM] = "experts_sum",
-    [LAUNCH_JOIN] = "join",
-    [LAUNCH_TOP_K] = "top_k",
-    [LAUNCH_ZERO_PAGES] = "zero_pages",
-    [LAUNCH_COPY_PAGES] = "copy_pages",
+    [LAUNCH_EMBED] = "kernel_embed",
+    [LAUNCH_ROPE_TABLE] = "kernel_rope_table",
+    [LAUNCH_NORM] = "kernel_norm",
+    [LAUNCH_PACK] = "kernel_pack",
+    [LAUNCH_GLU] = "kernel_glu",
+    [LAUNCH_ROPE_WRITE] = "kernel_rope_write",
+    [LAUNCH_ATTENTION] = "kernel_attention",
+    [LAUNCH_ATTENTION_MERGE] = "kernel_attention_merge",
+    [LAUNCH_ROUTE] = "kernel_route",
+    [LAUNCH_ROUTE_GROUP] = "kernel_route_group",
+    [LAUNCH_EXPERTS_SUM] = "kernel_experts_sum",
+    [LAUNCH_JOIN] = "kernel_join",
+    [LAUNCH_TOP_K] = "kernel_top_k",
+    [LAUNCH_ZERO_PAGES] = "kernel_zero_pages",
+    [LAUNCH_COPY_PAGES] = "kernel_copy_pages",
     LINEAR_NAME(F32, "f32") LINEAR_NAME(F16, "f16") LINEAR_NAME(BF16, "bf16")
     LINEAR_NAMES(LINEAR_NAME) LINEAR_NAMES(TILES_NAME)
 };
@@ -67,21 +67,9 @@ uint32_t launch_linear_kernel(const struct launch_linear *a)
 
 /* --- attention --- */
 
-static uint64_t attention_shared_bytes(const struct launch_attention *a, uint32_t rows)
-{
-    return 4u * (uint64_t)launch_attention_shared_floats(rows, a->kv.k_dim, a->kv.v_stride, a->split == 0);
-}
-
-/* Rows (a query head of a query) of a block: as many as shared memory has room for, at most LAUNCH_ATTENTION_ROWS. */
 static uint32_t attention_rows(const struct launch_attention *a)
 {
-    struct launch_attention unsplit = *a;
-    uint32_t rows = LAUNCH_ATTENTION_ROWS;
-
-    unsplit.split = 0; /* the same whether split or not, so that queries can be cut before that is known */
-    while (rows > 1 && attention_shared_bytes(&unsplit, rows) > LAUNCH_SHARED_MAX)
-        rows /= 2;
-    return rows;
+    return launch_attention_rows(a->kv.k_dim, a->kv.v_stride);
 }
 
 uint32_t launch_attention_heads(const struct launch_attention *a)
@@ -128,7 +116,7 @@ static struct want attention_shape(const struct launch_attention *a)
                          .y = a->kv.n_kv_heads * steps(a->n_heads / a->kv.n_kv_heads, heads),
                          .z = a->split ? a->n_segments : 1,
                          .block = LAUNCH_ATTENTION_THREADS,
-                         .shared_bytes = attention_shared_bytes(a, rows)};
+                         .shared_bytes = 4u * launch_attention_shared_floats(rows, a->kv.k_dim, a->kv.v_stride)};
 }
 
 static struct want linear_shape(uint32_t kernel, const struct launch_linear *a)
@@ -197,12 +185,13 @@ static struct want wanted(uint32_t kernel, const void *args)
     case LAUNCH_ATTENTION_MERGE: {
         const struct launch_attention *a = args;
 
-        return (struct want){steps((uint64_t)a->n_tokens * a->n_heads, LAUNCH_MERGE_WARPS), 1, 1, 32 * LAUNCH_MERGE_WARPS, 0};
+        return (struct want){steps((uint64_t)a->n_tokens * a->n_heads, LAUNCH_MERGE_WARPS), 1, 1,
+                             32 * LAUNCH_MERGE_WARPS, 0};
     }
     case LAUNCH_ROUTE: {
         const struct launch_route *a = args;
 
-        return (struct want){a->n_tokens, 1, 1, 32, 12u * (uint64_t)a->n_experts};
+        return (struct want){a->n_tokens, 1, 1, 32, 16u * (uint64_t)a->n_experts};
     }
     case LAUNCH_ROUTE_GROUP: {
         const struct launch_route *a = args;
