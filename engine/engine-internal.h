@@ -11,6 +11,7 @@
 #include "engine/cpu/ahead.h"
 #include "engine/cpu/exec.h"
 #include "engine/cpu/threads.h"
+#include "engine/engine-gpu.h"
 #include "engine/engine.h"
 #include "engine/gguf/map.h"
 #include "engine/gguf/read.h"
@@ -53,6 +54,7 @@ struct engine {
     struct threads *threads;
     struct ahead *ahead; /* NULL: all weights are in memory */
     struct exec *exec;
+    struct engine_gpus gpus;
 
     uint32_t context_tokens, sequences_max, batch_tokens_max, outputs_max;
     uint32_t n_open;

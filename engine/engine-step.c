@@ -159,12 +159,16 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
         .adapters = adapters_of(e, batch),
         .wants_embeddings = batch->wants_embeddings,
     };
-    if (!exec_step(e->exec, &x, ret_logits)) {
+    if (e->gpus.n_gpus > 0)
+        r = engine_gpus_step(e, &x, ret_logits, reterr);
+    else
+        r = exec_step(e->exec, &x, ret_logits) ? 0 : ENGINE_CANCELLED;
+    if (r != 0) {
         for (uint32_t i = 0; i < n_active; i++)
             for (uint32_t g = 0; g < e->graph.n_groups; g++)
                 page_table_truncate(&e->sequences[e->active[i]].tables[g], e->pages[g],
                                     e->sequences[e->active[i]].length);
-        return ENGINE_CANCELLED;
+        return r;
     }
     for (uint32_t i = 0; i < n_active; i++)
         e->sequences[e->active[i]].length += e->sequences[e->active[i]].pending;

@@ -186,15 +186,12 @@ static int open_graph(struct engine *e, const struct engine_config *c, struct fa
     return r;
 }
 
-static int open_group(struct engine *e, uint32_t i, const struct engine_config *c, uint32_t n_pages,
-                      struct fault *reterr)
+/* How a group's pages are laid out. */
+static int open_layout(struct engine *e, uint32_t i, const struct engine_config *c, struct fault *reterr)
 {
     const struct graph_group *group = &e->graph.groups[i];
-    struct kv_layout *layout = &e->layouts[i];
-    uint64_t page_bytes, n_bytes;
-    int r;
+    int r = kv_layout_init(&e->layouts[i], c->k_type, c->v_type, group->n_kv_heads, group->k_dim, group->v_dim);
 
-    r = kv_layout_init(layout, c->k_type, c->v_type, group->n_kv_heads, group->k_dim, group->v_dim);
     if (r == -ENOTSUP) {
         const struct tensor_traits *k = tensor_traits(c->k_type), *v = tensor_traits(c->v_type);
 
@@ -207,12 +204,19 @@ static int open_group(struct engine *e, uint32_t i, const struct engine_config *
         fault_model_invalid(reterr, FAULT_NO_OFFSET,
                             "%u key/value heads of %u and %u dimensions are more than a cache page can hold",
                             group->n_kv_heads, group->k_dim, group->v_dim);
-    if (r < 0)
-        return r;
-    if (!checked_mul(layout->page_bytes, group->n_layers, &page_bytes) ||
+    return r;
+}
+
+static int open_group(struct engine *e, uint32_t i, uint32_t n_pages, struct fault *reterr)
+{
+    uint64_t page_bytes, n_bytes;
+    int r;
+
+    if (!checked_mul(e->layouts[i].page_bytes, e->graph.groups[i].n_layers, &page_bytes) ||
         !checked_mul(page_bytes, n_pages, &n_bytes))
         return fault_memory(reterr, UINT64_MAX);
-    r = pages_new(n_pages, page_bytes, &e->pages[i]);
+    /* Of a group whose layers are all on GPUs only the numbers are needed; no memory is taken before it is used. */
+    r = pages_new(n_pages, page_bytes ? page_bytes : KV_ALIGN, &e->pages[i]);
     if (r == -ENOMEM || r == -EOVERFLOW)
         return fault_memory(reterr, n_bytes);
     if (r < 0)
@@ -240,6 +244,7 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
 {
     uint32_t pages_max = e->context_tokens / KV_PAGE_TOKENS + (e->context_tokens % KV_PAGE_TOKENS != 0);
     uint64_t n_pages = (uint64_t)pages_max * e->sequences_max;
+    uint32_t n_group_pages[GRAPH_GROUPS_MAX] = {0};
     int r;
 
     if (c->kv_tokens)
@@ -252,7 +257,16 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
     if (!e->sequences)
         return -ENOMEM;
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {
-        r = open_group(e, i, c, group_pages(e, i, (uint32_t)n_pages), reterr);
+        r = open_layout(e, i, c, reterr);
+        if (r < 0)
+            return r;
+        n_group_pages[i] = group_pages(e, i, (uint32_t)n_pages);
+    }
+    r = engine_gpus_open(e, c, n_group_pages, reterr);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < e->graph.n_groups; i++) {
+        r = open_group(e, i, n_group_pages[i], reterr);
         if (r < 0)
             return r;
         for (uint32_t s = 0; s < e->sequences_max; s++) {
@@ -261,6 +275,7 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
                 return r;
         }
     }
+    engine_gpus_mirror(e);
     e->active = calloc(e->batch_tokens_max, sizeof(*e->active));
     e->token_runs = calloc(e->batch_tokens_max, sizeof(*e->token_runs));
     e->token_adapters = calloc(e->batch_tokens_max, sizeof(*e->token_adapters));
@@ -476,6 +491,7 @@ struct engine *engine_free(struct engine *e)
             page_table_done(&e->sequences[s].tables[i], e->pages[i]);
         pages_free(e->pages[i]);
     }
+    engine_gpus_close(&e->gpus);
     free(e->sequences);
     free(e->active);
     free(e->token_runs);

@@ -39,6 +39,25 @@ enum engine_result {
 
 #define ENGINE_ADAPTERS_MAX 64
 
+#define ENGINE_DEVICES_MAX 8 /* GPUs that one model is spread over */
+
+#define ENGINE_LAYERS_ALL UINT32_MAX
+
+/* Which part of a model is put on GPUs. What does not fit there stays on the CPU: facts.gpu_layers says what came of it,
+ * facts.gpu_reason why it is less. All zero: nothing. */
+struct engine_gpu_config {
+    uint32_t layers; /* the last so many; ENGINE_LAYERS_ALL */
+    uint32_t expert_layers; /* the last so many of those with their experts; 0: all of them */
+    bool experts_in_ram;    /* none with their experts */
+    bool kv_in_ram;         /* keys and values, and with them attention, stay on the CPU */
+    enum { ENGINE_HEAD_AUTO, ENGINE_HEAD_RAM, ENGINE_HEAD_VRAM } head; /* AUTO: on a GPU if all layers are */
+    const uint32_t *devices; /* [n_devices] numbers of GPUs; borrowed for engine_open(); none: all there are */
+    size_t n_devices;
+    const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
+    bool (*progress)(void *userdata, uint64_t n_bytes); /* bytes copied to a GPU so far; false ends; may be NULL */
+    void *userdata;
+};
+
 struct engine_config {
     const int *fds; /* [n_fds] the file, or the parts of a split one in their order; borrowed for engine_open() only */
     size_t n_fds;
@@ -57,6 +76,15 @@ struct engine_config {
     bool lock;                 /* mlock the weights, or what stays of them in memory */
     bool populate;             /* fault the weights in before engine_open() returns */
     bool small_pages;          /* the weights by 4 KiB pages only, not by 2 MiB where there are such */
+    struct engine_gpu_config gpu;
+};
+
+/* Bytes of one GPU's memory that a model has taken. Strings belong to the engine. */
+struct engine_gpu_facts {
+    uint32_t i_device;
+    const char *name, *bus_id;
+    uint64_t bytes_weights, bytes_kv, bytes_scratch;
+    uint64_t bytes_driver; /* of the context and the kernels; 0: unknown */
 };
 
 /* What a loaded model is and takes. Strings belong to the engine. */
@@ -78,6 +106,10 @@ struct engine_facts {
     uint64_t bytes_kv;         /* reserved for keys and values */
     uint64_t bytes_kv_page;
     uint64_t bytes_scratch;    /* reserved for activations, logits and each thread's work space */
+    uint32_t gpu_layers;       /* with anything of them on GPUs */
+    uint32_t n_gpus;
+    struct engine_gpu_facts gpus[ENGINE_DEVICES_MAX]; /* [n_gpus] */
+    char gpu_reason[256];      /* why fewer layers are on GPUs than were wanted; "" if not */
     uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights, or less with weights_bytes_max */
 };
 
@@ -198,7 +230,7 @@ struct engine_batch {
  *              NULL when no token wants any
  * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
  * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED; -EINVAL for a batch that breaks the
- * rules above
+ * rules above; -EIO: a GPU was lost (@reterr: FAULT_MODEL_UNAVAILABLE), no further step will do
  * (a token that is no token, a sequence that is not open, a wrong position, too many). The sequences grow on 0 only.
  * Allocates nothing; time is O(n_tokens * length).
  */

@@ -310,8 +310,10 @@ static int adapt(struct adapting *a)
     g->n_adapters = (uint32_t)a->n_adapters;
     g->ops = NULL;
     g->n_ops = g->n_ops_room = 0;
-    for (size_t i = 0; i < before.n_ops && r == 0; i++)
+    for (size_t i = 0; i < before.n_ops && r == 0; i++) {
+        g->layer = before.ops[i].layer;
         r = op_adapt(a, &before, i);
+    }
     free(before.ops);
     return r < 0 ? r : check_all_used(a);
 }

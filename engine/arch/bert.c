@@ -157,7 +157,7 @@ static int encoder_build(struct arch_build *b, bool has_positions, bool gated)
     }
     r = stream_init(b, ARCH_NO_LAYER, "token_embd_norm", x, &s);
     for (uint32_t layer = 0; r == 0 && layer < b->config->n_layers; layer++) {
-        a.group_layer = layer;
+        b->graph->layer = a.group_layer = layer;
         r = attention(b, &d, layer, &a, &s);
         if (r == 0)
             r = stream_init(b, layer, "attn_output_norm", s.x, &s);
@@ -168,6 +168,7 @@ static int encoder_build(struct arch_build *b, bool has_positions, bool gated)
     }
     if (r < 0)
         return r;
+    b->graph->layer = GRAPH_OUTPUT;
     b->graph->embeddings = s.x;
     return arch_norm_add(b, &s.norm, &none);
 }

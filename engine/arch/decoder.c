@@ -149,6 +149,7 @@ int arch_decoder_build(struct arch_build *b, const struct arch_decoder *d)
     if (r < 0)
         return r;
     for (uint32_t layer = 0; layer < b->config->n_layers; layer++) {
+        b->graph->layer = layer;
         layers[layer].rope_table = d->unrotated[layer] ? GRAPH_NONE : d->windowed[layer] ? table_windowed : table;
         r = d->latent.kv_rank ? arch_latent_block(b, d, layer, &layers[layer], x)
                               : arch_attention_block(b, d, layer, &layers[layer], x);
@@ -161,5 +162,6 @@ int arch_decoder_build(struct arch_build *b, const struct arch_decoder *d)
         if (r < 0)
             return r;
     }
+    b->graph->layer = GRAPH_OUTPUT;
     return arch_output(b, d, x, &embedding);
 }

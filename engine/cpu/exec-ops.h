@@ -70,6 +70,7 @@ struct exec {
     uint32_t turn;                  /* which of drawn[] the running operation uses; written between operations only */
     bool stopped;                   /* likewise */
     size_t i_op;                    /* the running operation; likewise */
+    size_t first_op, past_op;       /* of the part that is run */
     struct ahead *ahead;            /* NULL: all matrices are in memory */
 
     bool profiling;
@@ -93,18 +94,23 @@ static inline void *value(const struct exec_thread *t, uint32_t id)
 }
 
 /* How many rows the value has in this step. */
-static inline uint32_t value_rows(const struct exec_thread *t, uint32_t id)
+static inline uint32_t exec_rows(const struct exec *x, uint32_t id)
 {
-    switch (t->x->graph->values[id].rows) {
+    switch (x->graph->values[id].rows) {
     case GRAPH_ROWS_OUTPUTS:
-        return t->x->batch->n_outputs;
+        return x->batch->n_outputs;
     case GRAPH_ROWS_SLOTS:
     case GRAPH_ROWS_GATHERED:
-        return t->x->batch->n_tokens * t->x->graph->n_experts_used;
+        return x->batch->n_tokens * x->graph->n_experts_used;
     case GRAPH_ROWS_TOKENS:
         break;
     }
-    return t->x->batch->n_tokens;
+    return x->batch->n_tokens;
+}
+
+static inline uint32_t value_rows(const struct exec_thread *t, uint32_t id)
+{
+    return exec_rows(t->x, id);
 }
 
 /* Draws the next piece of at most @n of @n_all units: [*ret_from, *ret_to). False when all are drawn. */

@@ -208,7 +208,7 @@ static void cut_blocks(struct exec *x, const struct exec_batch *batch)
     }
 }
 
-static bool is_left_out(const struct exec *x, size_t i)
+bool exec_is_left_out(const struct exec *x, size_t i)
 {
     const struct graph_op *op = &x->graph->ops[i];
 
@@ -218,7 +218,7 @@ static bool is_left_out(const struct exec *x, size_t i)
 /* While one thread waits here for what the next operation needs, the others sleep in the barrier. */
 static void go_on_to(struct exec *x, size_t i)
 {
-    while (i < x->graph->n_ops && is_left_out(x, i))
+    while (i < x->graph->n_ops && exec_is_left_out(x, i))
         i++;
     x->i_op = i;
     if (i < x->graph->n_ops)
@@ -252,10 +252,10 @@ static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
     bool timed = x->profiling && thread == 0;
     uint32_t n_done = 0;
 
-    for (size_t i = 0; i < x->graph->n_ops; i++) {
+    for (size_t i = x->first_op; i < x->past_op; i++) {
         uint64_t start = timed ? now_ns() : 0;
 
-        if (is_left_out(x, i))
+        if (exec_is_left_out(x, i))
             continue;
         t.drawn = &x->drawn[n_done++ & 1];
         exec_op(&t, &x->graph->ops[i]);
@@ -269,27 +269,51 @@ static void walk(void *userdata, uint32_t thread, uint32_t n_threads)
     }
 }
 
-bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret_logits)
+void exec_begin(struct exec *x, const struct exec_batch *batch)
 {
     x->batch = batch;
     x->stopped = false;
-    x->turn = 0;
     cut_blocks(x, batch);
     if (batch->adapters)
         exec_adapt_group(x);
+}
 
+bool exec_part(struct exec *x, size_t first, size_t past)
+{
+    x->turn = 0;
+    x->first_op = first;
+    x->past_op = past;
     if (x->ahead)
-        go_on_to(x, 0);
+        go_on_to(x, first);
     threads_run(x->threads, walk, x);
-    if (x->ahead)
-        ahead_step_end(x->ahead);
+    return !x->stopped;
+}
+
+bool exec_end(struct exec *x, const float **ret_logits)
+{
+    uint32_t n_outputs = x->batch->n_outputs;
 
     x->batch = NULL;
     /* Taken whether it came in time or not: a cancellation is meant for one step. */
     if (atomic_exchange_explicit(&x->cancelled, false, memory_order_relaxed) || x->stopped)
         return false;
-    *ret_logits = batch->n_outputs ? (const float *)(x->scratch + x->graph->values[x->graph->logits].offset) : NULL;
+    *ret_logits = n_outputs ? (const float *)(x->scratch + x->graph->values[x->graph->logits].offset) : NULL;
     return true;
+}
+
+bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret_logits)
+{
+    exec_begin(x, batch);
+    (void)exec_part(x, 0, x->graph->n_ops);
+    if (x->ahead)
+        ahead_step_end(x->ahead);
+    return exec_end(x, ret_logits);
+}
+
+float *exec_value(struct exec *x, uint32_t id, uint32_t *ret_rows)
+{
+    *ret_rows = exec_rows(x, id);
+    return (float *)(void *)(x->scratch + x->graph->values[id].offset);
 }
 
 const float *exec_embeddings(const struct exec *x)

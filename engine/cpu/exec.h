@@ -79,6 +79,27 @@ int exec_threads_set(struct exec *x, struct threads *threads);
 bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret_logits);
 
 /**
+ * exec_begin() exec_part() exec_end() - exec_step() in parts, for a step of which others compute some operations
+ * @first, @past: the operations that exec_part() runs; in ascending order, each at most once
+ * exec_part() returns false when exec_cancel() came; exec_end() has to follow in any case, and returns as exec_step().
+ * Not with config.ahead.
+ */
+void exec_begin(struct exec *x, const struct exec_batch *batch);
+bool exec_part(struct exec *x, size_t first, size_t past);
+bool exec_end(struct exec *x, const float **ret_logits);
+
+/**
+ * exec_value() - where f32 value @id of the graph lies, between exec_begin() and the next step
+ * Returns [*ret_rows, n_cols].
+ */
+float *exec_value(struct exec *x, uint32_t id, uint32_t *ret_rows);
+
+/**
+ * exec_is_left_out() - whether operation @i_op is left out of the step that has begun
+ */
+bool exec_is_left_out(const struct exec *x, size_t i_op);
+
+/**
  * exec_embeddings() - [n_tokens, n_embedding] of the last step, if it wanted them; valid until the next one
  */
 const float *exec_embeddings(const struct exec *x);

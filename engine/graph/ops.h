@@ -42,10 +42,15 @@ enum graph_op_type {
     GRAPH_OP_TYPE_MAX,
 };
 
+/* What stands before the first layer and behind the last one. */
+#define GRAPH_INPUT  UINT32_MAX
+#define GRAPH_OUTPUT (UINT32_MAX - 1)
+
 struct graph_op {
     enum graph_op_type type;
     bool embeddings_only; /* left out of steps that don't want the value graph.embeddings */
     bool adapters_only;   /* left out of steps without a token that has an adapter */
+    uint32_t layer;       /* that it belongs to, or GRAPH_INPUT, GRAPH_OUTPUT: set by graph_add() */
     union {
         struct {
             struct graph_tensor weight; /* [n_vocab, n_embedding] */
@@ -179,6 +184,7 @@ struct graph {
     struct graph_group groups[GRAPH_GROUPS_MAX];
     uint32_t n_groups;
     uint32_t n_experts, n_experts_used; /* of every layer that has any; 0: none has */
+    uint32_t layer;                     /* of the operations that are added next */
     struct graph_adapted *adapted; /* [n_sites, n_adapters], owned */
     uint32_t n_sites, n_adapters;
     double *constants[GRAPH_CONSTANTS_MAX]; /* frequencies: what does not lie in the file; ops point into them */
@@ -229,7 +235,7 @@ uint64_t graph_routes_words(const struct graph *g, uint32_t n_tokens);
 int graph_constants(struct graph *g, size_t n, double **ret);
 
 /**
- * graph_add() - append a copy of @op; 0 or -ENOMEM
+ * graph_add() - append a copy of @op, as one of the layer g->layer; 0 or -ENOMEM
  */
 int graph_add(struct graph *g, const struct graph_op *op);
 
@@ -244,6 +250,20 @@ uint32_t graph_op_linears(const struct graph_op *op, const struct graph_linear *
  * graph_op_matrices() - how many matrices of each of these products one token is multiplied with
  */
 uint32_t graph_op_matrices(const struct graph *g, const struct graph_op *op);
+
+/* The values an operation touches, at most. */
+#define GRAPH_OP_VALUES_MAX (2 * GRAPH_LINEAR_MAX + GRAPH_PACKS_MAX + 2)
+
+/* Numbers of values. */
+struct graph_op_values {
+    uint32_t reads[GRAPH_OP_VALUES_MAX], writes[GRAPH_OP_VALUES_MAX];
+    size_t n_reads, n_writes;
+};
+
+/**
+ * graph_op_values() - the values that @op reads and writes; one that changes in place is among both
+ */
+void graph_op_values(const struct graph_op *op, struct graph_op_values *ret);
 
 /* What graph_plan() has to know about the kernels and the largest batch. */
 struct graph_limits {

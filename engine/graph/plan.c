@@ -23,12 +23,9 @@
  * the kernels may use aligned loads for packed activations. */
 #define VALUE_ALIGN 256
 
-/* The values an operation touches, at most. */
-#define OP_VALUES_MAX (2 * GRAPH_LINEAR_MAX + GRAPH_PACKS_MAX + 2)
-
 void graph_init(struct graph *g)
 {
-    *g = (struct graph){.logits = GRAPH_NONE, .embeddings = GRAPH_NONE};
+    *g = (struct graph){.logits = GRAPH_NONE, .embeddings = GRAPH_NONE, .layer = GRAPH_INPUT};
 }
 
 void graph_done(struct graph *g)
@@ -103,7 +100,8 @@ int graph_add(struct graph *g, const struct graph_op *op)
         g->ops = p;
         g->n_ops_room = room;
     }
-    g->ops[g->n_ops++] = *op;
+    g->ops[g->n_ops] = *op;
+    g->ops[g->n_ops++].layer = g->layer;
     return 0;
 }
 
@@ -140,10 +138,9 @@ uint32_t graph_op_matrices(const struct graph *g, const struct graph_op *op)
     return op->type == GRAPH_HEADS ? op->heads.n_heads : 1;
 }
 
-/* The values that @op reads (into @reads) and writes (into @writes); one that changes in place is in both. */
-static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *n_reads, uint32_t *writes,
-                            size_t *n_writes)
+void graph_op_values(const struct graph_op *op, struct graph_op_values *ret)
 {
+    uint32_t *reads = ret->reads, *writes = ret->writes;
     size_t r = 0, w = 0;
 
     switch (op->type) {
@@ -253,8 +250,8 @@ static void graph_op_values(const struct graph_op *op, uint32_t *reads, size_t *
     case GRAPH_OP_TYPE_MAX:
         break;
     }
-    *n_reads = r;
-    *n_writes = w;
+    ret->n_reads = r;
+    ret->n_writes = w;
 }
 
 /* A result is read by the caller, after the last operation. False when nothing writes it. */
@@ -275,21 +272,20 @@ static int find_lifetimes(struct graph *g)
         g->values[i].first_op = g->values[i].last_op = GRAPH_NONE;
 
     for (size_t i = 0; i < g->n_ops; i++) {
-        uint32_t reads[OP_VALUES_MAX], writes[OP_VALUES_MAX];
-        size_t n_reads, n_writes;
+        struct graph_op_values v;
 
-        graph_op_values(&g->ops[i], reads, &n_reads, writes, &n_writes);
-        for (size_t k = 0; k < n_reads; k++) {
-            if (reads[k] >= g->n_values || g->values[reads[k]].first_op == GRAPH_NONE)
+        graph_op_values(&g->ops[i], &v);
+        for (size_t k = 0; k < v.n_reads; k++) {
+            if (v.reads[k] >= g->n_values || g->values[v.reads[k]].first_op == GRAPH_NONE)
                 return -EINVAL;
-            g->values[reads[k]].last_op = (uint32_t)i;
+            g->values[v.reads[k]].last_op = (uint32_t)i;
         }
-        for (size_t k = 0; k < n_writes; k++) {
-            if (writes[k] >= g->n_values)
+        for (size_t k = 0; k < v.n_writes; k++) {
+            if (v.writes[k] >= g->n_values)
                 return -EINVAL;
-            if (g->values[writes[k]].first_op == GRAPH_NONE)
-                g->values[writes[k]].first_op = (uint32_t)i;
-            g->values[writes[k]].last_op = (uint32_t)i;
+            if (g->values[v.writes[k]].first_op == GRAPH_NONE)
+                g->values[v.writes[k]].first_op = (uint32_t)i;
+            g->values[v.writes[k]].last_op = (uint32_t)i;
         }
     }
 

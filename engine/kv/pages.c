@@ -24,6 +24,7 @@ struct pages {
     uint32_t *free_ids; /* [n_pages], the first n_free are free; the last of those is handed out next */
     uint32_t *holders;  /* [n_pages] */
     bool *used;         /* [n_pages] handed out before: not zero any more */
+    struct pages_mirror mirror; /* without functions: none */
 };
 
 int pages_new(uint32_t n_pages, uint64_t page_bytes, struct pages **ret)
@@ -77,6 +78,11 @@ struct pages *pages_free(struct pages *p)
     return NULL;
 }
 
+void pages_mirror_set(struct pages *p, const struct pages_mirror *mirror)
+{
+    p->mirror = mirror ? *mirror : (struct pages_mirror){.zero = NULL};
+}
+
 uint32_t pages_total(const struct pages *p)
 {
     return p->n_pages;
@@ -107,6 +113,9 @@ static uint32_t pages_take(struct pages *p, bool zeroed)
     assert(p->n_free > 0);
     id = p->free_ids[--p->n_free];
     p->holders[id] = 1;
+    /* Whether the kernel took the page back meanwhile doesn't matter to the mirror. */
+    if (zeroed && p->mirror.zero)
+        p->mirror.zero(p->mirror.userdata, id);
     if (zeroed && p->used[id])
         memset(pages_memory(p, id), 0, p->page_bytes);
     p->used[id] = true;
@@ -157,6 +166,8 @@ static uint32_t pages_copy(struct pages *p, uint32_t from)
     uint32_t id = pages_take(p, /* zeroed= */ false);
 
     memcpy(pages_memory(p, id), pages_memory(p, from), p->page_bytes);
+    if (p->mirror.copy)
+        p->mirror.copy(p->mirror.userdata, id, from);
     return id;
 }
 

@@ -38,6 +38,18 @@ struct page_table {
  */
 int pages_new(uint32_t n_pages, uint64_t page_bytes, struct pages **ret);
 
+/* What has parts of the pages in memory of its own (a GPU): told of all that happens to a page as a whole. */
+struct pages_mirror {
+    void (*zero)(void *userdata, uint32_t id);
+    void (*copy)(void *userdata, uint32_t to, uint32_t from);
+    void *userdata;
+};
+
+/**
+ * pages_mirror_set() - tell @mirror from now on; NULL: nobody. A copy is made of it. Before pages are taken
+ */
+void pages_mirror_set(struct pages *p, const struct pages_mirror *mirror);
+
 /**
  * pages_free() - release the pool; no table may hold a page any more. Takes NULL, returns NULL
  */

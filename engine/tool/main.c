@@ -34,8 +34,8 @@ static void help(FILE *to)
         fprintf(to, "  %s %s\n      %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
     fprintf(to,
             "\nVerbs that compute also take --threads N, --isa scalar|avx2|avx512|… (or RESIDENT_ISA), --k-type T and\n"
-            "--v-type T (f32, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl), --flash on|off, --gpu-layers 0 and\n"
-            "--adapter FILE (LoRA), --ram SIZE (so much of the weights in memory, the rest read as it is needed).\n"
+            "--v-type T (f32, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl), --flash on|off, --gpu-layers N|all\n"
+            "(of the last ones), --adapter FILE (LoRA), --ram SIZE (so much of the weights in memory, the rest read as it is needed).\n"
             "The first file of a split model stands for all.\n");
 }
 

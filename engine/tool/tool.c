@@ -133,10 +133,11 @@ int tool_config_option(struct tool_config *c, int option, const char *text)
         fprintf(stderr, "resident-engine: --ram is \"%s\", expected a size like 4G\n", text);
         return TOOL_USAGE;
     case TOOL_OPT_GPU_LAYERS:
-        if (strcmp(text, "0") == 0)
+        if (strcmp(text, "all") == 0) {
+            c->gpu_layers = ENGINE_LAYERS_ALL;
             return 0;
-        fprintf(stderr, "resident-engine: --gpu-layers: this build computes on the CPU only, expected 0\n");
-        return TOOL_FAILED;
+        }
+        return tool_parse_u32("--gpu-layers", "the number of layers", text, 0, UINT32_MAX - 1, &c->gpu_layers);
     default:
         return TOOL_USAGE;
     }
@@ -201,6 +202,19 @@ int tool_files_open(const char *path, struct tool_files *ret)
     return 0;
 }
 
+/* Who asks for a GPU and gets none has asked for something else; who gets fewer layers is told. */
+static int gpu_check(const struct tool_config *c, const struct engine_facts *facts, struct engine **e)
+{
+    if (c->gpu_layers == 0 || facts->gpu_layers >= c->gpu_layers || facts->gpu_layers == facts->n_layers)
+        return 0;
+    fprintf(stderr, "resident-engine: %s: %u of %u layers are on GPUs: %s\n", c->path, facts->gpu_layers,
+            facts->n_layers, *facts->gpu_reason ? facts->gpu_reason : "they are of kinds that GPUs have no kernels for");
+    if (facts->gpu_layers > 0)
+        return 0;
+    *e = engine_free(*e);
+    return TOOL_FAILED;
+}
+
 int tool_engine_open(const struct tool_config *c, struct engine_config *config, struct engine **ret)
 {
     _cleanup_tool_files_ struct tool_files files = {}, adapter = {};
@@ -222,6 +236,7 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
     config->k_type = c->k_type;
     config->v_type = c->v_type;
     config->weights_bytes_max = c->ram_bytes;
+    config->gpu.layers = c->gpu_layers;
     r = engine_open(config, ret, &fault);
     config->fds = config->adapters = NULL;
     if (r < 0) {
@@ -237,7 +252,7 @@ int tool_engine_open(const struct tool_config *c, struct engine_config *config, 
                   "it is an encoder: it has embeddings (residentctl embed), no next token");
         return tool_fail(c->path, &fault, -EINVAL);
     }
-    return 0;
+    return gpu_check(c, &facts, ret);
 }
 
 int tool_engine_open_huge(const struct tool_config *c, struct engine_config *config, struct engine **ret)

@@ -33,6 +33,7 @@ struct tool_config {
     uint32_t isa_mask;
     enum tensor_type k_type, v_type;
     uint64_t ram_bytes;  /* of weights in memory; 0: all */
+    uint32_t gpu_layers; /* of engine_gpu_config */
     const char *adapter; /* path of a LoRA adapter for all sequences; NULL: none */
 };
 

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What gpu.c (memory), gpu-step.c (a step's data) and gpu-ops.c (launches) share. Private to engine/cuda.
+ */
+
+#include "engine/cuda/device.h"
+#include "engine/cuda/gpu.h"
+#include "engine/cuda/launch.h"
+#include "engine/cuda/weights.h"
+
+/* Attention cuts the batch's queries into pieces, of a size that depends on its heads: so many sizes at most. */
+#define GPU_CUTS_MAX 4
+
+/* What split attention may take for its parts. */
+#define GPU_PARTS_BYTES ((uint64_t)32 << 20)
+
+/* Of few tokens: for many there is enough to do without. */
+#define GPU_SPLIT_TOKENS_MAX 16
+
+/* One array of a step's data, at the same offset in pinned and in device memory. */
+struct gpu_array {
+    uint64_t offset, n_bytes;
+};
+
+struct gpu_cut {
+    uint32_t n_queries; /* consecutive ones of a run, at most */
+    struct gpu_array array; /* struct launch_queries [tokens_max] */
+    uint32_t n; /* in this step */
+};
+
+struct gpu {
+    struct device *device;
+    struct graph graph; /* the caller's, but for values, which are placed for this device */
+    const uint8_t *places;
+    uint8_t place;
+    const struct kv_layout *layouts;
+    uint32_t group_layers[GRAPH_GROUPS_MAX], group_pages[GRAPH_GROUPS_MAX];
+    uint32_t tokens_max, outputs_max, sequences_max, pages_max;
+
+    struct weights weights;
+    struct cuda_function *functions[LAUNCH_KERNEL_MAX]; /* NULL: no operation here needs it */
+    cuda_pointer kv[GRAPH_GROUPS_MAX];
+    cuda_pointer scratch;
+    uint64_t scratch_bytes;
+    uint64_t work_at; /* in the scratch: experts' products, heads' packed rows */
+    uint64_t parts_at, parts_bytes;
+
+    /* A step's data. */
+    uint8_t *pinned;
+    cuda_pointer inputs;
+    uint64_t inputs_bytes;
+    struct gpu_array positions, token_rows, outputs, tables[GRAPH_GROUPS_MAX];
+    struct gpu_cut cuts[GPU_CUTS_MAX];
+    uint32_t n_cuts;
+    uint8_t *crossing; /* pinned, crossing_bytes */
+    uint64_t crossing_bytes, crossing_used;
+
+    const struct exec_batch *batch; /* of the running step */
+    const struct page_table **rows; /* [sequences_max] the tables of each row of kv.tables */
+    uint32_t n_rows, table_stride;
+    uint32_t position_last; /* of the longest run */
+    int pages_error; /* of gpu_page_*() */
+};
+
+/* Rows of the value in this step. */
+static inline uint32_t gpu_value_rows(const struct gpu *g, uint32_t id)
+{
+    switch (g->graph.values[id].rows) {
+    case GRAPH_ROWS_OUTPUTS:
+        return g->batch->n_outputs;
+    case GRAPH_ROWS_SLOTS:
+    case GRAPH_ROWS_GATHERED:
+        return g->batch->n_tokens * g->graph.n_experts_used;
+    case GRAPH_ROWS_TOKENS:
+        break;
+    }
+    return g->batch->n_tokens;
+}
+
+static inline cuda_pointer gpu_value(const struct gpu *g, uint32_t id)
+{
+    return g->scratch + g->graph.values[id].offset;
+}
+
+static inline cuda_pointer gpu_input(const struct gpu *g, const struct gpu_array *a)
+{
+    return g->inputs + a->offset;
+}
+
+/**
+ * gpu_attention_args() - the part of the arguments that is the same in every step, memory apart
+ */
+struct launch_attention gpu_attention_args(const struct gpu *g, const struct graph_op *op);
+
+/**
+ * gpu_kernels_need() - mark the kernels that @op is computed with, [LAUNCH_KERNEL_MAX]
+ */
+void gpu_kernels_need(const struct graph_op *op, bool *needed);

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a step brings to a GPU and takes from it: positions, page tables, the cutting of queries, and the values that
+ * are computed on the other side of a border.
+ *
+ * Pinned memory is written once in a step and free again at its end, when everything was waited for.
+ */
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/cuda/gpu-internal.h"
+
+static void *input(const struct gpu *g, const struct gpu_array *a)
+{
+    return g->pinned + a->offset;
+}
+
+static int send(struct gpu *g, const struct gpu_array *a, uint64_t n_bytes, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+
+    assert(n_bytes <= a->n_bytes);
+    if (n_bytes == 0)
+        return 0;
+    return driver_check(v, v->copy_to_device(gpu_input(g, a), input(g, a), n_bytes, g->device->stream),
+                        "cuMemcpyHtoDAsync", reterr);
+}
+
+/* The row of kv.tables for the pages of @run's sequence; runs of one sequence share it. */
+static uint32_t row_of(struct gpu *g, const struct exec_run *run)
+{
+    uint32_t i = g->n_rows;
+
+    while (i > 0)
+        if (g->rows[--i] == run->tables)
+            return i;
+    assert(g->n_rows < g->sequences_max);
+    g->rows[g->n_rows] = run->tables;
+    for (uint32_t k = 0; k < g->graph.n_groups; k++)
+        if (run->tables[k].n > g->table_stride)
+            g->table_stride = run->tables[k].n;
+    return g->n_rows++;
+}
+
+static void fill_tokens(struct gpu *g)
+{
+    const struct exec_batch *b = g->batch;
+    uint32_t *rows = input(g, &g->token_rows);
+
+    g->n_rows = g->table_stride = g->position_last = 0;
+    for (uint32_t i = 0; i < b->n_runs; i++) {
+        const struct exec_run *run = &b->runs[i];
+        uint32_t row = row_of(g, run), last = run->position0 + run->n_tokens - 1;
+
+        for (uint32_t k = 0; k < run->n_tokens; k++)
+            rows[run->token0 + k] = row;
+        g->position_last = last > g->position_last ? last : g->position_last;
+    }
+    memcpy(input(g, &g->positions), b->positions, b->n_tokens * sizeof(*b->positions));
+    if (b->n_outputs)
+        memcpy(input(g, &g->outputs), b->outputs, b->n_outputs * sizeof(*b->outputs));
+}
+
+static void fill_tables(struct gpu *g, uint32_t group)
+{
+    uint32_t *ids = input(g, &g->tables[group]);
+
+    for (uint32_t i = 0; i < g->n_rows; i++) {
+        const struct page_table *t = &g->rows[i][group];
+
+        memcpy(ids + (size_t)i * g->table_stride, t->ids, t->n * sizeof(*ids));
+        memset(ids + (size_t)i * g->table_stride + t->n, 0, (g->table_stride - t->n) * sizeof(*ids));
+    }
+}
+
+static void fill_cut(struct gpu *g, struct gpu_cut *cut)
+{
+    const uint32_t *rows = input(g, &g->token_rows);
+    struct launch_queries *q = input(g, &cut->array);
+
+    cut->n = 0;
+    for (uint32_t i = 0; i < g->batch->n_runs; i++) {
+        const struct exec_run *run = &g->batch->runs[i];
+
+        for (uint32_t k = 0; k < run->n_tokens; k += cut->n_queries) {
+            uint32_t n = run->n_tokens - k < cut->n_queries ? run->n_tokens - k : cut->n_queries;
+
+            q[cut->n++] = (struct launch_queries){.run = rows[run->token0],
+                                                  .row0 = run->token0 + k,
+                                                  .n_queries = n,
+                                                  .position0 = run->position0 + k,
+                                                  .n_keys = g->graph.is_encoder ? run->n_tokens : 0};
+        }
+    }
+}
+
+int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reterr)
+{
+    int r;
+
+    g->batch = batch;
+    g->crossing_used = 0;
+    r = device_enter(g->device, reterr);
+    if (r == 0)
+        r = driver_check(g->device->driver, g->pages_error, "cuMemsetD8Async", reterr);
+    if (r != 0)
+        return r;
+    fill_tokens(g);
+    r = send(g, &g->positions, batch->n_tokens * sizeof(uint32_t), reterr);
+    if (r == 0)
+        r = send(g, &g->token_rows, batch->n_tokens * sizeof(uint32_t), reterr);
+    if (r == 0)
+        r = send(g, &g->outputs, batch->n_outputs * sizeof(uint32_t), reterr);
+    for (uint32_t i = 0; r == 0 && i < g->graph.n_groups; i++) {
+        if (g->group_layers[i] == 0)
+            continue;
+        fill_tables(g, i);
+        r = send(g, &g->tables[i], (uint64_t)g->n_rows * g->table_stride * sizeof(uint32_t), reterr);
+    }
+    for (uint32_t i = 0; r == 0 && i < g->n_cuts; i++) {
+        fill_cut(g, &g->cuts[i]);
+        r = send(g, &g->cuts[i].array, g->cuts[i].n * sizeof(struct launch_queries), reterr);
+    }
+    return r;
+}
+
+/* A piece of the pinned memory that values cross in; it is used once in a step. */
+static uint8_t *cross(struct gpu *g, uint64_t n_bytes)
+{
+    uint8_t *p = g->crossing + g->crossing_used;
+
+    g->crossing_used += (n_bytes + 63) / 64 * 64;
+    assert(g->crossing_used <= g->crossing_bytes);
+    return p;
+}
+
+int gpu_put(struct gpu *g, uint32_t id, const float *from, uint32_t n_rows, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+    uint64_t n_bytes = (uint64_t)n_rows * g->graph.values[id].n_cols * sizeof(float);
+    uint8_t *pinned;
+    int r;
+
+    if (n_bytes == 0)
+        return 0;
+    r = device_enter(g->device, reterr);
+    if (r != 0)
+        return r;
+    pinned = cross(g, n_bytes);
+    memcpy(pinned, from, n_bytes);
+    return driver_check(v, v->copy_to_device(gpu_value(g, id), pinned, n_bytes, g->device->stream),
+                        "cuMemcpyHtoDAsync", reterr);
+}
+
+int gpu_get(struct gpu *g, uint32_t id, float *to, uint32_t n_rows, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+    uint64_t n_bytes = (uint64_t)n_rows * g->graph.values[id].n_cols * sizeof(float);
+    uint8_t *pinned;
+    int r;
+
+    if (n_bytes == 0)
+        return 0;
+    r = device_enter(g->device, reterr);
+    if (r != 0)
+        return r;
+    pinned = cross(g, n_bytes);
+    r = driver_check(v, v->copy_to_host(pinned, gpu_value(g, id), n_bytes, g->device->stream), "cuMemcpyDtoHAsync",
+                     reterr);
+    if (r == 0)
+        r = device_wait(g->device, reterr);
+    if (r == 0)
+        memcpy(to, pinned, n_bytes);
+    return r;
+}
+
+int gpu_wait(struct gpu *g, struct fault *reterr)
+{
+    g->batch = NULL;
+    return device_wait(g->device, reterr);
+}
+
+static cuda_pointer page_at(const struct gpu *g, uint32_t group, uint32_t id, uint64_t *ret_bytes)
+{
+    *ret_bytes = g->layouts[group].page_bytes * g->group_layers[group];
+    return g->kv[group] + id * *ret_bytes;
+}
+
+void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id)
+{
+    const struct driver *v = g->device->driver;
+    uint64_t n_bytes;
+    cuda_pointer p = page_at(g, group, id, &n_bytes);
+
+    if (n_bytes == 0)
+        return;
+    if (g->pages_error == CUDA_SUCCESS)
+        g->pages_error = v->context_set(g->device->context);
+    if (g->pages_error == CUDA_SUCCESS)
+        g->pages_error = v->set_bytes(p, 0, n_bytes, g->device->stream);
+}
+
+void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from)
+{
+    const struct driver *v = g->device->driver;
+    uint64_t n_bytes;
+    cuda_pointer p = page_at(g, group, to, &n_bytes), q = page_at(g, group, from, &n_bytes);
+
+    if (n_bytes == 0)
+        return;
+    if (g->pages_error == CUDA_SUCCESS)
+        g->pages_error = v->context_set(g->device->context);
+    if (g->pages_error == CUDA_SUCCESS)
+        g->pages_error = v->copy_on_device(p, q, n_bytes, g->device->stream);
+}

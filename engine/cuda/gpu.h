@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Runs operations of a graph on one GPU: those of the layers that were put there. The counterpart of engine/cpu/exec.h,
+ * whose batches it takes; which operation is where, and what has to be carried between them, is its caller's business
+ * (engine/engine-gpu.c).
+ *
+ * Values have the same numbers here as on the CPU, and places of their own in the device's scratch memory. Keys and
+ * values of the layers that are here are in pages here; pages have the numbers that engine/kv/pages.h gave them.
+ *
+ * Everything is taken by gpu_new(), of the device and pinned; a step takes nothing. What a step hands in is computed in
+ * the background, in order: gpu_wait() waits for all of it, gpu_get() for what it reads.
+ *
+ * Results are those of driver_check(). After a DRIVER_LOST nothing but gpu_free() makes sense.
+ *
+ * Threads: the one that runs steps.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "engine/cpu/exec.h"
+#include "engine/cuda/driver.h"
+#include "engine/cuda/upload.h"
+#include "engine/graph/ops.h"
+#include "engine/kv/layout.h"
+
+struct fault;
+struct gpu;
+
+struct gpu_config {
+    const struct driver *driver; /* borrowed for the gpu's life, as all here */
+    uint32_t i_device;
+    const void *image;           /* borrowed for the call */
+    const struct graph *graph;   /* planned for the CPU */
+    const uint8_t *places;       /* [graph->n_ops] */
+    uint8_t place;               /* of this device's operations */
+    const struct kv_layout *layouts; /* [graph->n_groups] */
+    uint32_t group_layers[GRAPH_GROUPS_MAX]; /* that are here; group_layer of operations counts these */
+    uint32_t group_pages[GRAPH_GROUPS_MAX];
+    uint32_t tokens_max, outputs_max, sequences_max;
+    uint32_t pages_max; /* of one sequence */
+    uint64_t crossing_bytes; /* of all values that are carried in one step, at most */
+};
+
+/* Bytes of the device's memory, by use. */
+struct gpu_bytes {
+    uint64_t weights, kv, scratch, context;
+};
+
+/**
+ * gpu_can_run() - whether an operation can be computed on a GPU at all, whatever is free there
+ * @layouts: [g->n_groups]
+ */
+bool gpu_can_run(const struct graph *g, const struct graph_op *op, const struct kv_layout *layouts);
+
+/**
+ * gpu_new() - take a device and all memory that its operations need; nothing is copied yet
+ */
+int gpu_new(const struct gpu_config *config, struct gpu **ret, struct fault *reterr);
+
+/**
+ * gpu_free() - give everything back; takes NULL, returns NULL
+ */
+struct gpu *gpu_free(struct gpu *g);
+
+DEFINE_CLEANUP(struct gpu *, gpu_free)
+
+/**
+ * gpu_load() - copy the weights; returns as upload_add()
+ */
+int gpu_load(struct gpu *g, upload_progress progress, void *userdata, struct fault *reterr);
+
+/**
+ * gpu_bytes() - what it holds of its device
+ */
+void gpu_bytes(const struct gpu *g, struct gpu_bytes *ret);
+
+/**
+ * gpu_device() - which device it is
+ */
+const struct driver_device *gpu_device(const struct gpu *g);
+
+/**
+ * gpu_begin() - hand in what a step's operations look at; @batch stays until gpu_wait()
+ */
+int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reterr);
+
+/**
+ * gpu_run() - operation @i_op of the step
+ */
+int gpu_run(struct gpu *g, size_t i_op, struct fault *reterr);
+
+/**
+ * gpu_put() - give the f32 value @id its first @n_rows rows; @from may change afterwards
+ */
+int gpu_put(struct gpu *g, uint32_t id, const float *from, uint32_t n_rows, struct fault *reterr);
+
+/**
+ * gpu_get() - wait until the value @id is computed, and copy its first @n_rows rows
+ */
+int gpu_get(struct gpu *g, uint32_t id, float *to, uint32_t n_rows, struct fault *reterr);
+
+/**
+ * gpu_wait() - until everything that was handed in is done
+ */
+int gpu_wait(struct gpu *g, struct fault *reterr);
+
+/**
+ * gpu_page_zero() gpu_page_copy() - what happens to a page of @group as a whole (struct pages_mirror)
+ * In order with steps. An error is that of the next gpu_begin().
+ */
+void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id);
+void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from);

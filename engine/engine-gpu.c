@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Opening: try to place all layers that are wanted, and fewer while a device's memory is refused; everything is taken
+ * before anything is copied, so a try costs little. A step: the operations in their order, each where it was put, and
+ * values carried when the next operation reads them on another side.
+ *
+ * What is carried is found once, by following where each value's last state is. Only f32 values cross: packed ones are
+ * laid out by each side for itself, and are made where they are used.
+ */
+
+#include "engine/engine-gpu.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/fault.h"
+#include "engine/cuda/device.h"
+#include "engine/cuda/launch.h"
+#include "engine/engine-internal.h"
+
+/* What is left free of a device: others' windows grow, and the driver takes a little for each kernel. */
+#define DEVICE_MARGIN_BYTES ((uint64_t)64 << 20)
+
+/* What a configuration comes to. */
+struct placement {
+    uint32_t n_layers, n_expert_layers;
+    bool kv, head;
+    uint32_t device_layers[ENGINE_DEVICES_MAX];
+};
+
+/* The device of the layer that has @n layers behind it. */
+static uint8_t device_place(const struct engine_gpus *g, const struct placement *p, uint32_t n)
+{
+    for (uint32_t d = 0; d + 1 < g->n_gpus; d++) {
+        if (n < p->device_layers[d])
+            return (uint8_t)(d + 1);
+        n -= p->device_layers[d];
+    }
+    return (uint8_t)g->n_gpus;
+}
+
+static bool is_expert_op(enum graph_op_type type)
+{
+    return type == GRAPH_ROUTE || type == GRAPH_EXPERTS_PACK || type == GRAPH_EXPERTS_GLU ||
+           type == GRAPH_EXPERTS_DOWN;
+}
+
+static uint8_t op_place(const struct engine *e, const struct placement *p, const struct graph_op *op)
+{
+    uint32_t n_layers = e->arch.n_layers, n;
+
+    if (p->n_layers == 0 || op->embeddings_only || op->layer == GRAPH_INPUT)
+        return 0;
+    if (op->layer == GRAPH_OUTPUT)
+        return p->head && !e->graph.is_encoder ? device_place(&e->gpus, p, 0) : 0;
+    n = n_layers - 1 - op->layer;
+    if (n >= p->n_layers || (is_expert_op(op->type) && n >= p->n_expert_layers))
+        return 0;
+    if (!p->kv && (op->type == GRAPH_ROPE_WRITE || op->type == GRAPH_ATTENTION))
+        return 0;
+    return device_place(&e->gpus, p, n);
+}
+
+/* Layers with an operation that no GPU computes stay whole on the CPU. */
+static void keep_back(struct engine *e)
+{
+    const struct graph *g = &e->graph;
+
+    for (size_t i = 0; i < g->n_ops; i++) {
+        if (e->gpus.places[i] == 0 || gpu_can_run(g, &g->ops[i], e->layouts))
+            continue;
+        for (size_t k = 0; k < g->n_ops; k++)
+            if (g->ops[k].layer == g->ops[i].layer)
+                e->gpus.places[k] = 0;
+    }
+}
+
+/* Where the layers of each group are: operations get their number among those at the same place. */
+static void number_layers(struct engine *e, uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX])
+{
+    struct graph *g = &e->graph;
+
+    memset(counts, 0, (ENGINE_DEVICES_MAX + 1) * sizeof(*counts));
+    for (size_t i = 0; i < g->n_ops; i++) {
+        uint32_t group, n;
+
+        if (g->ops[i].type != GRAPH_ATTENTION)
+            continue;
+        group = g->ops[i].attention.group;
+        n = counts[e->gpus.places[i]][group]++;
+        for (size_t k = 0; k < g->n_ops; k++) {
+            if (e->gpus.group_layers[k] != e->gpus.group_layers[i])
+                continue;
+            if (g->ops[k].type == GRAPH_ATTENTION && g->ops[k].attention.group == group)
+                g->ops[k].attention.group_layer = n;
+            if (g->ops[k].type == GRAPH_ROPE_WRITE && g->ops[k].rope_write.group == group)
+                g->ops[k].rope_write.group_layer = n;
+        }
+    }
+    for (uint32_t i = 0; i < g->n_groups; i++)
+        g->groups[i].n_layers = counts[0][i];
+}
+
+static int add_transfer(struct engine *e, size_t op, uint32_t value, uint8_t from, uint8_t to)
+{
+    struct engine_gpus *g = &e->gpus;
+
+    if (e->graph.values[value].kind != GRAPH_F32)
+        return -ENOTSUP;
+    if ((g->n_transfers & (g->n_transfers + 1)) == 0) {
+        struct engine_transfer *p = reallocarray(g->transfers, 2 * (g->n_transfers + 1), sizeof(*p));
+
+        if (!p)
+            return -ENOMEM;
+        g->transfers = p;
+    }
+    g->transfers[g->n_transfers++] = (struct engine_transfer){.op = op, .value = value, .from = from, .to = to};
+    return 0;
+}
+
+/* @valid: [n_values] a bit for each place that has the value as it is now. */
+static int carry_for_op(struct engine *e, size_t i, uint32_t *valid)
+{
+    const struct graph_op *op = &e->graph.ops[i];
+    bool optional = op->embeddings_only || op->adapters_only;
+    uint8_t place = e->gpus.places[i];
+    struct graph_op_values v;
+    int r = 0;
+
+    graph_op_values(op, &v);
+    for (size_t k = 0; r == 0 && k < v.n_reads; k++) {
+        uint32_t id = v.reads[k];
+
+        if (valid[id] & (1u << place))
+            continue;
+        r = add_transfer(e, i, id, (uint8_t)__builtin_ctz(valid[id]), place);
+        /* Steps that leave the operation out don't carry for it, either. */
+        if (!optional)
+            valid[id] |= 1u << place;
+    }
+    for (size_t k = 0; k < v.n_writes; k++)
+        valid[v.writes[k]] = 1u << place;
+    return r;
+}
+
+/* Returns 0, -ENOMEM, -ENOTSUP: something would have to be carried that can't. */
+static int find_transfers(struct engine *e)
+{
+    _cleanup_free_ uint32_t *valid = calloc(e->graph.n_values ? e->graph.n_values : 1, sizeof(*valid));
+    int r = valid ? 0 : -ENOMEM;
+
+    e->gpus.n_transfers = 0;
+    for (size_t i = 0; r == 0 && i < e->graph.n_ops; i++)
+        r = carry_for_op(e, i, valid);
+    if (r == 0 && e->graph.logits != GRAPH_NONE && !(valid[e->graph.logits] & 1))
+        r = add_transfer(e, e->graph.n_ops, e->graph.logits, (uint8_t)__builtin_ctz(valid[e->graph.logits]), 0);
+    return r;
+}
+
+static uint64_t crossing_bytes(const struct engine *e, uint8_t place)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < e->gpus.n_transfers; i++) {
+        const struct engine_transfer *t = &e->gpus.transfers[i];
+        const struct graph_value *v = &e->graph.values[t->value];
+
+        /* The largest batch is what the CPU's memory was planned for. */
+        if (t->from == place || t->to == place)
+            n_bytes += v->n_bytes + 64;
+    }
+    return n_bytes;
+}
+
+static void close_gpus(struct engine_gpus *g)
+{
+    for (uint32_t i = 0; i < g->n_gpus; i++)
+        g->gpus[i] = gpu_free(g->gpus[i]);
+}
+
+/* Takes the memory for one placement. Returns as gpu_new(), and -ENOTSUP. */
+static int try_placement(struct engine *e, const struct engine_config *c, const struct placement *p,
+                         const uint32_t *devices, const uint32_t *n_pages, struct fault *reterr)
+{
+    uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
+    struct gpu_config config = {
+        .driver = e->gpus.driver,
+        .graph = &e->graph,
+        .places = e->gpus.places,
+        .layouts = e->layouts,
+        .tokens_max = e->batch_tokens_max,
+        .outputs_max = e->outputs_max,
+        .sequences_max = e->sequences_max,
+        .pages_max = e->context_tokens / KV_PAGE_TOKENS + 1,
+    };
+    size_t n_bytes;
+    int r;
+
+    for (size_t i = 0; i < e->graph.n_ops; i++)
+        e->gpus.places[i] = op_place(e, p, &e->graph.ops[i]);
+    keep_back(e);
+    number_layers(e, counts);
+    r = find_transfers(e);
+    if (r != 0 || p->n_layers == 0)
+        return r;
+    config.image = launch_image(&n_bytes);
+    memcpy(config.group_pages, n_pages, sizeof(config.group_pages));
+    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++) {
+        config.i_device = devices[i];
+        config.place = (uint8_t)(i + 1);
+        config.crossing_bytes = crossing_bytes(e, config.place);
+        memcpy(config.group_layers, counts[config.place], sizeof(config.group_layers));
+        r = gpu_new(&config, &e->gpus.gpus[i], reterr);
+    }
+    if (r != 0)
+        close_gpus(&e->gpus);
+    (void)c;
+    return r;
+}
+
+/* What each device has free, for sharing layers out among several. */
+static int free_bytes(struct engine *e, uint32_t i_device, uint64_t *ret, struct fault *reterr)
+{
+    _cleanup_(device_closep) struct device *d = NULL;
+    size_t n_bytes;
+    int r;
+
+    r = device_open(e->gpus.driver, i_device, launch_image(&n_bytes), &d, reterr);
+    if (r == 0)
+        r = device_free_bytes(d, ret, reterr);
+    if (r == 0)
+        *ret = *ret > DEVICE_MARGIN_BYTES ? *ret - DEVICE_MARGIN_BYTES : 0;
+    return r;
+}
+
+/* Layers by what is free on each device; the first device has the last layers. */
+static void share_layers(struct placement *p, const uint64_t *room, uint32_t n)
+{
+    uint32_t left = p->n_layers;
+    double all = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        all += (double)room[i];
+    for (uint32_t i = 0; i < n; i++) {
+        double part = all > 0 ? (double)room[i] / all * p->n_layers + 0.5 : 0;
+        uint32_t m = part < left ? (uint32_t)part : left;
+
+        p->device_layers[i] = i + 1 == n ? left : m;
+        left -= p->device_layers[i];
+    }
+}
+
+/* The configuration's devices, or all; those that can't be used are left out, with the last one's reason. */
+static int find_devices(struct engine *e, const struct engine_gpu_config *c, uint32_t *devices, uint64_t *room,
+                        struct fault *reterr)
+{
+    uint32_t n = c->n_devices ? (uint32_t)c->n_devices : e->gpus.driver->n_devices;
+    int r = DRIVER_NO_GPU;
+
+    for (uint32_t i = 0; i < n && e->gpus.n_gpus < ENGINE_DEVICES_MAX; i++) {
+        uint32_t id = c->n_devices ? c->devices[i] : i;
+
+        if (id >= e->gpus.driver->n_devices) {
+            fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "there is no GPU %u, they are counted from 0", id);
+            continue;
+        }
+        r = free_bytes(e, id, &room[e->gpus.n_gpus], reterr);
+        if (r != 0)
+            continue;
+        devices[e->gpus.n_gpus++] = id;
+    }
+    return e->gpus.n_gpus > 0 ? 0 : r;
+}
+
+static struct placement placement_of(const struct engine *e, const struct engine_gpu_config *c, uint32_t n_layers)
+{
+    struct placement p = {
+        .n_layers = n_layers,
+        .n_expert_layers = c->experts_in_ram ? 0 : n_layers,
+        .kv = !c->kv_in_ram,
+    };
+
+    if (!c->experts_in_ram && c->expert_layers && c->expert_layers < n_layers)
+        p.n_expert_layers = c->expert_layers;
+    p.head = c->head == ENGINE_HEAD_VRAM || (c->head == ENGINE_HEAD_AUTO && n_layers == e->arch.n_layers);
+    return p;
+}
+
+/* As many layers as fit; *@ret_refused: why it are not all that were wanted. */
+static int place_layers(struct engine *e, const struct engine_config *config, const uint32_t *n_pages,
+                        struct fault *ret_refused)
+{
+    const struct engine_gpu_config *c = &config->gpu;
+    uint32_t devices[ENGINE_DEVICES_MAX], n = c->layers < e->arch.n_layers ? c->layers : e->arch.n_layers;
+    uint64_t room[ENGINE_DEVICES_MAX];
+    bool planned = c->device_layers != NULL;
+    int r = find_devices(e, c, devices, room, ret_refused);
+
+    while (r == 0) {
+        struct placement p = placement_of(e, c, n);
+
+        share_layers(&p, room, e->gpus.n_gpus);
+        if (planned && e->gpus.n_gpus == c->n_devices)
+            memcpy(p.device_layers, c->device_layers, c->n_devices * sizeof(*c->device_layers));
+        r = try_placement(e, config, &p, devices, n_pages, ret_refused);
+        if (r != DRIVER_OUT_OF_MEMORY) {
+            e->gpus.n_layers = r == 0 ? n : 0;
+            return r;
+        }
+        /* What was planned was planned for more room than there is. */
+        planned = false;
+        n -= n > 8 ? n / 8 : 1;
+        r = 0;
+        if (n == 0)
+            return DRIVER_OUT_OF_MEMORY;
+    }
+    return r;
+}
+
+/* Nothing on GPUs: what open_sequences() and the CPU's executor want to see. */
+static int place_nothing(struct engine *e)
+{
+    const struct placement none = {.n_layers = 0};
+
+    close_gpus(&e->gpus);
+    e->gpus.n_gpus = e->gpus.n_layers = 0;
+    return try_placement(e, NULL, &none, NULL, NULL, NULL);
+}
+
+static void say_why(struct engine *e, const struct fault *f)
+{
+    if (f->kind != FAULT_NONE)
+        fault_describe(f, e->facts.gpu_reason, sizeof(e->facts.gpu_reason));
+}
+
+static void fill_facts(struct engine *e)
+{
+    struct engine_facts *f = &e->facts;
+
+    f->gpu_layers = 0;
+    for (uint32_t layer = 0; layer < e->arch.n_layers; layer++) {
+        bool any = false;
+
+        for (size_t i = 0; i < e->graph.n_ops; i++)
+            any |= e->graph.ops[i].layer == layer && e->gpus.places[i] != 0;
+        f->gpu_layers += any;
+    }
+    f->n_gpus = e->gpus.n_gpus;
+    for (uint32_t i = 0; i < e->gpus.n_gpus; i++) {
+        const struct driver_device *d = gpu_device(e->gpus.gpus[i]);
+        struct gpu_bytes b;
+
+        gpu_bytes(e->gpus.gpus[i], &b);
+        f->gpus[i] = (struct engine_gpu_facts){.i_device = d->i_device,
+                                               .name = d->name,
+                                               .bus_id = d->bus_id,
+                                               .bytes_weights = b.weights,
+                                               .bytes_kv = b.kv,
+                                               .bytes_scratch = b.scratch,
+                                               .bytes_driver = b.context};
+    }
+}
+
+static int load_weights(struct engine *e, const struct engine_config *c, struct fault *reterr)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++)
+        r = gpu_load(e->gpus.gpus[i], c->gpu.progress, c->gpu.userdata, reterr);
+    return r;
+}
+
+/* Whether a GPU could be used at all; the reason why not is said. */
+static int open_driver(struct engine *e, const struct engine_config *c, struct fault *reterr)
+{
+    size_t n_bytes;
+
+    if (c->weights_bytes_max || e->n_adapters) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "models with %s are computed on the processor",
+                  e->n_adapters ? "adapters" : "a limit of the memory for their weights");
+        return DRIVER_NO_GPU;
+    }
+    if (!launch_image(&n_bytes)) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "this build has no kernels for GPUs");
+        return DRIVER_NO_GPU;
+    }
+    return driver_open(&e->gpus.driver, reterr);
+}
+
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr)
+{
+    struct engine_gpus *g = &e->gpus;
+    struct fault refused = {.kind = FAULT_NONE};
+    int r;
+
+    if (c->gpu.layers == 0)
+        return 0;
+    g->places = calloc(e->graph.n_ops, sizeof(*g->places));
+    g->group_layers = calloc(e->graph.n_ops, sizeof(*g->group_layers));
+    if (!g->places || !g->group_layers)
+        return -ENOMEM;
+    for (size_t i = 0; i < e->graph.n_ops; i++) {
+        const struct graph_op *op = &e->graph.ops[i];
+
+        g->group_layers[i] = op->type == GRAPH_ATTENTION    ? op->attention.group_layer
+                             : op->type == GRAPH_ROPE_WRITE ? op->rope_write.group_layer
+                                                            : GRAPH_NONE;
+    }
+    r = open_driver(e, c, &refused);
+    if (r == 0)
+        r = place_layers(e, c, n_pages, &refused);
+    if (r == 0)
+        r = load_weights(e, c, &refused);
+    if (r == -ENOMEM || r == -ECANCELED)
+        return r;
+    /* A device that others filled while weights were on their way: there is still the CPU. */
+    if (r != 0) {
+        int error = place_nothing(e);
+
+        if (error < 0)
+            return error;
+    }
+    say_why(e, &refused);
+    fill_facts(e);
+    (void)reterr;
+    return 0;
+}
+
+void engine_gpus_close(struct engine_gpus *g)
+{
+    close_gpus(g);
+    g->driver = driver_close(g->driver);
+    free(g->places);
+    free(g->group_layers);
+    free(g->transfers);
+}
+
+static void zero_page(void *userdata, uint32_t id)
+{
+    const struct engine_gpu_group *g = userdata;
+
+    for (uint32_t i = 0; i < g->gpus->n_gpus; i++)
+        gpu_page_zero(g->gpus->gpus[i], g->group, id);
+}
+
+static void copy_page(void *userdata, uint32_t to, uint32_t from)
+{
+    const struct engine_gpu_group *g = userdata;
+
+    for (uint32_t i = 0; i < g->gpus->n_gpus; i++)
+        gpu_page_copy(g->gpus->gpus[i], g->group, to, from);
+}
+
+void engine_gpus_mirror(struct engine *e)
+{
+    for (uint32_t i = 0; e->gpus.n_gpus > 0 && i < e->graph.n_groups; i++) {
+        e->gpus.groups[i] = (struct engine_gpu_group){.gpus = &e->gpus, .group = i};
+        pages_mirror_set(e->pages[i], &(struct pages_mirror){
+                                          .zero = zero_page, .copy = copy_page, .userdata = &e->gpus.groups[i]});
+    }
+}
+
+/* Between two GPUs by way of the memory that the value has on the CPU. */
+static int carry(struct engine *e, const struct engine_transfer *t, struct fault *reterr)
+{
+    uint32_t n_rows;
+    float *value = exec_value(e->exec, t->value, &n_rows);
+    int r = 0;
+
+    if (t->from != 0)
+        r = gpu_get(e->gpus.gpus[t->from - 1], t->value, value, n_rows, reterr);
+    if (r == 0 && t->to != 0)
+        r = gpu_put(e->gpus.gpus[t->to - 1], t->value, value, n_rows, reterr);
+    return r;
+}
+
+/* The operations from @first on that the CPU computes without anything being carried in between. */
+static size_t part_end(const struct engine *e, size_t first, const struct engine_transfer *next)
+{
+    size_t past = first + 1, end = next ? next->op : e->graph.n_ops;
+
+    while (past < end && e->gpus.places[past] == 0)
+        past++;
+    return past;
+}
+
+/* Returns 0, ENGINE_CANCELLED, or as driver_check(). */
+static int walk(struct engine *e, struct fault *reterr)
+{
+    const struct engine_gpus *g = &e->gpus;
+    size_t i_transfer = 0;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i <= e->graph.n_ops;) {
+        bool left_out = i < e->graph.n_ops && exec_is_left_out(e->exec, i);
+
+        for (; r == 0 && i_transfer < g->n_transfers && g->transfers[i_transfer].op == i; i_transfer++)
+            if (!left_out)
+                r = carry(e, &g->transfers[i_transfer], reterr);
+        if (r != 0 || i == e->graph.n_ops)
+            break;
+        if (g->places[i] != 0) {
+            if (!left_out)
+                r = gpu_run(g->gpus[g->places[i] - 1], i, reterr);
+            i++;
+        } else {
+            size_t past = part_end(e, i, i_transfer < g->n_transfers ? &g->transfers[i_transfer] : NULL);
+
+            if (!exec_part(e->exec, i, past))
+                return ENGINE_CANCELLED;
+            i = past;
+        }
+    }
+    return r;
+}
+
+int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr)
+{
+    int r = 0;
+
+    exec_begin(e->exec, batch);
+    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++)
+        r = gpu_begin(e->gpus.gpus[i], batch, reterr);
+    if (r == 0)
+        r = walk(e, reterr);
+    /* Also when something went wrong: what is under way reads the batch and pinned memory. */
+    for (uint32_t i = 0; i < e->gpus.n_gpus; i++) {
+        int error = gpu_wait(e->gpus.gpus[i], r == 0 || r == ENGINE_CANCELLED ? reterr : NULL);
+
+        if (error != 0 && (r == 0 || r == ENGINE_CANCELLED))
+            r = error;
+    }
+    if (!exec_end(e->exec, ret_logits) && r == 0)
+        r = ENGINE_CANCELLED;
+    return r == 0 || r == ENGINE_CANCELLED ? r : -EIO;
+}

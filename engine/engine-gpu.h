@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Layers of a model on GPUs: which operation is computed where, and what is carried between. Private to the engine's
+ * own files.
+ *
+ * Place 0 is the CPU, place d + 1 the d-th GPU in use. Layers are put on GPUs from the last one on, whole, but for what
+ * the configuration keeps in RAM (experts, keys and values); the output matrix goes with the last layer. Embeddings
+ * and the angles of rotation are computed on the CPU.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/cuda/gpu.h"
+#include "engine/engine.h"
+#include "engine/graph/ops.h"
+
+struct engine;
+struct exec_batch;
+struct fault;
+
+/* A value that has to be carried before operation @op (graph.n_ops: behind the last one). */
+struct engine_transfer {
+    size_t op;
+    uint32_t value;
+    uint8_t from, to; /* places */
+};
+
+struct engine_gpu_group {
+    struct engine_gpus *gpus;
+    uint32_t group;
+};
+
+struct engine_gpus {
+    struct driver *driver;
+    struct gpu *gpus[ENGINE_DEVICES_MAX];
+    uint32_t n_gpus;
+    uint8_t *places;        /* [graph.n_ops] */
+    uint32_t *group_layers; /* [graph.n_ops] as the graph was built, of operations that have one */
+    struct engine_transfer *transfers; /* by operation */
+    size_t n_transfers;
+    struct engine_gpu_group groups[GRAPH_GROUPS_MAX];
+    uint32_t n_layers;
+};
+
+/**
+ * engine_gpus_open() - put as many layers on GPUs as the configuration wants and as fit
+ * @n_pages: [graph.n_groups] pages of each group
+ * What there is no room for stays on the CPU; so does everything where there is no GPU, and facts.gpu_reason says why.
+ * After it, graph.groups[].n_layers and each operation's group_layer count what is at the same place.
+ * Returns 0; -ENOMEM, -ECANCELED, -EIO (a GPU was lost meanwhile; @reterr says how).
+ */
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr);
+
+/**
+ * engine_gpus_mirror() - let the GPUs know of what happens to pages; e->pages are there
+ */
+void engine_gpus_mirror(struct engine *e);
+
+/**
+ * engine_gpus_close() - release everything; pages are gone already, or not told any more
+ */
+void engine_gpus_close(struct engine_gpus *g);
+
+/**
+ * engine_gpus_step() - exec_step() with some operations on GPUs
+ * Returns 0, ENGINE_CANCELLED, -EIO: a GPU was lost, and with it what was in its pages.
+ */
+int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr);
