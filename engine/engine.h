@@ -43,8 +43,8 @@ enum engine_result {
 
 #define ENGINE_LAYERS_ALL UINT32_MAX
 
-/* Which part of a model is put on GPUs. What does not fit there stays on the CPU: facts.gpu_layers says what came of it,
- * facts.gpu_reason why it is less. All zero: nothing. */
+/* Which part of a model is put on GPUs. What does not fit there stays on the CPU: facts.gpu_layers says what came of
+ * it, facts.gpu_reason why it is less. All zero: nothing. */
 struct engine_gpu_config {
     uint32_t layers; /* the last so many; ENGINE_LAYERS_ALL */
     uint32_t expert_layers; /* the last so many of those with their experts; 0: all of them */
