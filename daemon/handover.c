@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Names in the store: residentd-link-N, residentd-copy-N-I (file I of a model), residentd-state-N. Each N is used once,
- * and what names something is written after it: a snapshot never speaks of what is not there, unless that has died.
+ * Names in the store: residentd-link-N, residentd-copy-N-I (file I of a model), residentd-shared-N (a copy that only
+ * other programs have), residentd-state-N. Each N is used once, and what names something is written after it: a
+ * snapshot never speaks of what is not there, unless that has died. It does not speak of shared copies: they say all
+ * of themselves.
  * A new snapshot is put before the one before it is removed, and the highest N is the one that counts.
  */
 #include "daemon/handover.h"
@@ -18,9 +20,12 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/messages.h"
+#include "daemon/shared.h"
 #include "daemon/worker-start.h"
 
 #define STATE_PREFIX "residentd-state-"
+#define SHARED_PREFIX "residentd-shared-"
+#define COPY_PREFIX "residentd-copy-"
 #define NAME_BYTES 64
 
 struct handover {
@@ -50,12 +55,17 @@ static void name_link(uint64_t id, char name[NAME_BYTES])
 
 static void name_copy(uint64_t id, size_t i, char name[NAME_BYTES])
 {
-    snprintf(name, NAME_BYTES, "residentd-copy-%" PRIu64 "-%zu", id, i);
+    snprintf(name, NAME_BYTES, COPY_PREFIX "%" PRIu64 "-%zu", id, i);
 }
 
 static void name_state(uint64_t id, char name[NAME_BYTES])
 {
     snprintf(name, NAME_BYTES, STATE_PREFIX "%" PRIu64, id);
+}
+
+static void name_shared(uint64_t id, char name[NAME_BYTES])
+{
+    snprintf(name, NAME_BYTES, SHARED_PREFIX "%" PRIu64, id);
 }
 
 /* ---- at start ---- */
@@ -211,10 +221,43 @@ static void take_back_pin(struct model *model, const struct snapshot_model *kept
     model->wanted = kept->pin == PIN_ON;
 }
 
+/* They count before models do, whatever the snapshot is worth: the memory is taken. */
+static void take_back_shared(struct handover *h)
+{
+    const char *name;
+
+    while ((name = fdstore_next(h->store, SHARED_PREFIX))) {
+        uint64_t id = strtoull(name + strlen(SHARED_PREFIX), NULL, 10);
+        char copy[NAME_BYTES];
+
+        snprintf(copy, sizeof(copy), "%s", name);
+        if (h->next_id <= id)
+            h->next_id = id + 1;
+        if (shared_take(&h->manager->shared, fdstore_take(h->store, copy), id) == 0)
+            fdstore_remove(h->store, copy);
+    }
+}
+
+/* Of models that do not go on: as long as somebody has them (for a moment that may be the worker that ends). */
+static void take_dropped_copies(struct handover *h)
+{
+    const char *name;
+
+    while ((name = fdstore_next(h->store, COPY_PREFIX))) {
+        char copy[NAME_BYTES];
+
+        snprintf(copy, sizeof(copy), "%s", name);
+        shared_take(&h->manager->shared, fdstore_take(h->store, copy), /* id= */ 0);
+        fdstore_remove(h->store, copy);
+    }
+    handover_keep_shared(h);
+}
+
 void handover_take_back(struct handover *h)
 {
     unsigned n_models = 0, n_dropped;
 
+    take_back_shared(h);
     for (size_t i = 0; h->before && i < h->before->n_models; i++) {
         const struct snapshot_model *kept = &h->before->models[i];
         struct model *model = model_find(h->manager, kept->name);
@@ -230,6 +273,7 @@ void handover_take_back(struct handover *h)
         n_models++;
     }
     h->before = snapshot_free(h->before);
+    take_dropped_copies(h);
     n_dropped = fdstore_drop_rest(h->store);
     if (n_models > 0 || n_dropped > 0)
         log_line(h->manager->log, LOG_NOTICE, NULL, "models that go on as the daemon before left them: %u; descriptors "
@@ -410,6 +454,34 @@ void handover_forget_copies(struct model *model)
     }
     model->copies_id = 0;
     handover_changed(model->manager);
+}
+
+void handover_keep_shared(struct handover *h)
+{
+    struct list *at, *after;
+    char name[NAME_BYTES];
+
+    if (!fdstore_is_there(h->store))
+        return;
+    list_foreach (at, after, &h->manager->shared) {
+        struct shared *s = list_entry(at, struct shared, entry);
+
+        if (s->id > 0)
+            continue;
+        name_shared(h->next_id, name);
+        if (fdstore_put(h->store, name, s->fd) < 0)
+            continue;
+        s->id = h->next_id++;
+        handover_changed(h->manager);
+    }
+}
+
+void handover_forget_shared(struct handover *h, uint64_t id)
+{
+    char name[NAME_BYTES];
+
+    name_shared(id, name);
+    fdstore_remove(h->store, name);
 }
 
 /* ---- at the end ---- */

@@ -56,6 +56,13 @@ void handover_forget_link(struct model *model);
 void handover_forget_copies(struct model *model);
 
 /**
+ * handover_keep_shared() - put those of the manager's shared copies into the store that are not there yet
+ * handover_forget_shared() - out with one that nobody has any more
+ */
+void handover_keep_shared(struct handover *h);
+void handover_forget_shared(struct handover *h, uint64_t id);
+
+/**
  * handover_stopping() - this daemon ends in order: its start counts no more
  */
 void handover_stopping(struct handover *h);

@@ -83,10 +83,17 @@ int manager_shared_files(struct manager *m, const struct policy_subject *s, cons
     return 0;
 }
 
+static void forget_shared(uint64_t id, void *userdata)
+{
+    const struct manager *m = userdata;
+
+    handover_forget_shared(m->handover, id);
+}
+
 void manager_look_at_shared(struct manager *m)
 {
     char size[UNITS_TEXT_MAX];
-    uint64_t n = shared_look(&m->shared);
+    uint64_t n = shared_look(&m->shared, forget_shared, m);
 
     if (n == 0)
         return;
@@ -104,7 +111,8 @@ void manager_keep_shared(struct model *model)
     /* Whom nobody may share, nobody has; of a worker that crashed, the descriptors may still be on their way out. */
     if (!model->residency || !model->loaded->share.given)
         return;
-    n = shared_keep(&model->manager->shared, model->residency, model->rules->name);
+    n = shared_keep(&model->manager->shared, model->residency);
+    handover_keep_shared(model->manager->handover);
     if (n > 0)
         log_line(model->manager->log, LOG_NOTICE, &fields,
                  "model %s: %s of it stay in memory, and in the budget, until the programs that share it let it go",

@@ -8,8 +8,8 @@
  *
  * A lease that is broken in the moment in which it is held tells so by SIGIO, which ends a process. SIGURG does not.
  *
- * Programs that keep a copy after the daemon itself was replaced are not found any more: only what a model of the
- * policy has is handed over (handover.h).
+ * A daemon that takes over gets the descriptors of the one before it through systemd's store: the same opener, so that
+ * the question has the same answer.
  */
 #include "daemon/shared.h"
 
@@ -18,7 +18,6 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,69 +41,68 @@ static uint64_t bytes_of(int fd)
 
 static struct shared *shared_free(struct shared *s)
 {
-    if (!s)
-        return NULL;
     list_remove(&s->entry);
-    for (size_t i = 0; i < s->n_fds; i++)
-        close(s->fds[i]);
-    free(s->fds);
+    close(s->fd);
     free(s);
     return NULL;
 }
 
-DEFINE_CLEANUP(struct shared *, shared_free)
-
-uint64_t shared_keep(struct list *list, const struct residency *r, const char *model)
+/* @fd_take: consumed. Returns the bytes, 0 without memory. */
+static uint64_t add(struct list *list, int fd_take, uint64_t id)
 {
-    _cleanup_(shared_freep) struct shared *s = calloc(1, sizeof(*s) + strlen(model) + 1);
-    size_t n = residency_n_parts(r);
+    struct shared *s = calloc(1, sizeof(*s));
 
-    if (!s)
+    if (!s) {
+        close(fd_take);
         return 0;
+    }
+    *s = (struct shared){.fd = fd_take, .n_bytes = bytes_of(fd_take), .id = id};
     list_init(&s->entry);
-    memcpy(s->model, model, strlen(model) + 1);
-    s->fds = calloc(n ? n : 1, sizeof(*s->fds));
-    for (size_t i = 0; s->fds && i < n; i++) {
+    list_append(list, &s->entry);
+    return s->n_bytes;
+}
+
+uint64_t shared_keep(struct list *list, const struct residency *r)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0, n = residency_n_parts(r); i < n; i++) {
         int copy = residency_copy_fd(r, i), fd;
 
         if (copy < 0 || !is_held_by_others(copy))
             continue;
         /* The same opener, which the residency's descriptor then leaves to this one. */
         fd = fcntl(copy, F_DUPFD_CLOEXEC, 0);
-        if (fd < 0)
-            continue;
-        s->fds[s->n_fds++] = fd;
-        s->n_bytes += bytes_of(fd);
+        if (fd >= 0)
+            n_bytes += add(list, fd, /* id= */ 0);
     }
-    if (s->n_fds == 0)
-        return 0;
-    list_append(list, &s->entry);
-    return TAKE_PTR(s)->n_bytes;
+    return n_bytes;
 }
 
-uint64_t shared_look(struct list *list)
+uint64_t shared_take(struct list *list, int fd_take, uint64_t id)
+{
+    int seals = fcntl(fd_take, F_GET_SEALS);
+
+    if (seals >= 0 && (seals & F_SEAL_WRITE) && is_held_by_others(fd_take))
+        return add(list, fd_take, id);
+    close(fd_take);
+    return 0;
+}
+
+uint64_t shared_look(struct list *list, shared_gone_t gone, void *userdata)
 {
     struct list *at, *after;
     uint64_t n_bytes = 0;
 
     list_foreach (at, after, list) {
         struct shared *s = list_entry(at, struct shared, entry);
-        size_t n = 0;
 
-        for (size_t i = 0; i < s->n_fds; i++) {
-            uint64_t bytes = bytes_of(s->fds[i]);
-
-            if (is_held_by_others(s->fds[i])) {
-                s->fds[n++] = s->fds[i];
-                continue;
-            }
-            close(s->fds[i]);
-            s->n_bytes -= bytes;
-            n_bytes += bytes;
-        }
-        s->n_fds = n;
-        if (n == 0)
-            shared_free(s);
+        if (is_held_by_others(s->fd))
+            continue;
+        n_bytes += s->n_bytes;
+        if (s->id > 0)
+            gone(s->id, userdata);
+        shared_free(s);
     }
     return n_bytes;
 }

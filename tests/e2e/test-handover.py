@@ -341,6 +341,56 @@ def what_is_unloaded_leaves_the_store():
         wait_for(lambda: not systemd.alive(), "the worker's end")
 
 
+def copy_of_one(d):
+    """A descriptor of the model's copy, as Share gives it."""
+    with d.client() as c:
+        c.send("Inference.Share", {"model": "m"})
+        _, fds, _, _ = socket.recv_fds(c.socket, 65536, 4)
+    return fds[0]
+
+
+def used(d):
+    with d.client() as c:
+        return c.call("Models.Status")["ram"]["used_bytes"]
+
+
+def copies_that_others_have_count_after_a_restart():
+    systemd = Systemd()
+    model = {"path": "@DIR@/m.gguf", "residency": {"ram": "copy", "when": "on-demand"}, "share": {"users": ["*"]}}
+    rules = {"host": {"ram": {"budget": "4G", "reserve": 0}}, "models": {"m": model}}
+    with Kept(rules, systemd) as d:
+        first = copy_of_one(d)
+        with d.client() as c:
+            c.call("Models.Unload", model="m")
+        wait_for(lambda: used(d) == SIZE, "the model to leave")
+        assert len(systemd.names("shared-")) == 1, systemd.names()
+        for end in (d.end_in_order, d.kill):
+            end()
+            d.start()
+            assert used(d) == SIZE, (used(d), d.log())
+        # A second one, of a model that is still loaded when the daemon ends and not in the next one's policy.
+        second = copy_of_one(d)
+        wait_for(lambda: systemd.names("copy-"), "the copy to be in the store")
+        d.end_in_order()
+        d.write_policy({"host": rules["host"], "models": {}})
+        d.start()
+        wait_for(lambda: used(d) == 2 * SIZE and not systemd.alive(), "the worker to end and both to count")
+        assert len(systemd.names("shared-")) == 2 and not systemd.names("copy-"), systemd.names()
+        os.close(first)
+        wait_for(lambda: used(d) == SIZE, "the first to be given back")
+        os.close(second)
+        wait_for(lambda: used(d) == 0, "the second to be given back")
+        wait_for(lambda: not systemd.names("shared-"), "the store to be empty")
+        # What is none of ours is not taken for a copy.
+        d.end_in_order()
+        with systemd.lock:
+            systemd.store["residentd-shared-999"] = os.open(d.policy_path, os.O_RDONLY)
+        d.start()
+        assert used(d) == 0
+        wait_for(lambda: not systemd.names("shared-"), "the stranger to be thrown out")
+    systemd.end()
+
+
 main([
     a_worker_is_taken_back_after_a_stop_and_after_a_kill,
     requests_of_a_killed_daemon_are_forgotten,
@@ -351,4 +401,5 @@ main([
     one_of_another_build_works_until_it_is_idle,
     the_third_start_in_a_minute_trusts_nothing,
     what_is_unloaded_leaves_the_store,
+    copies_that_others_have_count_after_a_restart,
 ])
