@@ -6,6 +6,9 @@
  * Its pages are made before its content: huge ones that the administrator reserved (hugetlbfs) if there are enough, or
  * ordinary ones that are collapsed to 2 MiB while they hold nothing but zeros. Collapsing what has been read already
  * would copy all of it (0.6 GB/s, a fraction of what the device gives); so it costs as much as clearing pages does.
+ *
+ * They are made by a thread of their own, which runs ahead of the reading: clearing memory (which a virtual machine's
+ * host may have to find first) takes as long as reading into it, and one after the other takes the sum.
  */
 #include "daemon/residency-internal.h"
 
@@ -22,6 +25,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -29,26 +35,94 @@
 #define MFD_HUGE_2MB (21U << 26)
 #endif
 
+/* Made at once: the kernel synchronises all processors for each collapse. */
+#define PREPARED_BYTES (UINT64_C(64) << 20)
+
 struct copying {
     struct residency *r;
     struct digest *digest;
     uint8_t *to;
+    uint64_t n_bytes;
     bool collapses;
     uint64_t arrived;
+
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t news;
+    uint64_t prepared; /* under the mutex, as stop is */
+    bool stop;
 };
 
 /* A range without any page is refused (EINVAL), so each 2 MiB gets one first. Where that fails, for want of memory in
  * one piece or on an old kernel, pages come small when they are read into, and the figures say so. */
-static void prepare_block(uint64_t at, uint64_t n, void *userdata)
+static void make_pages(const struct copying *c, uint64_t at, uint64_t n)
 {
-    struct copying *c = userdata;
     uint64_t whole = n / RESIDENCY_HUGE_BYTES * RESIDENCY_HUGE_BYTES;
 
-    if (!c->collapses || whole == 0)
+    if (!c->collapses) {
+        (void)madvise(c->to + at, n, MADV_POPULATE_WRITE);
+        return;
+    }
+    if (whole == 0)
         return;
     for (uint64_t i = 0; i < whole; i += RESIDENCY_HUGE_BYTES)
         ((volatile uint8_t *)c->to)[at + i] = 0;
     (void)madvise(c->to + at, whole, MADV_COLLAPSE);
+}
+
+static void *thread_main(void *userdata)
+{
+    struct copying *c = userdata;
+
+    pthread_mutex_lock(&c->mutex);
+    while (!c->stop && c->prepared < c->n_bytes) {
+        uint64_t at = c->prepared, left = c->n_bytes - at, n = left < PREPARED_BYTES ? left : PREPARED_BYTES;
+
+        pthread_mutex_unlock(&c->mutex);
+        make_pages(c, at, n);
+        pthread_mutex_lock(&c->mutex);
+        c->prepared = at + n;
+        pthread_cond_signal(&c->news);
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return NULL;
+}
+
+/* In the reading thread, before it asks for a block. */
+static void wait_for_pages(uint64_t at, uint64_t n, void *userdata)
+{
+    struct copying *c = userdata;
+
+    if (!c->has_thread) {
+        make_pages(c, at, n);
+        return;
+    }
+    pthread_mutex_lock(&c->mutex);
+    while (c->prepared < at + n)
+        pthread_cond_wait(&c->news, &c->mutex);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* Signals are blocked here, in a residency's own thread, and where memory is to lie is inherited as well. */
+static void begin_to_prepare(struct copying *c, uint64_t n_bytes)
+{
+    c->n_bytes = n_bytes;
+    pthread_mutex_init(&c->mutex, NULL); /* these can't fail on Linux */
+    pthread_cond_init(&c->news, NULL);
+    c->has_thread = pthread_create(&c->thread, NULL, thread_main, c) == 0;
+}
+
+static void end_preparing(struct copying *c)
+{
+    if (c->has_thread) {
+        pthread_mutex_lock(&c->mutex);
+        c->stop = true;
+        pthread_mutex_unlock(&c->mutex);
+        pthread_join(c->thread, NULL);
+    }
+    pthread_cond_destroy(&c->news);
+    pthread_mutex_destroy(&c->mutex);
 }
 
 static int on_arrived(uint64_t n_bytes, void *userdata)
@@ -126,14 +200,17 @@ static int read_into(struct residency *r, const struct residency_part *part, str
                                   .n_bytes = part->n_bytes,
                                   .to = c->to,
                                   .best = READIN_RING,
-                                  .prepare = prepare_block,
+                                  .prepare = wait_for_pages,
                                   .arrived = on_arrived,
                                   .userdata = c};
     uint64_t at = 0;
     int q = c->digest ? digest_file(c->digest, fd, part->n_bytes) : 0;
 
-    if (q == 0)
+    if (q == 0) {
+        begin_to_prepare(c, part->n_bytes);
         q = readin_run(&readin, &r->way, &at);
+        end_preparing(c);
+    }
     return q < 0 ? read_failed(r, part, q, at) : 0;
 }
 
