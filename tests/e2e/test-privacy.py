@@ -62,6 +62,7 @@ class User:
         def run():
             os.close(self.orders_w)
             with d.client() as c, os.fdopen(orders_r) as orders, os.fdopen(seen_w, "w") as seen:
+                c.socket.settimeout(None)
                 for line in orders:
                     try:
                         saw = ask(c, json.loads(line))
