@@ -61,6 +61,11 @@ struct accounts *manager_accounts(struct manager *m)
     return m->accounts;
 }
 
+struct accounts *manager_group_accounts(struct manager *m)
+{
+    return m->group_accounts;
+}
+
 bool manager_is_stopping(const struct manager *m)
 {
     return m->stopping;

@@ -75,6 +75,11 @@ const struct policy *manager_policy(const struct manager *m);
 struct accounts *manager_accounts(struct manager *m);
 
 /**
+ * manager_group_accounts() - the same by gid, of groups that have a total
+ */
+struct accounts *manager_group_accounts(struct manager *m);
+
+/**
  * manager_is_stopping() - true from SIGTERM on: new calls are answered with ShuttingDown
  */
 bool manager_is_stopping(const struct manager *m);

@@ -102,8 +102,11 @@ static int charge(struct manager *m, struct request *r, const struct policy_quot
     if (m->n_requests >= LIMIT_REQUESTS)
         return queue_full(NULL, LIMIT_REQUESTS, reterr_fault);
     q = account_charge(m->accounts, r->subject.uid, ACCOUNT_QUEUED, 1, waits ? quota->queued : UINT64_MAX, &r->charge);
-    if (q == ACCOUNT_FULL)
-        return queue_full(NULL, quota->queued, reterr_fault);
+    if (q == ACCOUNT_FULL) {
+        q = queue_full(NULL, quota->queued, reterr_fault);
+        reterr_fault->retry_after_ms = requests_place_ms(m, r->subject.uid);
+        return q;
+    }
     if (q == 0)
         q = totals_queue(&r->totals, m->group_accounts, waits, &full);
     if (q == ACCOUNT_FULL)

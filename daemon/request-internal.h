@@ -28,6 +28,10 @@ int request_submit(struct request *r);
 /* What of a quota is looked at once the request is handed on. */
 void request_take_quota(struct request *r, const struct policy_quota *quota);
 
+/* When one of the user's requests that run has ended at the latest, as fast as it goes now, and another of its requests
+ * can take the place; -1: unknown. */
+int64_t requests_place_ms(const struct manager *m, uid_t uid);
+
 /* ---- request-end.c ---- */
 
 /* Out of all lists and accounts; the memory stays. @tokens: what it used of its quotas. */

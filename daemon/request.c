@@ -159,6 +159,30 @@ static int64_t own_eta_ms(const struct request *r, int64_t position)
                      stay_ms * (double)((position - 1) / n) + model->first_ms);
 }
 
+int64_t requests_place_ms(const struct manager *m, uid_t uid)
+{
+    double least_ms = -1;
+    struct list *at, *after, *i, *after_i;
+
+    list_foreach (at, after, &m->models) {
+        const struct model *model = list_entry(at, struct model, entry);
+
+        list_foreach (i, after_i, &model->submitted) {
+            const struct request *r = list_entry(i, struct request, by_model);
+            double ms;
+
+            if (r->subject.uid != uid || r->output_tokens < 2 || r->output_max == POLICY_UNLIMITED)
+                continue;
+            /* Its prompt is in that, too: rather too long than not true. */
+            ms = (double)(manager_now_us(m) - r->submitted_us) / 1e3 / (double)(r->output_tokens - 1);
+            ms *= r->output_max > r->output_tokens ? (double)(r->output_max - r->output_tokens) : 0;
+            least_ms = least_ms < 0 || ms < least_ms ? ms : least_ms;
+        }
+    }
+    /* A machine is not as fast all the time. */
+    return least_ms < 0 ? -1 : (int64_t)(1.25 * least_ms) + 100;
+}
+
 static void tell(struct request *r)
 {
     struct model *model = r->model;

@@ -25,6 +25,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -33,6 +34,7 @@
 #include "client/varlink/frame.h"
 #include "daemon/limits.h"
 #include "daemon/messages.h"
+#include "daemon/totals.h"
 
 enum session_state { SESSION_NAMING, SESSION_OPEN, SESSION_REFUSING, SESSION_FLUSHING };
 
@@ -59,6 +61,7 @@ struct session {
     struct identity identity;
     struct policy_subject subject; /* of identity; for the running call */
     struct account_charge connection, bytes, fds, queued;
+    struct totals totals; /* the connection, in the accounts of the user's groups */
     struct nss_query *naming;
     struct fault refusal;
 
@@ -894,6 +897,26 @@ static int rehome(struct session *s)
     return r;
 }
 
+/* Its groups are known: those that have a total count it, too. */
+static int charge_groups(struct session *s)
+{
+    struct accounts *groups = manager_group_accounts(s->host.manager);
+    const struct total *full = NULL;
+    char name[192];
+    int r;
+
+    r = totals_init(&s->totals, manager_policy(s->host.manager), &s->subject);
+    if (r == 0)
+        r = totals_connect(&s->totals, groups, &full);
+    if (r != ACCOUNT_FULL)
+        return r;
+    snprintf(name, sizeof(name), "%sconnections", full->prefix);
+    fault_init(&s->refusal, FAULT_QUOTA_EXCEEDED, name);
+    s->refusal.limit = (int64_t)full->limits.connections;
+    s->refusal.used = (int64_t)account_used(groups, full->gid, ACCOUNT_CONNECTIONS) + 1;
+    return ACCOUNT_FULL;
+}
+
 static void on_named(int error, const struct nss_user *user, void *userdata)
 {
     struct session *s = userdata;
@@ -902,6 +925,8 @@ static void on_named(int error, const struct nss_user *user, void *userdata)
     s->naming = NULL;
     if (error == 0 && r == 0)
         r = rehome(s);
+    if (error == 0 && r == 0)
+        r = charge_groups(s);
     if (r < 0) {
         session_drop(s, r == -EDQUOT ? "Connection dropped: the user has too many"
                                      : "Connection dropped: no memory for its user");
@@ -986,6 +1011,7 @@ struct session *session_free(struct session *s)
     account_discharge(&s->bytes);
     account_discharge(&s->fds);
     account_discharge(&s->connection);
+    totals_done(&s->totals);
     free(s);
     return NULL;
 }

@@ -48,12 +48,13 @@ void totals_done(struct totals *t)
     *t = (struct totals){.n = 0};
 }
 
-int totals_queue(struct totals *t, struct accounts *groups, bool is_limited, const struct total **full)
+static int charge_all(struct totals *t, struct accounts *groups, enum account_slot slot, bool is_limited,
+                      const struct total **full)
 {
     for (size_t i = 0; i < t->n; i++) {
         struct total *total = &t->list[i];
-        int r = account_charge(groups, total->gid, ACCOUNT_QUEUED, 1, is_limited ? total->limits.queued : UINT64_MAX,
-                               &total->charge);
+        uint64_t max = slot == ACCOUNT_CONNECTIONS ? total->limits.connections : total->limits.queued;
+        int r = account_charge(groups, total->gid, slot, 1, is_limited ? max : UINT64_MAX, &total->charge);
 
         if (r == 0)
             continue;
@@ -62,6 +63,16 @@ int totals_queue(struct totals *t, struct accounts *groups, bool is_limited, con
         return r;
     }
     return 0;
+}
+
+int totals_queue(struct totals *t, struct accounts *groups, bool is_limited, const struct total **full)
+{
+    return charge_all(t, groups, ACCOUNT_QUEUED, is_limited, full);
+}
+
+int totals_connect(struct totals *t, struct accounts *groups, const struct total **full)
+{
+    return charge_all(t, groups, ACCOUNT_CONNECTIONS, /* is_limited= */ true, full);
 }
 
 static bool has_room(const struct accounts *groups, const struct total *total, enum account_slot slot, uint64_t amount,

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * What the groups of a request's user may hold as a whole (`total` in the policy): requests that run, that wait, and
- * their memory. Each of the user's groups that has a total counts all that its members hold, in an account under its
+ * What the groups of a user may hold as a whole (`total` in the policy): requests that run, that wait, and their
+ * memory; and, in an object of its session's own, connections. Each of the user's groups that has a total counts all that its members hold, in an account under its
  * gid.
  */
 
@@ -17,7 +17,7 @@ struct total {
     gid_t gid;
     char prefix[96]; /* "groups.NAME.total.": before the key in an error; a long name is cut */
     struct policy_quota limits;
-    struct account_charge charge, kv; /* while the request waits or runs; while it runs */
+    struct account_charge charge, kv; /* while the request waits or runs, or the connection is open; while it runs */
 };
 
 struct totals {
@@ -46,6 +46,13 @@ void totals_discharge(struct totals *t);
  * Returns 0; ACCOUNT_FULL (nothing is charged); -ENOMEM.
  */
 int totals_queue(struct totals *t, struct accounts *groups, bool is_limited, const struct total **full);
+
+/**
+ * totals_connect() - one more connection, of an object that counts no request
+ * @full: set when there is no room: which group's total it is
+ * Returns 0; ACCOUNT_FULL (nothing is charged); -ENOMEM.
+ */
+int totals_connect(struct totals *t, struct accounts *groups, const struct total **full);
 
 /**
  * totals_may_run() - whether each group has room for one more that runs and may take @kv_bytes

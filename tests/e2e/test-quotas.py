@@ -211,6 +211,65 @@ def total_of_a_group_holds_for_all_its_members():
             assert e.parameters["limit"] == 60 and e.parameters["retry_after_ms"] <= 90000000, e
 
 
+def total_of_a_group_holds_for_its_members_connections():
+    need_root()
+    group = grp.getgrgid(ALICE).gr_name
+    with daemon({"groups": {group: {"total": {"connections": 3}}}}) as d:
+        d.wait_state("ready")
+
+        def two():
+            with d.client() as one, d.client() as other:
+                return [len(c.call("Inference.ListModels")["models"]) for c in (one, other)]
+        with d.client() as c:
+            with member_client(d) as mine:
+                mine.call("Inference.ListModels")
+                assert run_as(BOB, two, gid=ALICE) == [1, 1]
+                with member_client(d) as second, member_client(d) as third:
+                    for other in (second, third):
+                        other.call("Inference.ListModels")
+                    try:
+                        run_as(BOB, two, gid=ALICE)
+                        raise AssertionError("not refused")
+                    except Refused as e:
+                        assert e.error == "io.residentd.QuotaExceeded", e
+                        assert e.parameters == {"quota": f"groups.{group}.total.connections", "limit": 3, "used": 4}, e
+                    # Who is not of the group is not held up, and what is closed is given back.
+                    assert run_as(3, two) == [1, 1]
+                    groups = c.call("Usage.Get", uid=-1)["groups"]
+                    assert [g["used"]["connections"] for g in groups] == [3], groups
+            wait_for(lambda: c.call("Usage.Get", uid=-1)["groups"][0]["used"]["connections"] == 0, "the connections")
+
+
+def member_client(d):
+    os.setegid(ALICE)
+    try:
+        return d.client()
+    finally:
+        os.setegid(0)
+
+
+def a_full_queue_says_when_there_is_room():
+    need_root()
+    with daemon({"default": {"concurrent": 1, "queued": 1}}) as d:
+        d.wait_state("ready")
+        handles = []
+
+        def go(prompt):
+            def call():
+                with d.client() as c:
+                    return c.complete(prompt, max_tokens=60)[1]["finish"]
+            return call
+        handles.append(as_user(ALICE, go("count 60")))
+        wait_for(lambda: [r["output_tokens"] > 2 for r in requests(d)] == [True], "the first to say something")
+        handles.append(as_user(ALICE, go("count 2")))
+        wait_for(lambda: len(requests(d)) == 2, "the second to wait")
+        refusal = refused(d, "QueueFull", "count 2", max_tokens=2)
+        assert refusal["limit"] == 1 and refusal["retry_after_ms"] > 0, refusal
+        wait_and_ask(d, refusal, prompt="count 2", max_tokens=2)
+        for h in handles:
+            join_user(h)
+
+
 def requests(d):
     with d.client() as c:
         return c.call("Usage.Requests", uid=-1)["requests"]
@@ -345,6 +404,8 @@ if __name__ == "__main__":
           what_can_never_fit_is_too_long,
           context_tokens,
           total_of_a_group_holds_for_all_its_members,
+          total_of_a_group_holds_for_its_members_connections,
+          a_full_queue_says_when_there_is_room,
           kv_holds_for_all_models_together,
           usage_shows_limits_used_left_and_renewal,
           a_real_prompt_is_counted_exactly,

@@ -27,6 +27,12 @@ struct accounts *manager_accounts(struct manager *m)
     return m->accounts;
 }
 
+/* No group has a total here. */
+struct accounts *manager_group_accounts(struct manager *m)
+{
+    return m->accounts;
+}
+
 bool manager_is_stopping(const struct manager *m)
 {
     return m->stopping;
