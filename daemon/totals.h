@@ -3,8 +3,8 @@
 
 /*
  * What the groups of a user may hold as a whole (`total` in the policy): requests that run, that wait, and their
- * memory; and, in an object of its session's own, connections. Each of the user's groups that has a total counts all that its members hold, in an account under its
- * gid.
+ * memory; and, in an object of its session's own, connections. Each of the user's groups that has a total counts all
+ * that its members hold, in an account under its gid.
  */
 
 #include <stdint.h>
