@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Five and more tokens times quantised weights, tokens in lanes; AVX-512 with VNNI and VBMI. A tile of rows is unpacked, 256
+ * Five and more tokens times quantised weights (nine and more of linear-few-avx512.c's types), tokens in lanes; AVX-512 with
+ * VNNI and VBMI. A tile of rows is unpacked, 256
  * values at a time, to bytes and integer scales that stay in the first cache, and every group of tokens of a chunk is
  * multiplied with it: four rows by 32 tokens in registers, the weights broadcast, no shuffles. Sums wait in the scratch,
  * rows by tokens, while the tiles of a K panel go by: panel and chunk are chosen so that the panel's activations
@@ -473,7 +474,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
     }
 }
 
-#define TYPES(X)                                                                                                   \
+#define OTHER_TYPES(X)                                                                                             \
     X(q4_0, TENSOR_Q4_0)                                                                                           \
     X(q4_1, TENSOR_Q4_1)                                                                                           \
     X(q5_0, TENSOR_Q5_0)                                                                                           \
@@ -481,19 +482,23 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
     X(q8_0, TENSOR_Q8_0)                                                                                           \
     X(iq4_nl, TENSOR_IQ4_NL)                                                                                       \
     X(mxfp4, TENSOR_MXFP4)                                                                                         \
-    X(q2_k, TENSOR_Q2_K)                                                                                           \
-    X(q3_k, TENSOR_Q3_K)                                                                                           \
-    X(q4_k, TENSOR_Q4_K)                                                                                           \
-    X(q5_k, TENSOR_Q5_K)                                                                                           \
-    X(q6_k, TENSOR_Q6_K)                                                                                           \
     X(iq4_xs, TENSOR_IQ4_XS)
 
 #define DEFINE_ROWS(name, type)                                                                                    \
     static void name(const struct linear_args *args)                                                               \
     {                                                                                                              \
-        rows_lanes(args, type, NULL);                                                                                    \
+        rows_lanes(args, type, NULL);                                                                              \
     }
-TYPES(DEFINE_ROWS)
+#define DEFINE_FEW_ROWS(name, type)                                                                                \
+    static void name(const struct linear_args *args)                                                               \
+    {                                                                                                              \
+        if (args->m <= 8)                                                                                          \
+            linear_few_8_##name(args);                                                                             \
+        else                                                                                                       \
+            rows_lanes(args, type, NULL);                                                                          \
+    }
+OTHER_TYPES(DEFINE_ROWS)
+LINEAR_FEW_TYPES(DEFINE_FEW_ROWS)
 
 static void grid_rows(const struct linear_args *args, const struct grid_format *grid)
 {
@@ -510,4 +515,4 @@ GRID_TYPES(DEFINE_GRID_ROWS)
 #define ROW(name, type)                                                                                            \
     {KERNEL_LINEAR_LANES, type, LINEAR_AVX512_ISA, {.rows = name}, #name "-lanes-avx512", 0.0f, "linear.h; unpacked tiles, K panels"},
 
-const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS] = {TYPES(ROW) GRID_TYPES(ROW)};
+const struct kernel_row linear_lanes_avx512_rows[LINEAR_LANES_AVX512_N_ROWS] = {OTHER_TYPES(ROW) LINEAR_FEW_TYPES(ROW) GRID_TYPES(ROW)};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One to four tokens times weights in 256-blocks, AVX-512 with VNNI and VBMI. Decoding is bound by memory, so weights
+ * One and two tokens times weights in 256-blocks, AVX-512 with VNNI and VBMI; of IQ4_XS also three and four, which the
+ * other types have in linear-few-avx512.c. Decoding is bound by memory, so weights
  * are read once, strictly in the order of the file: row after row, four blocks a step, with software prefetch (reading
  * sixteen rows side by side reached two thirds of this). The terms of sixteen rows go to the scratch, from where they are
  * added up with rows in lanes.
@@ -13,6 +14,7 @@
 #include "engine/kernels/linear-act.h"
 #include "engine/kernels/linear-scratch.h"
 #include "engine/kernels/x86/blocks-avx512.h"
+#include "engine/kernels/x86/scales-avx512.h"
 #include "engine/kernels/x86/sums-avx512.h"
 
 /* --- where a scale goes after vpackssdw --- */
@@ -45,45 +47,7 @@ BYTE_TABLE(k4_pick_31, K4_PICK_31);
 WORD_TABLE(sub16_pick_0, PACK16);
 WORD_TABLE(sub16_pick_1, PACK16_SECOND);
 
-/* word 8 k: d of block k; 8 k + 1: dmin */
-#define K4_D(w) ((w) < 4 ? 8 * (w) : (w) < 8 ? 8 * ((w) - 4) + 1 : 0)
-
-WORD_TABLE(k4_d, K4_D);
-
 /* --- the integer part of a step: four blocks --- */
-
-/* What the step needs of the weights, beside the bytes. */
-struct step_scales {
-    __m512i k4;      /* k4_scales() of the four blocks */
-    __m128 d, dmin; /* of the four blocks */
-};
-
-TEMPLATE void step_scales(const enum tensor_type type, const uint8_t *const p[4], struct step_scales *ret)
-{
-    size_t at = type_d_offset(type);
-
-    ret->dmin = _mm_setzero_ps();
-    if (type == TENSOR_Q4_K || type == TENSOR_Q5_K) {
-        __m512i headers = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p[0]));
-        __m256 both;
-
-        headers = _mm512_inserti32x4(headers, _mm_loadu_si128((const void *)p[1]), 1);
-        headers = _mm512_inserti32x4(headers, _mm_loadu_si128((const void *)p[2]), 2);
-        headers = _mm512_inserti32x4(headers, _mm_loadu_si128((const void *)p[3]), 3);
-        ret->k4 = k4_scales(headers);
-        both = _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(load_table(k4_d), headers)));
-        ret->d = _mm256_castps256_ps128(both);
-        ret->dmin = _mm256_extractf128_ps(both, 1);
-        return;
-    }
-    ret->d = _mm_cvtph_ps(_mm_cvtsi64_si128((int64_t)((uint64_t)load_u16(p[0] + at) | (uint64_t)load_u16(p[1] + at) << 16 |
-                                                      (uint64_t)load_u16(p[2] + at) << 32 | (uint64_t)load_u16(p[3] + at) << 48)));
-    if (type == TENSOR_Q2_K) {
-        at += 2;
-        ret->dmin = _mm_cvtph_ps(_mm_cvtsi64_si128((int64_t)((uint64_t)load_u16(p[0] + at) | (uint64_t)load_u16(p[1] + at) << 16 |
-                                                             (uint64_t)load_u16(p[2] + at) << 32 | (uint64_t)load_u16(p[3] + at) << 48)));
-    }
-}
 
 /* Block @k of the step: dwords whose total is S, for each token. Q2_K: also those of M. */
 TEMPLATE void step_block(const enum tensor_type type, const int k, const uint8_t *p, const struct step_scales *scales,
@@ -241,7 +205,12 @@ TEMPLATE void rows_tokens(const struct linear_args *args, const enum tensor_type
     }
 }
 
-#define DEFINE_ROWS(name, type)                                                                                    \
+static void iq4_xs_4(const struct linear_args *args)
+{
+    rows_tokens(args, TENSOR_IQ4_XS, 4);
+}
+
+#define DEFINE_ROWS(name, type, three_or_four)                                                                     \
     static void name##_1(const struct linear_args *args)                                                           \
     {                                                                                                              \
         rows_tokens(args, type, 1);                                                                                \
@@ -250,10 +219,6 @@ TEMPLATE void rows_tokens(const struct linear_args *args, const enum tensor_type
     {                                                                                                              \
         rows_tokens(args, type, 2);                                                                                \
     }                                                                                                              \
-    static void name##_4(const struct linear_args *args)                                                           \
-    {                                                                                                              \
-        rows_tokens(args, type, 4);                                                                                \
-    }                                                                                                              \
     static void name(const struct linear_args *args)                                                               \
     {                                                                                                              \
         if (args->m == 1)                                                                                          \
@@ -261,15 +226,12 @@ TEMPLATE void rows_tokens(const struct linear_args *args, const enum tensor_type
         else if (args->m == 2)                                                                                     \
             name##_2(args);                                                                                        \
         else                                                                                                       \
-            name##_4(args);                                                                                        \
+            three_or_four(args);                                                                                   \
     }
+#define DEFINE_FEW(name, type) DEFINE_ROWS(name, type, linear_few_4_##name)
 
-DEFINE_ROWS(q2_k, TENSOR_Q2_K)
-DEFINE_ROWS(q3_k, TENSOR_Q3_K)
-DEFINE_ROWS(q4_k, TENSOR_Q4_K)
-DEFINE_ROWS(q5_k, TENSOR_Q5_K)
-DEFINE_ROWS(q6_k, TENSOR_Q6_K)
-DEFINE_ROWS(iq4_xs, TENSOR_IQ4_XS)
+LINEAR_FEW_TYPES(DEFINE_FEW)
+DEFINE_ROWS(iq4_xs, TENSOR_IQ4_XS, iq4_xs_4)
 
 #define ROW(name, type)                                                                                            \
     {                                                                                                              \
