@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The Debian packages: built, looked at by lintian, installed into a booted Debian, used, removed and purged.
 
+With --upgrade: also those of a later version, to which the installed ones are upgraded while somebody asks.
 With --twice: built twice, in different folders, and compared.
+$RESIDENTD_SUITE: which Debian is booted.
 """
 
 import glob
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
@@ -24,16 +27,25 @@ PACKAGES = ["libresident-dev", "libresident0", "residentd", "residentd-primer"]
 # What belongs to the machine itself and changes by its running: logs, its identity, the packages' own bookkeeping.
 OWN = ("/var/lib/dpkg/", "/var/log/", "/var/cache/", "/var/lib/systemd/", "/etc/machine-id", "/var/tmp/", "/root/")
 
+SUITE = os.environ.get("RESIDENTD_SUITE", "bookworm")
+ADDRESS = "unix:/run/residentd/io.residentd"
+INTERFACES = ["io.residentd", "io.residentd.Inference", "io.residentd.Models", "io.residentd.Usage", "org.varlink.service"]
+LATER = "0.1.1"
+UPGRADE_POLICY = """{ "version": 1, "aliases": { "chat": "primer" }, "host": { "upgrade_deadline": "1s" },
+  "models": { "primer": { "residency": { "ram": "lock", "when": "on-demand" } } } }
+"""
+
 stage = Stage()
 folder = None
 built = None   # {package: path}
+later = {}
 
 
-def build(into):
+def build(into, *version):
     for program in ("dpkg-buildpackage", "dh", "git"):
         if not shutil.which(program):
             raise Skip(program + " is not installed")
-    done = subprocess.run([os.path.join(SOURCE, "packaging", "build-deb"), into], stdout=subprocess.PIPE,
+    done = subprocess.run([os.path.join(SOURCE, "packaging", "build-deb"), into, *version], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     return {os.path.basename(p).split("_")[0]: p for p in glob.glob(os.path.join(into, "*.deb")) if "-dbgsym_" not in p}
@@ -81,6 +93,9 @@ def the_service_answers_after_the_installation():
     os.makedirs(m.path("/srv/debs"))
     for path in built.values():
         shutil.copy(path, m.path("/srv/debs"))
+    os.makedirs(m.path("/srv/later"))
+    for path in later.values():
+        shutil.copy(path, m.path("/srv/later"))
     try:
         m.boot()
     except Unavailable as e:
@@ -107,6 +122,96 @@ def installing_again_keeps_the_service_and_the_policy():
     m.run("sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg -i /srv/debs/*.deb", timeout=300)
     assert m.run("systemctl", "is-active", "residentd.service").stdout.strip() == "active"
     assert m.run("residentctl", "run", "chat", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+def need_varlinkctl():
+    m = need_machine()
+    if m.run("which", "varlinkctl", check=False).returncode != 0:
+        raise Skip("this systemd has no varlinkctl")
+    return m
+
+
+def varlinkctl_sees_the_service_and_its_interfaces():
+    m = need_varlinkctl()
+    info = m.run("varlinkctl", "info", ADDRESS, user="alice").stdout
+    assert "residentd" in info and "io.residentd.Inference" in info, info
+    names = m.run("varlinkctl", "list-interfaces", ADDRESS, user="alice").stdout.split()
+    assert sorted(names) == INTERFACES, names
+
+
+def varlinkctl_takes_each_interface():
+    m = need_varlinkctl()
+    for name in INTERFACES:
+        text = m.run("varlinkctl", "introspect", ADDRESS, name).stdout
+        assert "interface %s\n" % name in text, text
+        # What systemd itself makes of it is valid, and so is the file as it is in the source.
+        m.write("/tmp/introspected.varlink", text)
+        m.run("varlinkctl", "validate-idl", "/tmp/introspected.varlink")
+        path = os.path.join(SOURCE, "client", "varlink", name + ".varlink")
+        m.write("/tmp/source.varlink", open(path, encoding="utf-8").read())
+        m.run("varlinkctl", "validate-idl", "/tmp/source.varlink")
+
+
+def varlinkctl_calls_and_streams():
+    m = need_varlinkctl()
+    reply = json.loads(m.run("varlinkctl", "call", "-j", ADDRESS, "io.residentd.Inference.ListModels", "{}", user="alice").stdout)
+    assert [x["name"] for x in reply["models"]] == ["primer"], reply
+    ask = json.dumps({"model": "primer", "prompt": "Once upon a time", "max_tokens": 16})
+    once = json.loads(m.run("varlinkctl", "call", "-j", ADDRESS, "io.residentd.Inference.Complete", ask, user="alice").stdout)
+    assert once["done"] and once["text"] and once["usage"]["output_tokens"] <= 16, once
+    said = m.run("varlinkctl", "call", "-j", "--more", ADDRESS, "io.residentd.Inference.Complete", ask, user="alice").stdout
+    pieces = [json.loads(x) for x in said.replace("\x1e", "").splitlines() if x.strip()]
+    assert len(pieces) > 2 and pieces[-1]["done"] and not pieces[0]["done"], pieces
+    assert all(p["request"] == pieces[0]["request"] for p in pieces)
+    bad = m.run("varlinkctl", "call", "-j", ADDRESS, "io.residentd.Inference.Complete", '{"model": "none", "prompt": ""}',
+                user="alice", check=False)
+    assert bad.returncode != 0 and "io.residentd.NoSuchModel" in bad.stderr + bad.stdout, bad
+
+
+def the_later_packages_are_built():
+    need_packages()
+    later.update(build(os.path.join(folder, "later"), LATER))
+    assert sorted(later) == PACKAGES and all("_%s_" % LATER in path for path in later.values()), later
+
+
+def an_upgrade_keeps_what_is_loaded_and_refuses_nobody():
+    m = need_machine()
+    if not later:
+        raise Skip("there is no later version")
+    m.write("/etc/residentd/policy.json", UPGRADE_POLICY)
+    m.run("systemctl", "reload", "residentd.service")
+    m.run("residentctl", "load", "primer")
+    size = os.path.getsize(os.path.join(SOURCE, "primer", "primer.gguf"))
+    before, pid = model(m), main_pid(m)
+    results, done = [], threading.Event()
+
+    def keep_asking():
+        while not done.is_set():
+            results.append(m.run("residentctl", "run", "chat", "Hello!", "-n", "16", user="alice", check=False))
+    thread = threading.Thread(target=keep_asking)
+    thread.start()
+    m.run("sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg -i /srv/later/*.deb", timeout=300)
+    done.set()
+    thread.join()
+    assert m.run("dpkg-query", "-W", "-f", "${Version}", "residentd").stdout == LATER
+    assert main_pid(m) not in ("0", pid), "the old daemon runs on"
+    # The old worker is replaced when nobody uses it; by then its successor has the memory.
+    m.wait_for("a worker of the later version", lambda: model(m).get("worker_pid") not in (None, before["worker_pid"]))
+    m.wait_for("a ready model", lambda: model(m)["state"] == "ready")
+    bad = [r for r in results if r.returncode != 0 and "io.residentd.ShuttingDown" not in r.stderr]
+    assert not bad and len(results) > 2, (len(results), bad[:1])
+    text = m.run("cat", "/proc/%s/io" % main_pid(m)).stdout
+    read = int(next(line for line in text.splitlines() if line.startswith("rchar:")).split()[1])
+    assert read < size // 2, (read, size)
+    assert m.run("cat", "/etc/residentd/policy.json").stdout == UPGRADE_POLICY
+
+
+def main_pid(m):
+    return m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
+
+
+def model(m):
+    return next(x for x in json.loads(m.run("residentctl", "--json", "status").stdout)["models"] if x["name"] == "primer")
 
 
 def removal_stops_it_and_keeps_the_policy():
@@ -150,6 +255,9 @@ TESTS = [
     the_service_answers_after_the_installation,
     the_installed_service_reloads,
     installing_again_keeps_the_service_and_the_policy,
+    varlinkctl_sees_the_service_and_its_interfaces,
+    varlinkctl_takes_each_interface,
+    varlinkctl_calls_and_streams,
     removal_stops_it_and_keeps_the_policy,
     purge_leaves_nothing_behind,
 ]
@@ -160,7 +268,12 @@ def run():
     with tempfile.TemporaryDirectory(prefix="residentd-debs.") as folder:
         if sys.argv[1:] == ["--twice"]:
             main([two_builds_are_the_same])
-        stage.run(TESTS)
+        tests = TESTS if SUITE != "bookworm" else [t for t in TESTS if not t.__name__.startswith("varlinkctl")]
+        if sys.argv[1:] == ["--upgrade"]:
+            at = tests.index(removal_stops_it_and_keeps_the_policy)
+            tests = [tests[0], the_later_packages_are_built, *tests[1:at],
+                     an_upgrade_keeps_what_is_loaded_and_refuses_nobody, *tests[at:]]
+        stage.run(tests, suite=SUITE)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ One machine is booted for all cases; each says what it leaves changed.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def install():
     stage.machine.run("ldconfig")
     stage.machine.run("systemd-sysusers")
     stage.machine.run("systemd-tmpfiles", "--create")
-    for user in ("alice", "bob"):
+    stage.machine.run("journalctl", "--update-catalog")
+    for user in ("alice", "bob", "carol"):
         stage.machine.run("useradd", "-m", user)
     stage.machine.write("/etc/residentd/policy.json", json.dumps(POLICY))
     stage.machine.run("systemctl", "daemon-reload")
@@ -126,6 +128,193 @@ def a_killed_worker_is_reported_and_comes_back():
     assert m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="bob").stdout.strip()
 
 
+def journal_entries(message, *matches):
+    """What the journal has of the service with this name of daemon/messages.h, as its fields."""
+    text = open(os.path.join(SOURCE, "daemon", "messages.h"), encoding="utf-8").read()
+    identifier = re.search(r'MESSAGE_%s +"(\w+)"' % message, text)[1]
+    found = stage.machine.run("journalctl", "--no-pager", "-o", "json", "MESSAGE_ID=" + identifier, *matches).stdout
+    return [json.loads(line) for line in found.splitlines()]
+
+
+def the_journal_says_what_a_line_is_about_and_what_to_do():
+    m = stage.need()
+    # The worker that was killed before, and the policy that was refused.
+    ended = journal_entries("WORKER_ENDED", "RESIDENT_MODEL=default")
+    assert ended and ended[0]["PRIORITY"] == "3" and ended[0]["_SYSTEMD_UNIT"] == "residentd.service", ended
+    refused = journal_entries("POLICY_REFUSED")
+    assert refused and "modells" in refused[0]["MESSAGE"], refused
+    explained = m.run("journalctl", "--no-pager", "-x", "-u", "residentd.service").stdout
+    assert "The worker of model default ended" in explained, explained[-2000:]
+    assert "residentctl policy check" in explained
+    # By user: what alice asked, and nothing of it.
+    uid = m.run("id", "-u", "alice").stdout.strip()
+    m.run("systemctl", "reload", "residentd.service")
+    m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice")
+    hers = [json.loads(x) for x in m.run("journalctl", "--no-pager", "-o", "json", "RESIDENT_UID=" + uid,
+                                         "RESIDENT_MODEL=private").stdout.splitlines()]
+    assert hers and all(int(x["RESIDENT_REQUEST"]) > 0 for x in hers), hers
+    assert "Hello" not in m.run("journalctl", "--no-pager", "-o", "verbose", "-u", "residentd.service").stdout
+
+
+def a_workers_line_is_the_daemons_with_the_models_name():
+    m = stage.need()
+    prefix = "/etc/residentd/long.txt"
+    m.write(prefix, "You know the shelves of the library by heart. " * 400)
+    policy = json.loads(json.dumps(POLICY))
+    policy["models"]["default"].update(public_prefixes=[prefix], context={"tokens": 256, "sequences": 2})
+    m.write("/etc/residentd/policy.json", json.dumps(policy))
+    m.run("systemctl", "reload", "residentd.service")
+    said = m.wait_for("the worker's line", lambda: journal_entries("WORKER_SAYS", "RESIDENT_MODEL=default"))
+    assert said[0]["_SYSTEMD_UNIT"] == "residentd.service" and int(said[0]["RESIDENT_PID"]) > 0, said
+    assert "public prefix" in said[0]["MESSAGE"] and "shelves" not in said[0]["MESSAGE"], said
+    m.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    m.run("systemctl", "reload", "residentd.service")
+    m.run("residentctl", "wait", "--pinned")
+
+
+def a_quota_holds():
+    m = stage.need()
+    policy = json.loads(json.dumps(POLICY))
+    policy["quotas"] = {"users": {"carol": {"requests_per_minute": 2}}}
+    m.write("/etc/residentd/policy.json", json.dumps(policy))
+    m.run("systemctl", "reload", "residentd.service")
+    results = [m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="carol", check=False) for _ in range(3)]
+    assert [r.returncode for r in results] == [0, 0, 1], results
+    assert "io.residentd.QuotaExceeded" in results[2].stderr, results[2]
+    # Another user is not concerned.
+    assert m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="alice").stdout.strip()
+    m.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    m.run("systemctl", "reload", "residentd.service")
+
+
+def started_means_resident_where_the_policy_says_so():
+    m = stage.need()
+    policy = json.loads(json.dumps(POLICY))
+    policy["host"] = {"ready": "resident"}
+    m.write("/etc/residentd/policy.json", json.dumps(policy))
+    # A unit that needs the model, and says so in the way of residentd(8).
+    m.write("/etc/systemd/system/needs-a-model.service", """[Unit]
+Requires=residentd.service
+After=residentd.service
+[Service]
+Type=oneshot
+ExecStartPre=residentctl wait --pinned --timeout 60
+ExecStart=residentctl run default Hello! -n 4
+""")
+    m.run("systemctl", "daemon-reload")
+    for _ in range(3):
+        # Nothing is kept: each start loads.
+        m.run("systemctl", "stop", "residentd.service", "residentd.socket")
+        m.run("systemctl", "start", "residentd.service")
+        assert model_status()["state"] == "ready"
+        assert model_status()["ram_locked_bytes"] > 0
+    m.run("systemctl", "start", "needs-a-model.service")
+    # One that can't become resident does not keep the service from starting: the reason is in the status.
+    policy["models"]["gone"] = {"path": MODELS + "/gone.gguf", "residency": {"ram": "lock", "when": "always"}}
+    m.write("/etc/residentd/policy.json", json.dumps(policy))
+    m.run("systemctl", "stop", "residentd.service", "residentd.socket")
+    m.run("systemctl", "start", "residentd.service")
+    assert model_status("gone")["state"] == "failed" and "gone.gguf" in model_status("gone")["reason"]
+    assert journal_entries("MODEL_FAILED", "RESIDENT_MODEL=gone")
+    assert model_status()["state"] == "ready"
+    assert m.run("residentctl", "wait", "--pinned", check=False).returncode == 1
+    m.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    m.run("systemctl", "restart", "residentd.service")
+
+
+def a_service_that_can_not_start_says_why():
+    m = stage.need()
+    m.run("systemctl", "stop", "residentd.service", "residentd.socket")
+    m.write("/etc/residentd/policy.json", '{ "version": 1, "modells": {} }')
+    assert m.run("systemctl", "start", "residentd.service", check=False).returncode != 0
+    said = journal_entries("START_FAILED")
+    assert said and "modells" in said[-1]["MESSAGE"], said
+    m.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    m.run("systemctl", "stop", "residentd.service", "residentd.socket")
+    m.run("systemctl", "reset-failed")
+    m.run("systemctl", "start", "residentd.socket", "residentd.service")
+    m.run("residentctl", "wait", "--pinned")
+
+
+def trap(setting, unit="residentd.service"):
+    """The service with one more setting, whatever comes of it; undone by untrap()."""
+    m = stage.machine
+    m.run("systemctl", "stop", "residentd.service", "residentd.socket", check=False)
+    m.run("systemctl", "reset-failed", check=False)
+    m.write("/run/systemd/system/%s.d/trap.conf" % unit, "[Service]\n%s\n" % setting)
+    m.run("systemctl", "daemon-reload")
+    return m.run("systemctl", "start", "residentd.socket", "residentd.service", check=False)
+
+
+def untrap(unit="residentd.service"):
+    m = stage.machine
+    m.run("rm", "-r", "/run/systemd/system/%s.d" % unit)
+    m.run("systemctl", "stop", "residentd.service", "residentd.socket", check=False)
+    m.run("systemctl", "reset-failed", check=False)
+    m.run("systemctl", "daemon-reload")
+    m.run("systemctl", "start", "residentd.socket", "residentd.service")
+    m.run("residentctl", "wait", "--pinned")
+
+
+def private_users_would_hide_who_a_client_is():
+    m = stage.need()
+    trap("PrivateUsers=yes")
+    refused = m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice", check=False)
+    assert refused.returncode != 0, "this systemd shows who a client is: the trap is gone"
+    untrap()
+    assert m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+def a_subset_of_proc_would_hide_the_memory():
+    m = stage.need()
+    trap("ProcSubset=pid")
+    pid = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
+    hidden = m.run("ls", "/proc/%s/root/proc/meminfo" % pid, check=False) if pid != "0" else None
+    assert hidden is None or hidden.returncode != 0, "the trap is gone"
+    untrap()
+    assert m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+def a_runtime_directory_would_take_the_sockets_along():
+    m = stage.need()
+    trap("RuntimeDirectory=residentd")
+    m.run("residentctl", "wait", "--pinned", check=False)
+    m.run("systemctl", "stop", "residentd.service")
+    # The socket unit still listens, and nobody can reach it.
+    assert m.run("systemctl", "is-active", "residentd.socket", check=False).stdout.strip() == "active"
+    assert m.run("test", "-S", "/run/residentd/io.residentd", check=False).returncode != 0, "the trap is gone"
+    m.run("systemd-tmpfiles", "--create")
+    untrap()
+    m.run("systemctl", "stop", "residentd.service")
+    assert m.run("test", "-S", "/run/residentd/io.residentd", check=False).returncode == 0
+    m.run("systemctl", "start", "residentd.service")
+
+
+def over_tight_devices_would_keep_workers_from_starting():
+    m = stage.need()
+    trap("DevicePolicy=strict", "residentd-worker@.service")
+    failed = m.run("residentctl", "wait", "default", "--timeout", "5", check=False)
+    assert failed.returncode != 0, "the trap is gone"
+    untrap("residentd-worker@.service")
+    assert m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+def a_daemon_that_hangs_is_ended_by_the_watchdog():
+    m = stage.need()
+    trap("WatchdogSec=2s")
+    m.run("residentctl", "wait", "--pinned")
+    pid = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
+    # It lives as long as its loop turns.
+    time.sleep(4)
+    assert m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip() == pid
+    m.run("kill", "-STOP", pid)
+    m.wait_for("another daemon", lambda: m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
+               not in ("0", pid))
+    assert "Watchdog timeout" in m.journal("-u", "residentd.service")
+    assert m.run("residentctl", "run", "default", "Hello!", "-n", "4", user="bob").stdout.strip()
+    untrap()
+
+
 def a_killed_daemon_comes_back():
     m = stage.need()
     before = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
@@ -153,6 +342,16 @@ TESTS = [
     a_good_policy_is_reloaded_and_a_bad_one_fails_the_job,
     a_killed_worker_is_reported_and_comes_back,
     a_killed_daemon_comes_back,
+    the_journal_says_what_a_line_is_about_and_what_to_do,
+    a_workers_line_is_the_daemons_with_the_models_name,
+    a_quota_holds,
+    started_means_resident_where_the_policy_says_so,
+    a_service_that_can_not_start_says_why,
+    a_daemon_that_hangs_is_ended_by_the_watchdog,
+    private_users_would_hide_who_a_client_is,
+    a_subset_of_proc_would_hide_the_memory,
+    a_runtime_directory_would_take_the_sockets_along,
+    over_tight_devices_would_keep_workers_from_starting,
     stopping_frees_everything,
 ]
 

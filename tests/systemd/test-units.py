@@ -78,6 +78,18 @@ def a_worker_has_standard_streams():
     assert dict(settings("residentd-worker@.service"))["DevicePolicy"] == "closed"
 
 
+def the_sockets_outlive_the_service():
+    # RuntimeDirectory= is removed when its service stops, with the sockets of units that still listen in it.
+    for name in LIMITS:
+        assert "RuntimeDirectory" not in dict(settings(name)), name
+    with open(os.path.join(SOURCE, "systemd", "residentd.tmpfiles"), encoding="utf-8") as f:
+        made = f.read()
+    for name in ("residentd.socket", "residentd-worker.socket"):
+        listens = dict(settings(name))
+        path = listens.get("ListenStream") or listens["ListenSequentialPacket"]
+        assert re.search(r"^d +%s " % re.escape(os.path.dirname(path)), made, flags=re.M), path
+
+
 def nothing_of_a_model_is_written_out():
     for name in LIMITS:
         s = dict(settings(name))
@@ -104,6 +116,7 @@ main([
     the_daemon_sees_how_much_memory_there_is,
     models_can_be_opened,
     a_worker_has_standard_streams,
+    the_sockets_outlive_the_service,
     nothing_of_a_model_is_written_out,
     reloading_works_the_same_on_all_versions,
     the_workers_socket_has_no_limits_of_its_own,
