@@ -14,19 +14,14 @@
 #include "engine/cpu/ahead.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/memlock.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
+#include "engine/cpu/ahead-experts.h"
+#include "engine/cpu/ahead-memory.h"
 
 #define CHUNK_BYTES  (UINT64_C(8) << 20)
 #define WINDOW_BYTES (UINT64_C(256) << 20) /* more than this much ahead gains nothing */
@@ -44,8 +39,8 @@ struct ahead {
     uint64_t *ends;  /* [n_ops] where in the circle what the operation needs ends */
     uint64_t circle; /* bytes in all; 0: everything stays */
     uint64_t window, bytes_locked;
-    struct ahead_file *files; /* [n_files] with descriptors of our own */
-    size_t n_files;
+    struct ahead_files files;
+    struct experts *experts; /* NULL: the model has none */
 
     pthread_t thread;
     bool has_thread;
@@ -154,31 +149,6 @@ static uint64_t chunk_at(const struct ahead *a, uint64_t at, const uint8_t **ret
     return left < CHUNK_BYTES ? left : CHUNK_BYTES;
 }
 
-static void populate(const uint8_t *data, uint64_t n_bytes)
-{
-    uintptr_t from = (uintptr_t)data & ~(uintptr_t)(PAGE_BYTES - 1);
-
-    /* What can't be read here shows when it is computed with. */
-    (void)madvise((void *)from, (uintptr_t)data + n_bytes - from, MADV_POPULATE_READ);
-}
-
-/* Whole pages only: the ones at the ends are a neighbour's, too. Clean pages that nobody maps can be dropped at once,
- * which leaves the kernel nothing to choose. */
-static void let_go(const struct ahead *a, const uint8_t *data, uint64_t n_bytes)
-{
-    uintptr_t from = ((uintptr_t)data + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
-    uintptr_t to = ((uintptr_t)data + n_bytes) & ~(uintptr_t)(PAGE_BYTES - 1);
-
-    if (from >= to)
-        return;
-    (void)madvise((void *)from, to - from, MADV_DONTNEED);
-    for (size_t i = 0; i < a->n_files; i++) {
-        if (data >= a->files[i].data && data < a->files[i].data + a->files[i].n_bytes)
-            (void)posix_fadvise(a->files[i].fd, (off_t)(from - (uintptr_t)a->files[i].data), (off_t)(to - from),
-                                POSIX_FADV_DONTNEED);
-    }
-}
-
 /* Under the mutex; gives it up meanwhile. False: there is nothing to do. */
 static bool do_something(struct ahead *a)
 {
@@ -189,7 +159,7 @@ static bool do_something(struct ahead *a)
         n = chunk_at(a, a->let_go, &data);
         if (a->let_go + n <= a->used) {
             pthread_mutex_unlock(&a->mutex);
-            let_go(a, data, n);
+            ahead_let_go(&a->files, data, n);
             pthread_mutex_lock(&a->mutex);
             a->let_go += n;
             return true;
@@ -201,7 +171,7 @@ static bool do_something(struct ahead *a)
     if (a->arrived + n > a->used + a->window)
         return false;
     pthread_mutex_unlock(&a->mutex);
-    populate(data, n);
+    ahead_populate(data, n);
     pthread_mutex_lock(&a->mutex);
     a->arrived += n;
     a->n_read += n;
@@ -228,7 +198,7 @@ static int keep(struct ahead *a, const struct ahead_piece *piece, bool lock)
 {
     uintptr_t from = (uintptr_t)piece->data & ~(uintptr_t)(PAGE_BYTES - 1);
 
-    populate(piece->data, piece->n_bytes);
+    ahead_populate(piece->data, piece->n_bytes);
     if (!lock)
         return 0;
     if (memlock((void *)from, (uintptr_t)piece->data + piece->n_bytes - from) < 0)
@@ -262,21 +232,6 @@ static int take_pieces(struct ahead *a, const struct ahead_config *config, const
     return 0;
 }
 
-static int take_files(struct ahead *a, const struct ahead_config *config)
-{
-    a->files = calloc(config->n_files ? config->n_files : 1, sizeof(*a->files));
-    if (!a->files)
-        return -ENOMEM;
-    for (size_t i = 0; i < config->n_files; i++) {
-        a->files[i] = config->files[i];
-        a->files[i].fd = fcntl(config->files[i].fd, F_DUPFD_CLOEXEC, 0);
-        if (a->files[i].fd < 0)
-            return -errno;
-        a->n_files++;
-    }
-    return 0;
-}
-
 static int start(struct ahead *a)
 {
     sigset_t all, before;
@@ -290,10 +245,37 @@ static int start(struct ahead *a)
     return -r;
 }
 
+static uint64_t dense_bytes(const struct graph *g)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < g->n_ops; i++) {
+        const struct graph_linear *linears[GRAPH_LINEAR_MAX];
+        uint32_t n = is_dense(&g->ops[i]) ? graph_op_linears(&g->ops[i], linears) : 0;
+
+        for (uint32_t k = 0; k < n; k++)
+            n_bytes += matrix_bytes(&g->ops[i], linears[k]);
+    }
+    return n_bytes;
+}
+
+/* What every token needs comes first; experts get the rest, and at least what one token's take in one layer. */
+static void divide(const struct ahead_config *config, uint64_t *ret_dense, uint64_t *ret_experts)
+{
+    uint64_t at_least, all = experts_bytes(config->graph, &at_least), dense = dense_bytes(config->graph);
+    uint64_t left = config->bytes_max > dense ? config->bytes_max - dense : 0;
+
+    *ret_experts = all;
+    if (left < all)
+        *ret_experts = left > at_least ? left : at_least;
+    *ret_dense = config->bytes_max > *ret_experts ? config->bytes_max - *ret_experts : 0;
+}
+
 int ahead_new(const struct ahead_config *config, struct ahead **ret, uint64_t *ret_needed)
 {
     _cleanup_(ahead_freep) struct ahead *a = calloc(1, sizeof(*a));
     _cleanup_free_ struct ahead_piece *pieces = NULL;
+    uint64_t bytes_max, bytes_experts;
     size_t n;
     int r;
 
@@ -302,13 +284,16 @@ int ahead_new(const struct ahead_config *config, struct ahead **ret, uint64_t *r
     pthread_mutex_init(&a->mutex, NULL); /* these can't fail on Linux */
     pthread_cond_init(&a->room, NULL);
     pthread_cond_init(&a->news, NULL);
-    r = ahead_plan(config->graph, config->bytes_max, &pieces, &n, &a->window);
+    divide(config, &bytes_max, &bytes_experts);
+    r = ahead_plan(config->graph, bytes_max, &pieces, &n, &a->window);
     if (r == -ENOSPC)
-        *ret_needed = a->window;
+        *ret_needed = a->window + bytes_experts;
     if (r == 0)
-        r = take_files(a, config);
+        r = ahead_files_copy(config, &a->files);
     if (r == 0)
         r = take_pieces(a, config, pieces, n);
+    if (r == 0 && bytes_experts > 0)
+        r = experts_new(config, &a->files, bytes_experts, &a->experts);
     if (r == 0 && a->circle > 0)
         r = start(a);
     if (r < 0)
@@ -331,9 +316,8 @@ struct ahead *ahead_free(struct ahead *a)
     pthread_cond_destroy(&a->news);
     pthread_cond_destroy(&a->room);
     pthread_mutex_destroy(&a->mutex);
-    for (size_t i = 0; i < a->n_files; i++)
-        close(a->files[i].fd);
-    free(a->files);
+    experts_free(a->experts);
+    ahead_files_done(&a->files);
     free(a->ranges);
     free(a->ends);
     free(a);
@@ -350,6 +334,12 @@ void ahead_wait(struct ahead *a, size_t i_op)
     while (a->arrived < a->begun + a->ends[i_op])
         pthread_cond_wait(&a->news, &a->mutex);
     pthread_mutex_unlock(&a->mutex);
+}
+
+void ahead_need_experts(struct ahead *a, size_t i_op, const uint32_t *active, uint32_t n)
+{
+    if (a->experts)
+        experts_need(a->experts, i_op, active, n);
 }
 
 static void use_up_to(struct ahead *a, uint64_t at)
@@ -381,7 +371,7 @@ void ahead_step_end(struct ahead *a)
 
 uint64_t ahead_bytes_locked(const struct ahead *a)
 {
-    return a->bytes_locked;
+    return a->bytes_locked + (a->experts ? experts_bytes_locked(a->experts) : 0);
 }
 
 uint64_t ahead_bytes_read(struct ahead *a)
@@ -391,5 +381,5 @@ uint64_t ahead_bytes_read(struct ahead *a)
     pthread_mutex_lock(&a->mutex);
     n = a->n_read;
     pthread_mutex_unlock(&a->mutex);
-    return n;
+    return n + (a->experts ? experts_bytes_read(a->experts) : 0);
 }

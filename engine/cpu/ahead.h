@@ -10,8 +10,8 @@
  * chooses badly: what was used last is what will be needed last again, so going round a file that is larger than
  * memory, each page has just been thrown out when it is needed.
  *
- * Matrices of experts take no part: which of them a token needs is known too late. They are read when they are touched,
- * and so are rows of the embedding.
+ * Matrices of experts are read when a token has been routed to them, and kept while there is room (ahead-experts.h).
+ * Rows of the embedding are read when they are touched.
  */
 
 #include <stdbool.h>
@@ -57,6 +57,7 @@ int ahead_plan(const struct graph *g, uint64_t bytes_max, struct ahead_piece **r
 
 /**
  * ahead_new() - read in what stays, and begin to read what the first operations need
+ * Dense matrices come first; what is left, and at least one token's experts of one layer, is for experts.
  * @ret_needed: with -ENOSPC, what bytes_max would have to be
  * Returns 0; -ENOSPC, -ENOMEM, -EAGAIN (no thread), or what mlock(2) says.
  */
@@ -75,6 +76,11 @@ DEFINE_CLEANUP(struct ahead *, ahead_free)
 void ahead_wait(struct ahead *a, size_t i_op);
 
 /**
+ * ahead_need_experts() - after ahead_wait(), of an operation with experts: until @active [@n] of them are in memory
+ */
+void ahead_need_experts(struct ahead *a, size_t i_op, const uint32_t *active, uint32_t n);
+
+/**
  * ahead_done() - operation @i_op, and all before it, need nothing any more
  */
 void ahead_done(struct ahead *a, size_t i_op);
@@ -85,11 +91,11 @@ void ahead_done(struct ahead *a, size_t i_op);
 void ahead_step_end(struct ahead *a);
 
 /**
- * ahead_bytes_locked() - of what stays
+ * ahead_bytes_locked() - of what stays, and of experts those that are in memory now
  */
 uint64_t ahead_bytes_locked(const struct ahead *a);
 
 /**
- * ahead_bytes_read() - of what does not stay, since it was made; each step reads them once
+ * ahead_bytes_read() - of what does not stay, since it was made; each step reads them once, and experts that it misses
  */
 uint64_t ahead_bytes_read(struct ahead *a);

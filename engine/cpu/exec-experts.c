@@ -14,6 +14,7 @@
 
 #include <assert.h>
 
+#include "engine/cpu/ahead.h"
 #include "engine/cpu/exec-ops.h"
 
 _Static_assert(GRAPH_EXPERT_GROUP % LINEAR_PACK_STEP == 0, "groups are packed by different threads");
@@ -243,6 +244,18 @@ void exec_op_experts_pack(struct exec_thread *t, const struct graph_op *op)
             }
         }
     }
+}
+
+void exec_need_experts(struct exec *x, size_t i_op)
+{
+    const struct graph_op *op = &x->graph->ops[i_op];
+    struct exec_thread t = {.x = x};
+    struct routes r;
+
+    if (op->type != GRAPH_EXPERTS_GLU && op->type != GRAPH_EXPERTS_DOWN)
+        return;
+    r = routes_at(&t, op->type == GRAPH_EXPERTS_GLU ? op->experts_glu.routes : op->experts_down.routes);
+    ahead_need_experts(x->ahead, i_op, r.active, *r.n_active);
 }
 
 /* Where active expert @a's packed rows are in the value @id. */

@@ -236,6 +236,11 @@ void exec_adapt_slot_rows(struct exec_thread *t, const struct graph_linear *l, c
                           uint32_t row1, float *y);
 
 /**
+ * exec_need_experts() - before operation @i_op: if it is one with experts, those of the step have to be in memory
+ */
+void exec_need_experts(struct exec *x, size_t i_op);
+
+/**
  * exec_experts_scratch_bytes() - what each thread needs for the operations of exec-experts.c, behind a
  * product's scratch
  */

@@ -221,8 +221,10 @@ static void go_on_to(struct exec *x, size_t i)
     while (i < x->graph->n_ops && exec_is_left_out(x, i))
         i++;
     x->i_op = i;
-    if (i < x->graph->n_ops)
+    if (i < x->graph->n_ops) {
         ahead_wait(x->ahead, i);
+        exec_need_experts(x, i);
+    }
 }
 
 /* Run by the last thread that ends an operation, while the others wait. */

@@ -7,9 +7,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
+#include "base/memlock.h"
 #include "tests/unit/engine/feed.h"
 #include "tests/unit/engine/models.h"
 
@@ -114,6 +116,56 @@ static void computes_the_same(void **state)
     }
 }
 
+static bool may_lock(size_t n_bytes)
+{
+    void *at = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool may = at != MAP_FAILED && memlock(at, n_bytes) == 0;
+
+    munmap(at, n_bytes);
+    return may;
+}
+
+/* From room for hardly more than one token's experts of one layer to room for most of them. */
+static void experts_come_and_go(void **state)
+{
+    enum { N = 40 };
+    struct model_shape shape = models_deep();
+    struct engine_config config = models_config(1, N);
+    _cleanup_engine_ struct engine *whole = NULL;
+    _cleanup_free_ int32_t *tokens = models_tokens(1, N, shape.n_vocab);
+    size_t n = (size_t)N * shape.n_vocab;
+    _cleanup_free_ float *expected = calloc(n, sizeof(float)), *got = calloc(n, sizeof(float));
+    struct engine_facts facts;
+
+    assert_non_null(expected);
+    assert_non_null(got);
+    shape.architecture = "qwen3moe";
+    shape.n_experts = 16;
+    shape.n_experts_used = 3;
+    shape.expert_ff = 512;
+    whole = models_open(&shape, &config);
+    feed_new(whole, tokens, N, N, expected);
+    engine_facts(whole, &facts);
+    for (uint64_t part = 3; part <= 10; part++) {
+        _cleanup_engine_ struct engine *e = NULL;
+
+        config = models_config(1, N);
+        config.n_threads = 1 + (uint32_t)part % 3;
+        config.lock = may_lock(facts.bytes_weights);
+        config.weights_bytes_max = facts.bytes_weights * part / 10;
+        e = models_open(&shape, &config);
+        for (uint32_t chunk = 1; chunk <= N; chunk += 13) {
+            struct engine_facts now;
+
+            feed_new(e, tokens, N, chunk, got);
+            assert_memory_equal(got, expected, n * sizeof(float));
+            engine_facts(e, &now);
+            assert_true(now.bytes_locked <= config.weights_bytes_max);
+            assert_int_equal(now.bytes_locked > 0, config.lock);
+        }
+    }
+}
+
 static void goes_on_after_a_cancelled_step(void **state)
 {
     enum { N = 8 };
@@ -148,6 +200,7 @@ int main(void)
         cmocka_unit_test(keeps_everything_that_fits),
         cmocka_unit_test(says_how_little_is_too_little),
         cmocka_unit_test(computes_the_same),
+        cmocka_unit_test(experts_come_and_go),
         cmocka_unit_test(goes_on_after_a_cancelled_step),
     };
 
