@@ -230,10 +230,13 @@ static void __attribute__((format(printf, 2, 3))) say(struct plan_result *r, con
     va_end(ap);
 }
 
+/* Beside what is there: where a layer fits only when the KV cache leaves, VRAM is full. */
 static bool one_more_fits(const struct planner *p, const struct plan_result *r)
 {
     const struct trial t = {.n_dense = r->gpu_layers + 1,
-                            .n_experts = p->shape->n_experts > 0 ? 0 : r->gpu_layers + 1};
+                            .n_experts = p->shape->n_experts > 0 ? 0 : r->gpu_layers + 1,
+                            .kv = r->kv_on_gpu,
+                            .head = r->head_on_gpu};
     struct plan_result more;
 
     try(p, &t, &more);

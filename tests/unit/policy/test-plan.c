@@ -154,6 +154,8 @@ static void layers_go_to_devices_with_their_kv(void **state)
     assert_int_equal(r.gpu_layers, 3);
     assert_int_equal(r.devices[0].weights, 4 * G);
     assert_int_equal(r.devices[0].kv, 48 * M);
+    /* A fourth would fit if KV and head left, which is no reason to say that it would gain nothing. */
+    assert_non_null(strstr(r.reasons[0], "VRAM is full after 3 of 10 layers"));
     /* Without any room for KV, attention is computed where it stays. */
     f->devices[0].budget_bytes = 4 * G;
     assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
