@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files brought into memory: in which pages, checked against what. */
-#include "daemon/residency.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,6 +19,7 @@
 #include "base/pagecache.h"
 #include "base/sha256.h"
 #include "daemon/smaps.h"
+#include "tests/unit/daemon/residency-bed.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -29,107 +29,14 @@
 #define HUGE_BYTES ((size_t)2 << 20)
 #define ENOUGH     (FILE_BYTES / 4 * 3) /* a machine whose memory is in shreds may not have all */
 
-struct bed {
-    char folder[40], path[80];
-    sd_event *event;
-    struct residencies *residencies;
-};
-
-static void write_file(const struct bed *bed, char fill)
-{
-    char *bytes = malloc(FILE_BYTES);
-    int fd = open(bed->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-
-    assert_non_null(bytes);
-    assert_true(fd >= 0);
-    memset(bytes, fill, FILE_BYTES);
-    assert_int_equal(write(fd, bytes, FILE_BYTES), FILE_BYTES);
-    close(fd);
-    free(bytes);
-}
-
 static int setup(void **state)
 {
-    struct bed *bed = calloc(1, sizeof(*bed));
-
-    assert_non_null(bed);
-    strcpy(bed->folder, "/tmp/test-residency-XXXXXX");
-    assert_non_null(mkdtemp(bed->folder));
-    snprintf(bed->path, sizeof(bed->path), "%s/m.gguf", bed->folder);
-    write_file(bed, 'x');
-    assert_int_equal(sd_event_new(&bed->event), 0);
-    assert_int_equal(residencies_new(bed->event, geteuid(), &bed->residencies), 0);
-    *state = bed;
-    return 0;
+    return bed_setup(state, FILE_BYTES);
 }
 
-static int teardown(void **state)
+static void sample(struct bed *bed, struct residency *r, struct bed_outcome *o)
 {
-    struct bed *bed = *state;
-
-    residencies_free(bed->residencies);
-    sd_event_unref(bed->event);
-    unlink(bed->path);
-    rmdir(bed->folder);
-    free(bed);
-    return 0;
-}
-
-struct outcome {
-    bool over, loaded, sampled;
-    uint64_t bytes_lost;
-    enum fault_kind kind;
-    char why[512];
-};
-
-static void on_opened(struct residency *r, uint64_t bytes_total, void *userdata)
-{
-    assert_int_equal(residency_load(r), 0);
-}
-
-static void on_loaded(struct residency *r, void *userdata)
-{
-    struct outcome *o = userdata;
-
-    o->over = o->loaded = true;
-}
-
-static void on_failed(struct residency *r, const struct fault *fault, void *userdata)
-{
-    struct outcome *o = userdata;
-
-    o->over = true;
-    o->kind = fault->kind;
-    snprintf(o->why, sizeof(o->why), "%s", fault->reason);
-}
-
-static void on_sampled(struct residency *r, uint64_t bytes_lost, void *userdata)
-{
-    struct outcome *o = userdata;
-
-    o->over = o->sampled = true;
-    o->bytes_lost = bytes_lost;
-}
-
-static const struct residency_callbacks callbacks = {
-    .opened = on_opened, .loaded = on_loaded, .sampled = on_sampled, .failed = on_failed};
-
-/* The residency, for its owner to free; loaded, or *@ret says why not. */
-static struct residency *load(struct bed *bed, struct residency_options options, struct outcome *ret)
-{
-    struct residency *r;
-
-    *ret = (struct outcome){.over = false};
-    options.file.path = bed->path;
-    assert_int_equal(residency_new(bed->residencies, &options, &callbacks, ret, &r), 0);
-    while (!ret->over)
-        assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
-    return r;
-}
-
-static void sample(struct bed *bed, struct residency *r, struct outcome *o)
-{
-    *o = (struct outcome){.over = false};
+    *o = (struct bed_outcome){.over = false};
     assert_int_equal(residency_sample(r), 0);
     while (!o->over)
         assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
@@ -183,15 +90,6 @@ static bool has_collapse(void)
     return has;
 }
 
-static bool may_lock(void)
-{
-    void *at = mmap(NULL, FILE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    bool may = memlock(at, FILE_BYTES) == 0;
-
-    munmap(at, FILE_BYTES);
-    return may;
-}
-
 /* What the kernel does at best: a file freshly read through a mapping that asked for 2 MiB pages. */
 static uint64_t huge_bytes_possible(const struct bed *bed)
 {
@@ -233,12 +131,12 @@ static void locks_a_cached_file_in_huge_pages(void **state)
 {
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
 
-    if (!may_lock() || huge_bytes_possible(bed) < ENOUGH)
+    if (!bed_may_lock(FILE_BYTES) || huge_bytes_possible(bed) < ENOUGH)
         skip();
     fill_cache_in_small_pages(bed);
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_string_equal(o.why, "");
     assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
     assert_in_range(residency_huge_bytes(r), ENOUGH, FILE_BYTES);
@@ -250,12 +148,12 @@ static void keeps_what_it_read_itself(void **state)
     struct bed *bed = *state;
     uint64_t huge;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
 
-    if (!may_lock() || huge_bytes_possible(bed) < ENOUGH)
+    if (!bed_may_lock(FILE_BYTES) || huge_bytes_possible(bed) < ENOUGH)
         skip();
     for (int i = 0; i < 2; i++) {
-        r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+        r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
         assert_string_equal(o.why, "");
         huge = residency_huge_bytes(r);
         assert_in_range(huge, ENOUGH, FILE_BYTES);
@@ -263,7 +161,7 @@ static void keeps_what_it_read_itself(void **state)
     }
     /* Another program had it read again meanwhile: the second time is no excuse for small pages. */
     fill_cache_in_small_pages(bed);
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_string_equal(o.why, "");
     assert_in_range(residency_huge_bytes(r), ENOUGH, FILE_BYTES);
     residency_free(r);
@@ -279,12 +177,12 @@ static void copies_into_huge_pages_and_seals(void **state)
     const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
     char byte;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_COPY}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_COPY}, &o);
     assert_string_equal(o.why, "");
     assert_non_null(residency_read_by(r));
     assert_int_equal(seals_of_copy(r) & sealed, sealed);
@@ -296,7 +194,7 @@ static void copies_into_huge_pages_and_seals(void **state)
         assert_int_equal(byte, 'x');
     }
     residency_free(r);
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_COPY, .huge = POLICY_HUGE_OFF}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_COPY, .huge = POLICY_HUGE_OFF}, &o);
     assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
     assert_int_equal(residency_huge_bytes(r), 0);
     residency_free(r);
@@ -308,15 +206,15 @@ static void maps_by_small_pages_where_huge_ones_are_off(void **state)
     static const enum policy_ram rams[] = {POLICY_RAM_MAP, POLICY_RAM_LOCK};
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
     for (size_t i = 0; i < 2; i++) {
-        r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+        r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
         assert_true(o.loaded);
         residency_free(r);
-        r = load(bed, (struct residency_options){.ram = rams[i], .huge = POLICY_HUGE_OFF}, &o);
+        r = bed_load(bed, (struct residency_options){.ram = rams[i], .huge = POLICY_HUGE_OFF}, &o);
         assert_string_equal(o.why, "");
         assert_int_equal(residency_huge_bytes(r), 0);
         assert_int_equal(residency_locked_bytes(r), i == 0 ? 0 : FILE_BYTES);
@@ -345,13 +243,13 @@ static void refuses_what_does_not_come_in_huge_pages_if_it_must(void **state)
     struct residency_options part = on;
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
     uint8_t *held;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
     held = hold_in_small_pages(bed);
-    r = load(bed, on, &o);
+    r = bed_load(bed, on, &o);
     assert_false(o.loaded);
     assert_int_equal(o.kind, FAULT_MODEL_UNAVAILABLE);
     assert_non_null(strstr(o.why, "residency.huge is \"on\", and only "));
@@ -359,13 +257,13 @@ static void refuses_what_does_not_come_in_huge_pages_if_it_must(void **state)
     residency_free(r);
     munmap(held, FILE_BYTES);
     part.bytes_max = FILE_BYTES / 2;
-    r = load(bed, part, &o);
+    r = bed_load(bed, part, &o);
     assert_false(o.loaded);
     assert_non_null(strstr(o.why, "residency.huge has to be"));
     residency_free(r);
     if (huge_bytes_possible(bed) < FILE_BYTES)
         skip();
-    r = load(bed, on, &o);
+    r = bed_load(bed, on, &o);
     assert_string_equal(o.why, "");
     assert_in_range(residency_huge_bytes(r), FILE_BYTES / 10 * 9, FILE_BYTES);
     residency_free(r);
@@ -378,9 +276,9 @@ static void checks_every_file_that_has_a_digest(void **state)
     struct residency_file other = {.path = bed->path};
     char right[SHA256_TEXT_MAX], wrong[SHA256_TEXT_MAX];
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
     digest_of(1, right);
     strcpy(wrong, right);
@@ -390,18 +288,18 @@ static void checks_every_file_that_has_a_digest(void **state)
             .ram = rams[i], .file.sha256 = right, .others = &other, .n_others = 1};
 
         other.sha256 = right;
-        r = load(bed, options, &o);
+        r = bed_load(bed, options, &o);
         assert_string_equal(o.why, "");
         assert_int_equal(residency_n_parts(r), 2);
         residency_free(r);
         other.sha256 = wrong;
-        r = load(bed, options, &o);
+        r = bed_load(bed, options, &o);
         assert_false(o.loaded);
         assert_non_null(strstr(o.why, wrong));
         residency_free(r);
         other.sha256 = NULL;
         options.file.sha256 = wrong;
-        r = load(bed, options, &o);
+        r = bed_load(bed, options, &o);
         assert_false(o.loaded);
         residency_free(r);
     }
@@ -413,23 +311,23 @@ static void a_digest_is_of_all_parts_of_a_split_model(void **state)
     struct bed *bed = *state;
     char first[80], second[80], digest[SHA256_TEXT_MAX], before[80];
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
     int fd;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
     snprintf(first, sizeof(first), "%s/m-00001-of-00002.gguf", bed->folder);
     snprintf(second, sizeof(second), "%s/m-00002-of-00002.gguf", bed->folder);
     assert_int_equal(rename(bed->path, first), 0);
     strcpy(before, bed->path);
     snprintf(bed->path, sizeof(bed->path), "%s", second);
-    write_file(bed, 'x');
+    bed_write_file(bed, 'x');
     snprintf(bed->path, sizeof(bed->path), "%s", first);
     digest_of(2, digest);
     for (size_t i = 0; i < 2; i++) {
         struct residency_options options = {.ram = rams[i], .file.sha256 = digest};
 
-        r = load(bed, options, &o);
+        r = bed_load(bed, options, &o);
         assert_string_equal(o.why, "");
         assert_int_equal(residency_n_files(r, 0), 2);
         residency_free(r);
@@ -439,7 +337,7 @@ static void a_digest_is_of_all_parts_of_a_split_model(void **state)
     assert_int_equal(pwrite(fd, "y", 1, FILE_BYTES - 1), 1);
     close(fd);
     for (size_t i = 0; i < 2; i++) {
-        r = load(bed, (struct residency_options){.ram = rams[i], .file.sha256 = digest}, &o);
+        r = bed_load(bed, (struct residency_options){.ram = rams[i], .file.sha256 = digest}, &o);
         assert_false(o.loaded);
         assert_non_null(strstr(o.why, "SHA-256"));
         residency_free(r);
@@ -453,12 +351,12 @@ static void sees_that_a_file_was_changed_under_it(void **state)
 {
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
     int fd;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_true(o.loaded);
     sample(bed, r, &o);
     assert_true(o.sampled);
@@ -471,10 +369,10 @@ static void sees_that_a_file_was_changed_under_it(void **state)
     assert_int_equal(o.kind, FAULT_MODEL_INVALID);
     assert_non_null(strstr(o.why, "was 16777216 bytes long when it was loaded and is 4096 now"));
     residency_free(r);
-    write_file(bed, 'x');
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    bed_write_file(bed, 'x');
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_true(o.loaded);
-    write_file(bed, 'y');
+    bed_write_file(bed, 'y');
     sample(bed, r, &o);
     assert_int_equal(o.kind, FAULT_MODEL_INVALID);
     assert_non_null(strstr(o.why, "was written to after it was loaded"));
@@ -485,12 +383,12 @@ static void sees_what_is_not_held_any_more(void **state)
 {
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
     uint8_t *map;
 
-    if (!may_lock())
+    if (!bed_may_lock(FILE_BYTES))
         skip();
-    r = load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_true(o.loaded);
     map = where_is(bed);
     assert_int_equal(syscall(SYS_munlock, map, 4 * HUGE_BYTES),
@@ -509,9 +407,9 @@ static void refuses_a_node_that_there_is_not(void **state)
 {
     struct bed *bed = *state;
     struct residency *r;
-    struct outcome o;
+    struct bed_outcome o;
 
-    r = load(bed,
+    r = bed_load(bed,
              (struct residency_options){.ram = POLICY_RAM_MAP, .numa = POLICY_NUMA_BIND, .numa_node = 1023},
              &o);
     assert_false(o.loaded);
@@ -522,16 +420,16 @@ static void refuses_a_node_that_there_is_not(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(locks_a_cached_file_in_huge_pages, setup, teardown),
-        cmocka_unit_test_setup_teardown(keeps_what_it_read_itself, setup, teardown),
-        cmocka_unit_test_setup_teardown(copies_into_huge_pages_and_seals, setup, teardown),
-        cmocka_unit_test_setup_teardown(maps_by_small_pages_where_huge_ones_are_off, setup, teardown),
-        cmocka_unit_test_setup_teardown(refuses_what_does_not_come_in_huge_pages_if_it_must, setup, teardown),
-        cmocka_unit_test_setup_teardown(checks_every_file_that_has_a_digest, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_digest_is_of_all_parts_of_a_split_model, setup, teardown),
-        cmocka_unit_test_setup_teardown(sees_that_a_file_was_changed_under_it, setup, teardown),
-        cmocka_unit_test_setup_teardown(sees_what_is_not_held_any_more, setup, teardown),
-        cmocka_unit_test_setup_teardown(refuses_a_node_that_there_is_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(locks_a_cached_file_in_huge_pages, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(keeps_what_it_read_itself, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(copies_into_huge_pages_and_seals, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(maps_by_small_pages_where_huge_ones_are_off, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_does_not_come_in_huge_pages_if_it_must, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(checks_every_file_that_has_a_digest, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(a_digest_is_of_all_parts_of_a_split_model, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(sees_that_a_file_was_changed_under_it, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(sees_what_is_not_held_any_more, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(refuses_a_node_that_there_is_not, setup, bed_teardown),
     };
 
     return cmocka_run_group_tests_name("residency-load", tests, NULL, NULL);
