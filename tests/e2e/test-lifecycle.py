@@ -8,6 +8,7 @@ With RESIDENTD_SLOW=1 as often and as long as the service promises it, else a sh
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -194,6 +195,50 @@ def memory_pressure_gives_back_caches_then_idle_models():
         assert c.complete("hello", model="low")[0] == "hello"
 
 
+# Reads a file round and round that is larger than the memory of the group that it enters.
+THRASH = """
+import mmap, os, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+m = mmap.mmap(os.open(sys.argv[2], os.O_RDONLY), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+while True:
+    sum(m[i] for i in range(0, len(m), 4096))
+"""
+
+
+def real_memory_pressure_is_felt():
+    """The kernel's own figure, of the whole machine: another group of processes runs out of memory."""
+    need_root()
+    group, limit = "/sys/fs/cgroup/memory/residentd-pressure", "memory.limit_in_bytes"
+    if not os.path.exists("/proc/pressure/memory"):
+        raise Skip("this kernel has no pressure figures")
+    with open("/proc/self/cgroup") as f:
+        own = next((line[4:].strip() for line in f if line.startswith("0::/")), "/")
+    if os.path.exists(f"/sys/fs/cgroup{own}/memory.pressure") or not os.path.isdir("/sys/fs/cgroup/memory"):
+        raise Skip("the service looks at its own group's pressure here, not at the machine's")
+    os.mkdir(group)
+    p = {"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map"}}}}
+    thrashing = []
+    try:
+        with open(f"{group}/{limit}", "w") as f:
+            f.write(str(48 * MB))
+        with Daemon(p, files={"m.gguf": b"x" * 100000, "large": os.urandom(192 * MB)}) as d, d.client() as c:
+            c.complete("hello", model="m")
+            os.sync()
+            thrashing = [subprocess.Popen([sys.executable, "-c", THRASH, group, d.dir + "/large"]) for _ in range(4)]
+            until = time.monotonic() + 60
+            while d.status("m")["state"] != "absent":
+                with open("/proc/pressure/memory") as f:
+                    said = f.readline()
+                assert time.monotonic() < until, (said, d.log())
+                time.sleep(0.2)
+            assert "memory pressure is at " in d.log(), d.log()
+    finally:
+        for process in thrashing:
+            process.kill()
+            process.wait()
+        os.rmdir(group)
+
+
 def sigterm_lets_running_answers_finish():
     with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
                 files={"m.gguf": b"x" * 100000}) as d, d.client() as c, d.client() as late:
@@ -302,4 +347,6 @@ main([
     worker_that_is_stuck_is_replaced,
     who_was_in_two_crashes_has_to_wait,
     a_worker_that_lost_its_file_ends_the_model,
+    # Hard on everything else that runs.
+    *([real_memory_pressure_is_felt] if SLOW else []),
 ])
