@@ -3,7 +3,7 @@
 """Measures resident-engine beside other engines on the same files, and writes docs/performance.md's tables and plot.
 
 A peer is a folder or a path of its llama-bench (its JSON output is read); llama-batched-bench beside it gives several
-sequences at once. Machines drift from minute to minute, so the engines take turns, run by run, and only medians and ratios
+sequences at once, llama-sweep-bench, where there is one, prefill behind a long context. Machines drift from minute to minute, so the engines take turns, run by run, and only medians and ratios
 are written. Nothing else should run meanwhile.
 
     bench/compare.py --engine build/engine/tool/resident-engine --peer llama.cpp=PATH/llama-bench \\
@@ -30,6 +30,7 @@ CASES = {  # name: (title, unit, more is better)
     "users4": ("decode, 4 sequences", "tokens/s", True),
     "users8": ("decode, 8 sequences", "tokens/s", True),
     "depth": ("prefill behind a long context", "tokens/s", True),
+    "depth-q8_0": ("the same, KV cache in Q8_0", "tokens/s", True),
     "start": ("start to first token", "s", False),
 }
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -68,8 +69,9 @@ class Resident:
             return run([self.path, "generate", "--threads", str(a.threads), "--ids", "1", "-n", "1", model], a.timeout, {})[2]
         if case == "prefill":
             return self.bench(model, "-p", str(a.prompt), "-n", "0")["prefill_tps"]
-        if case == "depth":
-            return self.bench(model, "-p", str(a.prompt), "-n", "0", "-d", str(a.depth))["prefill_tps"]
+        if case.startswith("depth"):
+            cache = ["--k-type", "q8_0", "--v-type", "q8_0"] if case == "depth-q8_0" else []
+            return self.bench(model, "-p", str(a.prompt), "-n", "0", "-d", str(a.depth), *cache)["prefill_tps"]
         users = case[len("users"):] if case.startswith("users") else "1"
         return self.bench(model, "-p", "0", "-n", str(a.decode), "-b", users)["decode_tps"]
 
@@ -84,7 +86,19 @@ class Peer:
     def __init__(self, path, args):
         self.path = os.path.join(path, "llama-bench") if os.path.isdir(path) else path
         self.batched = os.path.join(os.path.dirname(self.path), "llama-batched-bench")
+        self.sweep = os.path.join(os.path.dirname(self.path), "llama-sweep-bench")
         self.args = args
+
+    def measure_sweep(self, case, model):
+        """Where llama-bench knows no depth: a prompt in pieces, the last of which lies behind the others."""
+        a = self.args
+        cache = ["-ctk", "q8_0", "-ctv", "q8_0"] if case == "depth-q8_0" else []
+        text, log, _ = run([self.sweep, "-m", model, "-t", str(a.threads), "-c", str(a.depth + a.prompt), "-b", str(a.prompt),
+                            "-ub", str(a.prompt), "-n", "1", "-fa", "on", *cache], a.timeout, {})
+        rows = [line.split("|") for line in (text + log).splitlines() if re.match(r"\|\s*\d+ \|", line)]
+        if not rows or int(rows[-1][3]) < a.depth - a.prompt:
+            raise Failed("no row of that depth in the output of " + self.sweep)
+        return float(rows[-1][5])
 
     def bench(self, model, *options):
         command = [self.path, "-m", model, "-t", str(self.args.threads), "-o", "json", *options]
@@ -103,9 +117,13 @@ class Peer:
             return float(rows[-1][8])
         if case == "start":
             return self.bench(model, "-p", "1", "-n", "0", "-r", "1", *a.peer_cold.split())[2]
+        if case.startswith("depth") and os.path.exists(self.sweep):
+            return self.measure_sweep(case, model)
+        depth = ["-p", str(a.prompt), "-n", "0", "-d", str(a.depth), "-fa", "1"]
         options = {"decode": ["-p", "0", "-n", str(a.decode)],
                    "prefill": ["-p", str(a.prompt), "-n", "0"],
-                   "depth": ["-p", str(a.prompt), "-n", "0", "-d", str(a.depth), "-fa", "1"]}[case]
+                   "depth": depth,
+                   "depth-q8_0": [*depth, "-ctk", "q8_0", "-ctv", "q8_0"]}[case]
         text, _, _ = self.bench(model, "-r", "1", *options)
         return float(json.loads(text[text.index("["):])[0]["avg_ts"])
 
