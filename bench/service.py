@@ -3,18 +3,23 @@
 """What users of the service get from one model file: service.py [--build DIR] WHAT FILE [...]
 
   reuse       time to the first token of a prompt, and of a second one that shares most of its tokens
-  throughput  tokens a second of 1, 2, 4, 8 and 16 sequences together
+  throughput  tokens a second of 1, 2, 4, 8 and 16 sequences together; with --peer PATH/llama-server also of that one,
+              with as many slots, in turns
+  wait        what waiting requests are told of their first tokens beside what then happens
   fair        one user with 32 connections against three with one each (root: they have to be several uids)
   light       a user who asks now and then: first tokens alone, and beside one with 32 connections (root)
 
-It starts a daemon of its own, as tests/e2e do. Answers are greedy; a model of random weights will do.
+It starts a daemon of its own, as tests/e2e do. A model of random weights will do.
 """
 import argparse
+import http.client
 import json
 import os
 import pathlib
 import random
+import socket
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -37,8 +42,8 @@ def ask(client, tokens, n, **parameters):
     """Times of the first and of the last token in seconds from the call on, tokens, and what the service says of it."""
     begin = time.monotonic()
     first = None
-    for piece in client.stream("Inference.Complete", model="m", prompt_tokens=tokens, max_tokens=n, **GREEDY,
-                               **parameters):
+    for piece in client.stream("Inference.Complete", model="m", prompt_tokens=tokens, max_tokens=n,
+                               **{**GREEDY, **parameters}):
         if first is None and piece.get("logprobs"):
             first = time.monotonic() - begin
     return first, time.monotonic() - begin, piece["usage"]
@@ -69,30 +74,121 @@ def reuse(a, harness):
                               "ratio": round(cold / warm, 1)}))
 
 
+def together(one, n, a):
+    """@one(i) for all of @n at the same time; it returns the times of its first and last token."""
+    ends = []
+    begin = time.monotonic()
+    threads = [threading.Thread(target=lambda i=i: ends.append(one(i))) for i in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    total_s = time.monotonic() - begin
+    # All run from the last one's first token to the first one's end; what is before is mostly prefill.
+    first, last = max(e[0] for e in ends), min(e[1] for e in ends)
+    share = (last - first) / statistics.mean(e[1] - e[0] for e in ends)
+    return {"prefill_tps": round(n * a.prompt / first, 1),
+            "decode_tps": round(n * (a.tokens - 1) * share / (last - first), 1),
+            "total_tps": round(n * a.tokens / total_s, 1)}
+
+
+class Server:
+    """The peer, with as many slots as sequences."""
+
+    def __init__(self, a, n):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.process = subprocess.Popen(
+            [a.peer, "-m", a.file, "-np", str(n), "-c", str(n * a.peer_context), "-t", str(os.cpu_count()), "--host",
+             "127.0.0.1", "--port", str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def __enter__(self):
+        while True:
+            assert self.process.poll() is None, "the peer has ended"
+            try:
+                c = http.client.HTTPConnection("127.0.0.1", self.port)
+                c.request("GET", "/health")
+                if c.getresponse().status == 200:
+                    return self
+            except OSError:
+                pass
+            time.sleep(0.1)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def ask(self, tokens, n):
+        begin = time.monotonic()
+        stamps = []
+        c = http.client.HTTPConnection("127.0.0.1", self.port)
+        c.request("POST", "/completion", json.dumps(
+            {"prompt": tokens, "n_predict": n, "temperature": 1, "seed": n, "stream": True, "cache_prompt": False,
+             "ignore_eos": True}), {"Content-Type": "application/json"})
+        for line in c.getresponse():
+            if line.startswith(b"data:"):
+                stamps.append(time.monotonic() - begin)
+        # Behind the tokens comes one piece that says that it is done.
+        assert len(stamps) >= n, (len(stamps), n)
+        return stamps[0], stamps[-1]
+
+
 def throughput(a, harness):
+    """Drawn at random: what is most likely to follow repeats itself with random weights, and drafts would guess it."""
     for n in a.sequences:
+        report = {"sequences": n, "prompt": a.prompt, "tokens": a.tokens}
+        prompts = [words(i, a.prompt, a.vocab) for i in range(n)]
         with harness.Daemon(policy(a, sequences=n), worker=harness.REAL_WORKER) as d:
             d.wait_state("ready")
-            prompts = [words(i, a.prompt, a.vocab) for i in range(n)]
-            ends = []
 
-            def one(tokens):
+            def one(i):
                 with d.client() as c:
-                    ends.append(ask(c, tokens, a.tokens))
-            begin = time.monotonic()
-            threads = [threading.Thread(target=one, args=(p,)) for p in prompts]
-            for t in threads:
-                t.start()
-            for t in threads:
-                t.join()
-            all_s = time.monotonic() - begin
-            # All run from the last one's first token to the first one's end; what is before is mostly prefill.
-            first, last = max(e[0] for e in ends), min(e[1] for e in ends)
-            share = (last - first) / statistics.mean(e[1] - e[0] for e in ends)
-            print(json.dumps({"sequences": n, "prompt": a.prompt, "tokens": a.tokens,
-                              "prefill_tps": round(n * a.prompt / first, 1),
-                              "decode_tps": round(n * (a.tokens - 1) * share / (last - first), 1),
-                              "total_s": round(all_s, 2)}), flush=True)
+                    return ask(c, prompts[i], a.tokens, temperature=1, seed=i)
+            with d.client() as c:
+                ask(c, words(n, a.prompt, a.vocab), a.tokens)
+            report["residentd"] = together(one, n, a)
+        if a.peer:
+            with Server(a, n) as server:
+                server.ask(words(n, a.prompt, a.vocab), a.tokens)
+                report["peer"] = together(lambda i: server.ask(prompts[i], a.tokens), n, a)
+        print(json.dumps(report), flush=True)
+
+
+def wait(a, harness):
+    """Several users with several requests each. A hint counts where there is a second or more to wait."""
+    hints, lock = [], threading.Lock()
+    with harness.Daemon({**policy(a, sequences=a.places), "quotas": {"default": {"concurrent": 64, "queued": 64}}},
+                        worker=harness.REAL_WORKER) as d:
+        d.wait_state("ready")
+        end = time.monotonic() + a.seconds
+
+        def connection(i):
+            with d.client() as c:
+                r = random.Random(i)
+                while time.monotonic() < end:
+                    told, first = [], None
+                    # Nobody knows how much of what it may say somebody will say.
+                    n_max = r.randrange(a.tokens, 3 * a.tokens)
+                    for piece in c.stream("Inference.Complete", model="m", max_tokens=n_max, **GREEDY,
+                                          prompt_tokens=words(r.random(), r.randrange(8, 2 * a.prompt), a.vocab)):
+                        queue = piece.get("queue")
+                        if queue and first is None:
+                            told.append((time.monotonic(), queue.get("eta_ms")))
+                        if first is None and piece.get("logprobs"):
+                            first = time.monotonic()
+                    with lock:
+                        hints.extend((eta, (first - at) * 1e3) for at, eta in told if first)
+        threads = [threading.Thread(target=connection, args=(i,)) for i in range(a.users)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    known = [(eta, waited) for eta, waited in hints if eta is not None and eta >= 0]
+    right = sum((waited < 1000 and eta < 2000) or (eta <= 2 * waited and waited <= 2 * eta) for eta, waited in known)
+    print(json.dumps({"hints": len(hints), "without_time": len(hints) - len(known), "within_factor_two": right,
+                      "told_over_waited": [round(q, 2) for q in statistics.quantiles(
+                          [eta / max(waited, 1) for eta, waited in known], n=10)]}))
 
 
 class User:
@@ -174,7 +270,7 @@ def light(a, harness):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["reuse", "throughput", "fair", "light"])
+    p.add_argument("what", choices=["reuse", "throughput", "wait", "fair", "light"])
     p.add_argument("file")
     p.add_argument("--build", default=str(ROOT / "build"))
     p.add_argument("--context", type=int, default=4096)
@@ -185,13 +281,16 @@ def main():
     p.add_argument("--sequences", type=lambda s: [int(x) for x in s.split(",")], default=[1, 2, 4, 8, 16])
     p.add_argument("--prompt", type=int, default=128)
     p.add_argument("--tokens", type=int, default=64)
+    p.add_argument("--peer", help="llama-server, to compare throughput with")
+    p.add_argument("--peer-context", type=int, default=512, help="tokens of one slot of the peer")
+    p.add_argument("--users", type=int, default=16, help="connections that ask, in wait")
     p.add_argument("--places", type=int, default=4)
     p.add_argument("--seconds", type=float, default=60)
     p.add_argument("--pause", type=float, default=0.5, help="seconds between two requests of a light user")
     a = p.parse_args()
     os.environ["RESIDENTD_BUILD"] = a.build
     import harness
-    {"reuse": reuse, "throughput": throughput, "fair": fair, "light": light}[a.what](a, harness)
+    {"reuse": reuse, "throughput": throughput, "wait": wait, "fair": fair, "light": light}[a.what](a, harness)
 
 
 if __name__ == "__main__":
