@@ -154,6 +154,23 @@ static void test_every_kernel_is_there(void **state)
     assert_true(launch_has_type(TENSOR_Q4_K));
 }
 
+/* A build with nvcc has an image of NVIDIA's format; another says that it has none. */
+static void test_image(void **state)
+{
+    size_t n_bytes = 1;
+    const void *image = launch_image(&n_bytes);
+    uint32_t magic = 0;
+
+    (void)state;
+    if (!image) {
+        assert_int_equal(n_bytes, 0);
+        return;
+    }
+    assert_true(n_bytes > 100000);
+    memcpy(&magic, image, sizeof(magic));
+    assert_int_equal(magic, 0xBA55ED50);
+}
+
 static void test_grids(void **state)
 {
     struct launch_linear l = {.type = TENSOR_Q4_K, .n_rows = 4097, .n_cols = 4096, .n_tokens = 1, .n_matrices = 1};
@@ -191,6 +208,7 @@ int main(void)
         cmocka_unit_test(test_mma_multiplies_matrices),
         cmocka_unit_test(test_what_does_not_fit_is_refused),
         cmocka_unit_test(test_every_kernel_is_there),
+        cmocka_unit_test(test_image),
         cmocka_unit_test(test_grids),
     };
 

@@ -28,7 +28,7 @@
 #define UNROLL_NOT _Pragma("unroll 1")
 
 /* Begins a kernel, whose entry is called kernel_<name>: KERNEL(name, launch_name, threads) { … a.member … } */
-#define KERNEL(name, args, threads) extern "C" __global__ void __launch_bounds__(threads) \
+#define KERNEL(name, args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) \
     kernel_##name(const __grid_constant__ struct args a)
 
 template <class T> using device_ptr = T *;

@@ -196,10 +196,10 @@ template <class F> DEV void linear_few(const struct launch_linear &a)
 template <class F> struct tile_memory {
     device_ptr<int> w, x;               /* [64][TILE_STRIDE / 4] */
     device_ptr<int> scale;              /* [64][8] for 256: two int16 in a word */
-    device_ptr<int> min;
+    device_ptr<int> min;                /* [64][4] for 256: 16 bytes */
     device_ptr<float> d, dmin;          /* [64][1 or 8] */
     device_ptr<float> dx;               /* [64][1 or 8] */
-    device_ptr<int> sums;               /* [64][8] two int16 in a word */
+    device_ptr<int> sums;               /* for 32 [64][8] two int16 in a word; for 256 [64][8]: see tile_sums() */
 };
 
 DEV int pair(int low, int high)
@@ -215,6 +215,18 @@ DEV int pair_low(int p)
 DEV int pair_high(int p)
 {
     return p >> 16;
+}
+
+/*
+ * Sums of 16 activations, at most 2032, as two signed bytes: 128 * high + low. So sums of min * sum are products of bytes,
+ * too, and mma does them. A token has 16 low bytes, and 16 high ones behind all tokens' low ones.
+ */
+DEV void tile_sums(device_ptr<int> sums, uint32_t t, uint32_t c, int first, int second)
+{
+    device_ptr<uint16_t> to = recast<uint16_t>(sums);
+
+    to[t * 8 + c] = (uint16_t)((first & 127) | (second & 127) << 8);
+    to[(LAUNCH_TILE_TOKENS + t) * 8 + c] = (uint16_t)((first >> 7 & 255) | (second >> 7 & 255) << 8);
 }
 
 /* Rows and tokens of 256 values from chunk @c0 on; what is beyond the end is zero, so that it adds nothing. */
@@ -250,7 +262,7 @@ DEV void tile_load(const struct launch_linear &a, const struct product &p, const
         if (F::values == 256) {
             m.scale[row * 8 + c] = pair(k.scale[0], k.scale[1]);
             if (F::mins)
-                m.min[row * 8 + c] = pair(k.min[0], k.min[1]);
+                recast<uint16_t>(m.min)[row * 8 + c] = (uint16_t)(k.min[0] | k.min[1] << 8);
         }
         if (F::values == 32 || c == 0) {
             m.d[row * per + (F::values == 32 ? c : 0)] = d;
@@ -274,25 +286,13 @@ DEV void tile_load(const struct launch_linear &a, const struct product &p, const
                 v.at[n] = (uint32_t)x.q[4 * j + n];
             recast<struct words4>(m.x + t * (TILE_STRIDE / 4) + c * 8)[j] = v;
         }
-        if (F::mins)
+        if (F::mins && F::values == 32)
             m.sums[t * 8 + c] = pair(x.sum[0], x.sum[1]);
+        else if (F::mins)
+            tile_sums(m.sums, t, c, x.sum[0], x.sum[1]);
         if (F::values == 32 || c == 0)
             m.dx[t * per + (F::values == 32 ? c : 0)] = x.d;
     }
-}
-
-/* Sum of min * sum of activations over a block of 256, for one row and token. */
-template <class F> DEV int tile_mins(const struct tile_memory<F> &m, uint32_t row, uint32_t t)
-{
-    int M = 0;
-
-    UNROLL
-    for (int j = 0; j < 8; j++) {
-        int min = m.min[row * 8 + j], sum = m.sums[t * 8 + j];
-
-        M += pair_low(min) * pair_low(sum) + pair_high(min) * pair_high(sum);
-    }
-    return M;
 }
 
 /* A warp has 16 rows and all 64 tokens; element [n][e] is of row g + 8 (e / 2), token 8 n + 2 i + e % 2. */
@@ -348,10 +348,18 @@ DEV void tile_multiply(const struct tile_memory<F> &m, uint32_t n_chunks, float 
         return;
     UNROLL
     for (int n = 0; n < LAUNCH_TILE_TOKENS / 8; n++) {
+        int low[4] = {}, high[4] = {};
+
+        if (F::mins) {
+            int mins[2] = {m.min[row * 4 + i], m.min[(row + 8) * 4 + i]};
+
+            mma_k16(low, mins, m.sums[(8 * n + g) * 4 + i]);
+            mma_k16(high, mins, m.sums[(LAUNCH_TILE_TOKENS + 8 * n + g) * 4 + i]);
+        }
         UNROLL
         for (int e = 0; e < 4; e++) {
             uint32_t r = row + 8 * (e / 2), t = 8 * n + 2 * i + e % 2;
-            int M = F::mins ? tile_mins<F>(m, r, t) : 0;
+            int M = 128 * high[e] + low[e];
 
             acc[n][e] = acc[n][e] + block_term<F>(S[n][e], M, m.d[r], F::mins ? (float)m.dmin[r] : 0.0f, m.dx[t]);
         }
@@ -364,7 +372,7 @@ template <class F> DEV void linear_tiles(const struct launch_linear &a)
     SHARED(int, w, LAUNCH_TILE_ROWS * TILE_STRIDE / 4);
     SHARED(int, x, LAUNCH_TILE_TOKENS * TILE_STRIDE / 4);
     SHARED(int, scale, LAUNCH_TILE_ROWS * supers);
-    SHARED(int, min, F::mins ? LAUNCH_TILE_ROWS * supers : 1);
+    SHARED(int, min, F::mins && F::values == 256 ? LAUNCH_TILE_ROWS * 4 : 1);
     SHARED(float, d, LAUNCH_TILE_ROWS * per);
     SHARED(float, dmin, F::mins ? LAUNCH_TILE_ROWS * per : 1);
     SHARED(float, dx, LAUNCH_TILE_TOKENS * per);
