@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -129,28 +128,12 @@ int digest_wait(struct digest *d, uint64_t n_bytes)
     return r;
 }
 
-/* Opened anew, since what the kernel reads ahead belongs to an open file, and @fd is what the file is mapped by: small
- * reads behind it would change how it is read there. All that is read here is in memory already. */
-static int open_own(int fd)
-{
-    char link[64];
-    int own;
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    own = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (own < 0)
-        own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    else
-        (void)posix_fadvise(own, 0, 0, POSIX_FADV_RANDOM);
-    return own < 0 ? -errno : own;
-}
-
 int digest_file(struct digest *d, int fd, uint64_t n_bytes)
 {
-    int r, own = open_own(fd);
+    int r, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
     if (own < 0)
-        return own;
+        return -errno;
     pthread_mutex_lock(&d->mutex);
     r = wait_until_through(d);
     closep(&d->fd);
