@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The built-in stream test: each thread adds up its share of the mapped weights, word by word, front to back. It fetches
- * ahead as the kernels do: without that, a processor whose own prefetching stops at each page reads at half the speed.
+ * The built-in stream test: each thread adds up its share of the mapped weights, word by word, front to back. It
+ * fetches ahead as the kernels do: without that, a processor whose own prefetching stops at each page reads at half
+ * the speed.
  */
 
 #include <stdatomic.h>

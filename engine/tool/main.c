@@ -35,7 +35,8 @@ static void help(FILE *to)
     fprintf(to,
             "\nVerbs that compute also take --threads N, --isa scalar|avx2|avx512|… (or RESIDENT_ISA), --k-type T and\n"
             "--v-type T (f32, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl), --flash on|off, --gpu-layers N|all\n"
-            "(of the last ones), --adapter FILE (LoRA), --ram SIZE (so much of the weights in memory, the rest read as it is needed).\n"
+            "(of the last ones), --adapter FILE (LoRA), --ram SIZE (so much of the weights in memory, the rest read\n"
+            "as it is needed).\n"
             "The first file of a split model stands for all.\n");
 }
 

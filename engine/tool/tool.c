@@ -208,7 +208,8 @@ static int gpu_check(const struct tool_config *c, const struct engine_facts *fac
     if (c->gpu_layers == 0 || facts->gpu_layers >= c->gpu_layers || facts->gpu_layers == facts->n_layers)
         return 0;
     fprintf(stderr, "resident-engine: %s: %u of %u layers are on GPUs: %s\n", c->path, facts->gpu_layers,
-            facts->n_layers, *facts->gpu_reason ? facts->gpu_reason : "they are of kinds that GPUs have no kernels for");
+            facts->n_layers,
+            *facts->gpu_reason ? facts->gpu_reason : "they are of kinds that GPUs have no kernels for");
     if (facts->gpu_layers > 0)
         return 0;
     *e = engine_free(*e);
