@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/cuda-emulation/emulation.h"
 #include "tests/fake-libcuda/fake.h"
 
 #define FAKE_DEVICES_MAX 8
@@ -38,7 +39,7 @@ struct fake_command {
     size_t n_bytes;
     unsigned char value;
     struct cuda_event *event;
-    const struct fake_kernel *kernel;
+    const struct emulation_kernel *kernel;
     unsigned grid[3], block[3], shared_bytes;
     void *argument; /* copied at the launch */
 };
@@ -56,13 +57,6 @@ struct cuda_stream {
 
 struct cuda_graph {
     struct fake_list commands;
-};
-
-/* A function that stands for a kernel, which has one parameter or none. */
-struct fake_kernel {
-    const char *name;
-    size_t args_bytes; /* of the parameter */
-    int (*run)(const unsigned grid[3], const unsigned block[3], unsigned shared_bytes, void **params);
 };
 
 struct fake {
@@ -116,6 +110,11 @@ void fake_list_clear(struct fake_list *l);
 int fake_stream_run(struct cuda_stream *s);
 
 /**
+ * fake_emulated() - the kernel of the GPU's own of this name; NULL: none, or this build can't run them
+ */
+const struct emulation_kernel *fake_emulated(const char *name);
+
+/**
  * fake_kernel_find() - the kernel of this name; NULL
  */
-const struct fake_kernel *fake_kernel_find(const char *name);
+const struct emulation_kernel *fake_kernel_find(const char *name);

@@ -29,15 +29,15 @@ static int run_fault(const unsigned grid[3], const unsigned block[3], unsigned s
     return 1;
 }
 
-static const struct fake_kernel kernels[] = {
+static const struct emulation_kernel kernels[] = {
     {"fake_add", sizeof(struct fake_add), run_add},
     {"fake_fault", 0, run_fault},
 };
 
-const struct fake_kernel *fake_kernel_find(const char *name)
+const struct emulation_kernel *fake_kernel_find(const char *name)
 {
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++)
         if (strcmp(kernels[i].name, name) == 0)
             return &kernels[i];
-    return NULL;
+    return fake_emulated(name);
 }

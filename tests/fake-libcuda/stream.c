@@ -286,7 +286,7 @@ int fake_module_free(struct cuda_module *module)
 int fake_module_function(struct cuda_function **ret, struct cuda_module *module, const char *name)
 {
     int error = fake_enter();
-    const struct fake_kernel *k = fake_kernel_find(name);
+    const struct emulation_kernel *k = fake_kernel_find(name);
 
     (void)module;
     if (!error && !k)
@@ -307,7 +307,7 @@ int fake_function_set(struct cuda_function *function, int attribute, int value)
 
 static int add_launch(struct fake_command *c, struct cuda_stream *stream, void **arguments)
 {
-    const struct fake_kernel *k = c->kernel;
+    const struct emulation_kernel *k = c->kernel;
     uint64_t n_threads = (uint64_t)c->block[0] * c->block[1] * c->block[2];
 
     if (!k || n_threads == 0 || n_threads > 1024 || c->grid[0] == 0 ||
@@ -326,7 +326,7 @@ int fake_launch(struct cuda_function *function, unsigned grid_x, unsigned grid_y
                 void **arguments, void **extra)
 {
     struct fake_command c = {.type = FAKE_LAUNCH,
-                             .kernel = (const struct fake_kernel *)(const void *)function,
+                             .kernel = (const struct emulation_kernel *)(const void *)function,
                              .grid = {grid_x, grid_y, grid_z},
                              .block = {block_x, block_y, block_z},
                              .shared_bytes = shared_bytes};

@@ -4,7 +4,6 @@
  */
 #include "engine/cuda/driver.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,50 +18,7 @@
 #include "engine/cuda/device.h"
 #include "engine/cuda/upload.h"
 #include "tests/fake-libcuda/fake.h"
-
-static const char *const settings[] = {
-    "FAKE_CUDA_DEVICES", "FAKE_CUDA_CAPABILITY", "FAKE_CUDA_VRAM",     "FAKE_CUDA_OTHERS",     "FAKE_CUDA_CONTEXT",
-    "FAKE_CUDA_VERSION", "FAKE_CUDA_INIT",       "FAKE_CUDA_MODULE",   "FAKE_CUDA_REFUSE",     "FAKE_CUDA_REFUSE_ALL",
-    "FAKE_CUDA_LOST",    "FAKE_CUDA_LOST_ERROR", "FAKE_CUDA_COPY_NS",  "FAKE_CUDA_NO_REGISTER",
-};
-
-static int forget_settings(void **state)
-{
-    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
-        unsetenv(settings[i]);
-    return 0;
-}
-
-static struct fake_counts counts(void)
-{
-    void (*get)(struct fake_counts *);
-    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD), *p;
-    struct fake_counts c;
-
-    assert_non_null(library);
-    p = dlsym(library, "fake_cuda_counts");
-    assert_non_null(p);
-    memcpy(&get, &p, sizeof(get));
-    get(&c);
-    dlclose(library);
-    return c;
-}
-
-static void assert_nothing_is_held(void)
-{
-    struct fake_counts c = counts();
-
-    assert_int_equal(c.n_device_held, 0);
-    assert_int_equal(c.n_host_held, 0);
-    assert_int_equal(c.n_registered, 0);
-    assert_int_equal(c.n_streams + c.n_events + c.n_modules + c.n_graphs + c.n_contexts, 0);
-    assert_int_equal(c.n_wild, 0);
-}
-
-static void set(const char *name, const char *value)
-{
-    assert_int_equal(setenv(name, value, 1), 0);
-}
+#include "tests/unit/cuda/counts.h"
 
 static struct driver *open_driver(void)
 {
@@ -92,9 +48,9 @@ static void devices_are_told(void **state)
     _cleanup_(driver_closep) struct driver *d = NULL;
     struct driver_device v;
 
-    set("FAKE_CUDA_DEVICES", "2");
-    set("FAKE_CUDA_CAPABILITY", "120");
-    set("FAKE_CUDA_VRAM", "17179869184");
+    counts_set("FAKE_CUDA_DEVICES", "2");
+    counts_set("FAKE_CUDA_CAPABILITY", "120");
+    counts_set("FAKE_CUDA_VRAM", "17179869184");
     d = open_driver();
     assert_int_equal(d->n_devices, 2);
     assert_int_equal(d->version_number, 12040);
@@ -110,13 +66,13 @@ static void devices_are_told(void **state)
 
 static void a_reason_says_why_there_is_no_gpu(void **state)
 {
-    set("FAKE_CUDA_DEVICES", "0");
+    counts_set("FAKE_CUDA_DEVICES", "0");
     refused(DRIVER_NO_GPU, "there is no GPU");
-    set("FAKE_CUDA_INIT", "100");
+    counts_set("FAKE_CUDA_INIT", "100");
     refused(DRIVER_NO_GPU, "CUDA_ERROR_NO_DEVICE (100) from cuInit");
-    set("FAKE_CUDA_INIT", "803");
+    counts_set("FAKE_CUDA_INIT", "803");
     refused(DRIVER_TOO_OLD, "CUDA 12.4");
-    set("FAKE_CUDA_INIT", "999");
+    counts_set("FAKE_CUDA_INIT", "999");
     refused(DRIVER_LOST, "(999) from cuInit");
 }
 
@@ -126,7 +82,7 @@ static void an_old_gpu_is_refused(void **state)
     struct driver_device v;
     struct fault f = {};
 
-    set("FAKE_CUDA_CAPABILITY", "61");
+    counts_set("FAKE_CUDA_CAPABILITY", "61");
     d = open_driver();
     assert_int_equal(driver_device(d, 0, &v, &f), DRIVER_TOO_OLD);
     assert_non_null(strstr(f.reason, "capability 6.1, the kernels need 7.5"));
@@ -145,12 +101,12 @@ static void an_old_driver_is_told_from_a_broken_one(void **state)
         struct device *device = NULL;
         struct fault f = {};
 
-        set("FAKE_CUDA_MODULE", cases[i].error);
+        counts_set("FAKE_CUDA_MODULE", cases[i].error);
         d = open_driver();
         assert_int_equal(device_open(d, 0, "image", &device, &f), cases[i].result);
         assert_int_equal(f.kind, cases[i].result == DRIVER_OUT_OF_MEMORY ? FAULT_INSUFFICIENT_MEMORY
                                                                          : FAULT_MODEL_UNAVAILABLE);
-        assert_nothing_is_held();
+        counts_assert_none();
     }
 }
 
@@ -162,9 +118,9 @@ static void memory_that_others_hold_is_not_given_out(void **state)
     cuda_pointer p;
     struct fault f = {};
 
-    set("FAKE_CUDA_VRAM", "67108864");
-    set("FAKE_CUDA_OTHERS", "33554432");
-    set("FAKE_CUDA_CONTEXT", "4194304");
+    counts_set("FAKE_CUDA_VRAM", "67108864");
+    counts_set("FAKE_CUDA_OTHERS", "33554432");
+    counts_set("FAKE_CUDA_CONTEXT", "4194304");
     d = open_driver();
     assert_int_equal(device_open(d, 0, "image", &device, NULL), 0);
     assert_int_equal(device_free_bytes(device, &free_bytes, NULL), 0);
@@ -211,7 +167,7 @@ static void a_fault_of_a_kernel_loses_the_device(void **state)
     assert_non_null(strstr(f.reason, "the GPU was lost: CUDA_ERROR_ILLEGAL_ADDRESS (700)"));
     assert_int_equal(device_alloc(device, 100, &p, NULL), DRIVER_LOST);
     device_close(device);
-    assert_nothing_is_held();
+    counts_assert_none();
 }
 
 static void launches_keep_the_arguments_of_their_call(void **state)
@@ -286,7 +242,7 @@ static void upload_and_compare(uint64_t registered_min, uint64_t registered_max)
     assert_int_equal(device_wait(device, NULL), 0);
     assert_memory_equal(back, from, n_all);
     device_close(device);
-    assert_nothing_is_held();
+    counts_assert_none();
     free(back);
     munmap(from, n_all);
 }
@@ -298,7 +254,7 @@ static void weights_are_fetched_from_the_files_own_pages(void **state)
 
 static void weights_go_through_buffers_where_pages_cannot_be_pinned(void **state)
 {
-    set("FAKE_CUDA_NO_REGISTER", "1");
+    counts_set("FAKE_CUDA_NO_REGISTER", "1");
     upload_and_compare(0, 0);
 }
 
@@ -311,8 +267,8 @@ static void an_upload_can_be_ended(void **state)
     uint8_t *from = weights_map(4 * UPLOAD_BUFFER_BYTES);
     cuda_pointer p;
 
-    set("FAKE_CUDA_NO_REGISTER", "1");
-    set("FAKE_CUDA_COPY_NS", "100");
+    counts_set("FAKE_CUDA_NO_REGISTER", "1");
+    counts_set("FAKE_CUDA_COPY_NS", "100");
     d = open_driver();
     assert_int_equal(device_open(d, 0, "image", &device, NULL), 0);
     assert_int_equal(device_alloc(device, 4 * UPLOAD_BUFFER_BYTES, &p, NULL), 0);
@@ -321,7 +277,7 @@ static void an_upload_can_be_ended(void **state)
     assert_int_equal(progress.n_calls, 2);
     upload_free(u);
     device_close(device);
-    assert_nothing_is_held();
+    counts_assert_none();
     munmap(from, 4 * UPLOAD_BUFFER_BYTES);
 }
 
@@ -355,13 +311,13 @@ static void every_refused_allocation_leaves_nothing_behind(void **state)
 
     for (uint32_t i = 1; i <= 5; i++) {
         snprintf(n, sizeof(n), "%u", i);
-        set("FAKE_CUDA_REFUSE", n);
+        counts_set("FAKE_CUDA_REFUSE", n);
         assert_int_equal(take_all(), DRIVER_OUT_OF_MEMORY);
-        assert_nothing_is_held();
+        counts_assert_none();
     }
-    set("FAKE_CUDA_REFUSE", "6");
+    counts_set("FAKE_CUDA_REFUSE", "6");
     assert_int_equal(take_all(), 0);
-    assert_int_equal(counts().n_allocations, 5);
+    assert_int_equal(counts_read().n_allocations, 5);
 }
 
 static void a_device_lost_at_any_call_leaves_nothing_behind(void **state)
@@ -370,31 +326,31 @@ static void a_device_lost_at_any_call_leaves_nothing_behind(void **state)
     uint64_t n_calls;
 
     assert_int_equal(take_all(), 0);
-    n_calls = counts().n_calls;
+    n_calls = counts_read().n_calls;
     for (uint64_t i = 12; i < n_calls - 12; i++) {
         snprintf(n, sizeof(n), "%llu", (unsigned long long)i);
-        set("FAKE_CUDA_LOST", n);
+        counts_set("FAKE_CUDA_LOST", n);
         (void)take_all();
-        assert_nothing_is_held();
+        counts_assert_none();
     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(devices_are_told, forget_settings),
-        cmocka_unit_test_setup(a_reason_says_why_there_is_no_gpu, forget_settings),
-        cmocka_unit_test_setup(an_old_gpu_is_refused, forget_settings),
-        cmocka_unit_test_setup(an_old_driver_is_told_from_a_broken_one, forget_settings),
-        cmocka_unit_test_setup(memory_that_others_hold_is_not_given_out, forget_settings),
-        cmocka_unit_test_setup(memory_is_zero_when_it_is_taken, forget_settings),
-        cmocka_unit_test_setup(a_fault_of_a_kernel_loses_the_device, forget_settings),
-        cmocka_unit_test_setup(launches_keep_the_arguments_of_their_call, forget_settings),
-        cmocka_unit_test_setup(weights_are_fetched_from_the_files_own_pages, forget_settings),
-        cmocka_unit_test_setup(weights_go_through_buffers_where_pages_cannot_be_pinned, forget_settings),
-        cmocka_unit_test_setup(an_upload_can_be_ended, forget_settings),
-        cmocka_unit_test_setup(every_refused_allocation_leaves_nothing_behind, forget_settings),
-        cmocka_unit_test_setup(a_device_lost_at_any_call_leaves_nothing_behind, forget_settings),
+        cmocka_unit_test_setup(devices_are_told, counts_forget_settings),
+        cmocka_unit_test_setup(a_reason_says_why_there_is_no_gpu, counts_forget_settings),
+        cmocka_unit_test_setup(an_old_gpu_is_refused, counts_forget_settings),
+        cmocka_unit_test_setup(an_old_driver_is_told_from_a_broken_one, counts_forget_settings),
+        cmocka_unit_test_setup(memory_that_others_hold_is_not_given_out, counts_forget_settings),
+        cmocka_unit_test_setup(memory_is_zero_when_it_is_taken, counts_forget_settings),
+        cmocka_unit_test_setup(a_fault_of_a_kernel_loses_the_device, counts_forget_settings),
+        cmocka_unit_test_setup(launches_keep_the_arguments_of_their_call, counts_forget_settings),
+        cmocka_unit_test_setup(weights_are_fetched_from_the_files_own_pages, counts_forget_settings),
+        cmocka_unit_test_setup(weights_go_through_buffers_where_pages_cannot_be_pinned, counts_forget_settings),
+        cmocka_unit_test_setup(an_upload_can_be_ended, counts_forget_settings),
+        cmocka_unit_test_setup(every_refused_allocation_leaves_nothing_behind, counts_forget_settings),
+        cmocka_unit_test_setup(a_device_lost_at_any_call_leaves_nothing_behind, counts_forget_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/unit/cuda/counts.h"
+
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const settings[] = {
+    "FAKE_CUDA_DEVICES", "FAKE_CUDA_CAPABILITY", "FAKE_CUDA_VRAM",     "FAKE_CUDA_OTHERS",     "FAKE_CUDA_CONTEXT",
+    "FAKE_CUDA_VERSION", "FAKE_CUDA_INIT",       "FAKE_CUDA_MODULE",   "FAKE_CUDA_REFUSE",     "FAKE_CUDA_REFUSE_ALL",
+    "FAKE_CUDA_LOST",    "FAKE_CUDA_LOST_ERROR", "FAKE_CUDA_COPY_NS",  "FAKE_CUDA_NO_REGISTER",
+    "FAKE_CUDA_LOST_FILE",
+};
+
+int counts_forget_settings(void **state)
+{
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+        unsetenv(settings[i]);
+    return 0;
+}
+
+struct fake_counts counts_read(void)
+{
+    void (*get)(struct fake_counts *);
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD), *p;
+    struct fake_counts c;
+
+    assert_non_null(library);
+    p = dlsym(library, "fake_cuda_counts");
+    assert_non_null(p);
+    memcpy(&get, &p, sizeof(get));
+    get(&c);
+    dlclose(library);
+    return c;
+}
+
+void counts_assert_none(void)
+{
+    struct fake_counts c = counts_read();
+
+    assert_int_equal(c.n_device_held, 0);
+    assert_int_equal(c.n_host_held, 0);
+    assert_int_equal(c.n_registered, 0);
+    assert_int_equal(c.n_streams + c.n_events + c.n_modules + c.n_graphs + c.n_contexts, 0);
+    assert_int_equal(c.n_wild, 0);
+}
+
+void counts_set(const char *name, const char *value)
+{
+    assert_int_equal(setenv(name, value, 1), 0);
+}
+
+void counts_set_number(const char *name, uint64_t value)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    counts_set(name, text);
+}

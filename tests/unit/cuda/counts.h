@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The test double of libcuda, seen by tests in the same process: its settings and its counts.
+ */
+
+#include "tests/fake-libcuda/fake.h"
+
+/**
+ * counts_forget_settings() - a test's set-up: no setting of another test's is left
+ */
+int counts_forget_settings(void **state);
+
+/**
+ * counts_set() - a setting for the drivers that are opened from now on
+ */
+void counts_set(const char *name, const char *value);
+
+/**
+ * counts_set_number() - likewise
+ */
+void counts_set_number(const char *name, uint64_t value);
+
+/**
+ * counts_read() - what was done and is held
+ */
+struct fake_counts counts_read(void);
+
+/**
+ * counts_assert_none() - nothing is held, and no copy left its memory
+ */
+void counts_assert_none(void);

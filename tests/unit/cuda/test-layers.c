@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Models with layers on GPUs, through the test double of libcuda: the logits have the bits that the CPU gives, wherever
+ * the layers are; memory that is refused, devices that are lost, and pages that change owner.
+ */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "tests/unit/cuda/counts.h"
+#include "tests/unit/engine/feed.h"
+#include "tests/unit/engine/models.h"
+
+/* More than a page; few, since emulated threads are slow. */
+#define N_TOKENS 36
+#define N_STEPS  2 /* of one token each */
+#define N_LAYERS 4
+
+/* Blocks of 256 values need rows of as many. */
+static struct model_shape small(enum tensor_type type)
+{
+    struct model_shape s = models_deep();
+
+    s.n_layers = N_LAYERS;
+    s.type = type;
+    if (type == TENSOR_Q4_K || type == TENSOR_Q6_K)
+        s.dim = s.ff = 256;
+    return s;
+}
+
+static float *floats_new(size_t n)
+{
+    float *p = calloc(n, sizeof(*p));
+
+    assert_non_null(p);
+    return p;
+}
+
+static void assert_same(const char *what, uint32_t number, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&a[i], &b[i], sizeof(*a)) != 0)
+            fail_msg("%s %u: value %zu is %.9g, expected %.9g", what, number, i, (double)a[i], (double)b[i]);
+}
+
+/* A step of many tokens, then some of one each. */
+static float *logits_of(struct engine *e, const int32_t *tokens)
+{
+    uint32_t n_vocab = feed_n_vocab(e), sequence;
+    float *logits = floats_new((size_t)N_TOKENS * n_vocab);
+
+    assert_int_equal(engine_sequence_open(e, &sequence), 0);
+    feed_tokens(e, sequence, tokens, N_TOKENS - N_STEPS, N_TOKENS, logits);
+    feed_tokens(e, sequence, tokens + N_TOKENS - N_STEPS, N_STEPS, 1, logits + (size_t)(N_TOKENS - N_STEPS) * n_vocab);
+    return logits;
+}
+
+/* The logits of @shape with @gpu; @ret_facts may be NULL; strings in it are gone with the engine. */
+static float *logits_with(const struct model_shape *shape, const struct engine_gpu_config *gpu, enum tensor_type kv,
+                          struct engine_facts *ret_facts)
+{
+    struct engine_config config = models_config(2, N_TOKENS);
+    _cleanup_engine_ struct engine *e = NULL;
+    _cleanup_free_ int32_t *tokens = models_tokens(3, N_TOKENS, shape->n_vocab);
+
+    config.k_type = config.v_type = kv;
+    config.gpu = *gpu;
+    e = models_open(shape, &config);
+    if (ret_facts)
+        engine_facts(e, ret_facts);
+    return logits_of(e, tokens);
+}
+
+static const struct engine_gpu_config nothing = {.layers = 0};
+
+static void any_number_of_layers(void **state)
+{
+    static const enum tensor_type types[] = {TENSOR_F16, TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K};
+
+    for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++) {
+        struct model_shape shape = small(types[t]);
+        _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL);
+        static const uint32_t layers[] = {1, N_LAYERS / 2, N_LAYERS};
+
+        for (size_t i = 0; i < sizeof(layers) / sizeof(*layers); i++) {
+            struct engine_facts facts;
+            _cleanup_free_ float *logits =
+                logits_with(&shape, &(struct engine_gpu_config){.layers = layers[i]}, TENSOR_F16, &facts);
+
+            assert_int_equal(facts.gpu_layers, layers[i]);
+            assert_string_equal(facts.gpu_reason, "");
+            assert_true(counts_read().n_launches > 0);
+            assert_same("layers", layers[i], logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+            counts_assert_none();
+        }
+    }
+}
+
+static void types_of_keys_and_values(void **state)
+{
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_Q8_0, TENSOR_Q4_0};
+    struct model_shape shape = small(TENSOR_Q8_0);
+
+    for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++) {
+        _cleanup_free_ float *expected = logits_with(&shape, &nothing, types[t], NULL);
+        _cleanup_free_ float *logits = logits_with(
+            &shape, &(struct engine_gpu_config){.layers = ENGINE_LAYERS_ALL}, types[t], NULL);
+
+        assert_same("type", types[t], logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+    }
+}
+
+static void parts_of_layers_in_ram(void **state)
+{
+    static const struct engine_gpu_config configs[] = {
+        {.layers = ENGINE_LAYERS_ALL, .kv_in_ram = true},
+        {.layers = ENGINE_LAYERS_ALL, .head = ENGINE_HEAD_RAM},
+        {.layers = 2, .head = ENGINE_HEAD_VRAM},
+        {.layers = 3, .kv_in_ram = true, .head = ENGINE_HEAD_VRAM},
+    };
+    struct model_shape shape = small(TENSOR_Q4_K);
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL);
+
+    for (size_t i = 0; i < sizeof(configs) / sizeof(*configs); i++) {
+        struct engine_facts facts;
+        _cleanup_free_ float *logits = logits_with(&shape, &configs[i], TENSOR_F16, &facts);
+
+        assert_true(facts.gpu_layers > 0);
+        assert_same("configuration", (uint32_t)i, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+    }
+}
+
+static void several_devices(void **state)
+{
+    struct model_shape shape = small(TENSOR_Q8_0);
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL);
+    static const uint32_t devices[] = {1, 0}, layers[] = {3, 1};
+    static const struct engine_gpu_config configs[] = {
+        {.layers = ENGINE_LAYERS_ALL},
+        {.layers = 3},
+        {.layers = ENGINE_LAYERS_ALL, .devices = devices, .n_devices = 2, .device_layers = layers},
+    };
+
+    counts_set("FAKE_CUDA_DEVICES", "2");
+    for (size_t i = 0; i < sizeof(configs) / sizeof(*configs); i++) {
+        struct engine_facts facts;
+        _cleanup_free_ float *logits = logits_with(&shape, &configs[i], TENSOR_F16, &facts);
+
+        assert_int_equal(facts.n_gpus, 2);
+        assert_int_equal(facts.gpus[0].i_device, i == 2 ? 1 : 0);
+        assert_true(facts.gpus[0].bytes_weights > 0 && facts.gpus[1].bytes_weights > 0);
+        assert_same("configuration", (uint32_t)i, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+        counts_assert_none();
+    }
+}
+
+static void a_reason_says_why_nothing_is_on_a_gpu(void **state)
+{
+    struct model_shape shape = small(TENSOR_Q8_0);
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL), *logits = NULL;
+    struct engine_facts facts;
+
+    counts_set("FAKE_CUDA_DEVICES", "0");
+    logits = logits_with(&shape, &(struct engine_gpu_config){.layers = ENGINE_LAYERS_ALL}, TENSOR_F16, &facts);
+    assert_int_equal(facts.gpu_layers, 0);
+    assert_non_null(strstr(facts.gpu_reason, "there is no GPU"));
+    assert_same("no GPU", 0, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+}
+
+/* Every allocation is refused in turn, and all from each on: fewer layers or none are on the GPU, the logits the same. */
+static void refused_memory(void **state)
+{
+    struct model_shape shape = small(TENSOR_Q8_0);
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL);
+    const struct engine_gpu_config all = {.layers = ENGINE_LAYERS_ALL};
+    uint64_t n_allocations;
+    bool any_less = false, any_none = false;
+
+    free(logits_with(&shape, &all, TENSOR_F16, NULL));
+    n_allocations = counts_read().n_allocations;
+    assert_true(n_allocations > 5);
+    for (uint64_t i = 1; i <= 2 * n_allocations; i++) {
+        const char *name = i > n_allocations ? "FAKE_CUDA_REFUSE_ALL" : "FAKE_CUDA_REFUSE";
+        struct engine_facts facts;
+        float *logits;
+
+        counts_forget_settings(NULL);
+        counts_set_number(name, i > n_allocations ? i - n_allocations : i);
+        logits = logits_with(&shape, &all, TENSOR_F16, &facts);
+        assert_same(name, (uint32_t)i, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+        free(logits);
+        if (facts.gpu_layers < N_LAYERS)
+            assert_string_not_equal(facts.gpu_reason, "");
+        any_less |= facts.gpu_layers > 0 && facts.gpu_layers < N_LAYERS;
+        any_none |= facts.gpu_layers == 0;
+        counts_assert_none();
+    }
+    assert_true(any_less && any_none);
+}
+
+/* A device that is too small for all layers gets as many as it has room for. */
+static void a_small_device(void **state)
+{
+    struct model_shape shape = small(TENSOR_Q8_0);
+    struct engine_facts facts;
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F32, NULL), *logits = NULL;
+
+    counts_set_number("FAKE_CUDA_VRAM", 64 << 20);
+    counts_set_number("FAKE_CUDA_OTHERS", 52 << 20);
+    logits = logits_with(&shape, &(struct engine_gpu_config){.layers = ENGINE_LAYERS_ALL}, TENSOR_F32, &facts);
+    assert_in_range(facts.gpu_layers, 1, N_LAYERS - 1);
+    assert_non_null(strstr(facts.gpu_reason, "vram"));
+    assert_same("layers", facts.gpu_layers, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+}
+
+/* From any call on: an error that says so, or what the CPU gives, and nothing is left behind. */
+static void a_device_lost_at_any_call(void **state)
+{
+    struct model_shape shape = small(TENSOR_Q8_0);
+    _cleanup_free_ int32_t *tokens = models_tokens(3, N_TOKENS, shape.n_vocab);
+    uint64_t n_calls = 1;
+    uint32_t n_lost = 0;
+
+    for (uint64_t at = 0; at <= n_calls; at += at < 40 ? 1 : 37) {
+        struct engine_config config = models_config(1, N_TOKENS);
+        _cleanup_engine_ struct engine *e = NULL;
+        const float *logits;
+        uint32_t sequence;
+        int r;
+
+        config.k_type = config.v_type = TENSOR_F16;
+        config.gpu.layers = ENGINE_LAYERS_ALL;
+        counts_set_number("FAKE_CUDA_LOST", at);
+        e = models_open(&shape, &config);
+        assert_int_equal(engine_sequence_open(e, &sequence), 0);
+        r = feed_step(e, sequence, tokens, N_TOKENS, &logits);
+        if (at == 0)
+            n_calls = counts_read().n_calls;
+        assert_true(r == 0 || r == -EIO);
+        n_lost += r == -EIO;
+        e = engine_free(e);
+        counts_assert_none();
+    }
+    assert_true(n_lost > 0);
+}
+
+/* Sequences that come and go, share prefixes and are cut: what a page was before is not to be seen. */
+static void pages_change_owner(void **state)
+{
+    struct model_shape shape = small(TENSOR_F16);
+    struct engine_config config = models_config(3, N_TOKENS);
+    _cleanup_engine_ struct engine *e = NULL;
+    _cleanup_free_ int32_t *tokens = models_tokens(3, N_TOKENS, shape.n_vocab);
+    _cleanup_free_ int32_t *others = models_tokens(4, N_TOKENS, shape.n_vocab);
+    _cleanup_free_ float *expected = logits_with(&shape, &nothing, TENSOR_F16, NULL), *logits = NULL;
+    size_t n = (size_t)N_TOKENS * shape.n_vocab;
+    uint32_t a, b;
+
+    config.k_type = config.v_type = TENSOR_F16;
+    config.kv_tokens = 128;
+    config.gpu.layers = ENGINE_LAYERS_ALL;
+    e = models_open(&shape, &config);
+    logits = floats_new(n);
+    for (uint32_t round = 0; round < 3; round++) {
+        feed_new(e, others, N_TOKENS, N_TOKENS, NULL);
+        feed_new(e, tokens, N_TOKENS, N_TOKENS, logits);
+        assert_same("round", round, logits, expected, n);
+    }
+    /* A fork in the middle of a page, whose copy goes on as the original would have. */
+    assert_int_equal(engine_sequence_open(e, &a), 0);
+    feed_tokens(e, a, tokens, 36, 36, NULL);
+    assert_int_equal(engine_sequence_fork(e, a, 33, &b), 0);
+    feed_tokens(e, a, others, 5, 5, NULL);
+    feed_tokens(e, b, tokens + 33, N_TOKENS - 33, 4, logits);
+    assert_same("fork", 0, logits, expected + (size_t)33 * shape.n_vocab, (size_t)(N_TOKENS - 33) * shape.n_vocab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(any_number_of_layers, counts_forget_settings),
+        cmocka_unit_test_setup(types_of_keys_and_values, counts_forget_settings),
+        cmocka_unit_test_setup(parts_of_layers_in_ram, counts_forget_settings),
+        cmocka_unit_test_setup(several_devices, counts_forget_settings),
+        cmocka_unit_test_setup(a_reason_says_why_nothing_is_on_a_gpu, counts_forget_settings),
+        cmocka_unit_test_setup(refused_memory, counts_forget_settings),
+        cmocka_unit_test_setup(a_small_device, counts_forget_settings),
+        cmocka_unit_test_setup(a_device_lost_at_any_call, counts_forget_settings),
+        cmocka_unit_test_setup(pages_change_owner, counts_forget_settings),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
