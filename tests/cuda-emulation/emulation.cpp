@@ -87,39 +87,48 @@ struct machine {
     struct region regions[REGIONS_MAX];
     uint32_t n_regions;
     uint32_t boxes[THREADS_MAX / 32][2][32][8];
-
-    machine()
-    {
-        stacks = (unsigned char *)mmap(NULL, (size_t)THREADS_MAX * STACK_BYTES, PROT_READ | PROT_WRITE,
-                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stacks == MAP_FAILED)
-            abort();
-    }
-
-    ~machine()
-    {
-        munmap(stacks, (size_t)THREADS_MAX * STACK_BYTES);
-        for (uint32_t i = 0; i < n_regions; i++)
-            free(regions[i].stamps);
-    }
 };
 
 thread_local struct emulation_self emulation_self;
 
-/* Large and zero until used; freed with its thread. */
+/* Large, and zero until used: calloc() takes it from the kernel, page by page as it is touched. */
+static struct machine *machine_new()
+{
+    struct machine *m = (struct machine *)calloc(1, sizeof(*m));
+
+    if (!m)
+        abort();
+    m->stacks = (unsigned char *)mmap(NULL, (size_t)THREADS_MAX * STACK_BYTES, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (m->stacks == MAP_FAILED)
+        abort();
+    return m;
+}
+
+static void machine_free(struct machine *m)
+{
+    if (!m)
+        return;
+    munmap(m->stacks, (size_t)THREADS_MAX * STACK_BYTES);
+    for (uint32_t i = 0; i < m->n_regions; i++)
+        free(m->regions[i].stamps);
+    free(m);
+}
+
+/* Each thread has its own, freed when it ends. */
 static struct machine &the_machine()
 {
     struct owner {
         struct machine *m = nullptr;
         ~owner()
         {
-            delete m;
+            machine_free(m);
         }
     };
     static thread_local struct owner owner;
 
     if (!owner.m)
-        owner.m = new struct machine();
+        owner.m = machine_new();
     return *owner.m;
 }
 
