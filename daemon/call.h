@@ -25,8 +25,8 @@ struct method_table;
 /* What a call left running. Both get the data of call_begin(). */
 struct call_ops {
     void (*cancel)(void *data); /* the client is gone: stop, release @data */
-    void (*heartbeat)(
-        void *data); /* nothing was sent for a while: call_continue() something; only with `more` */
+    /* Nothing was sent for a while: call_continue() something; only with `more`. NULL: there is nothing to say. */
+    void (*heartbeat)(void *data);
     void (*drained)(void *data); /* the client has read what waited; may be NULL */
 };
 

@@ -48,6 +48,7 @@ struct manager {
     uint64_t start_bytes_done; /* until then: read of models, at the last tick */
     bool recheck; /* the policy has changed: look at held requests again */
     bool listening;
+    struct reload *reload;
     void (*reloaded)(void *userdata); /* of manager_set_reloaded() */
     void *reloaded_userdata;
     bool (*is_connected)(void *userdata); /* of manager_set_stopping() */
@@ -196,6 +197,11 @@ struct request {
 
 /* The set of working models or their number changed: cores are handed out anew. */
 void manager_share_cores(struct manager *m);
+
+/* What reload.h has read: in force from now on, or logged and dropped. Returns 0 and the keys that differ;
+ * REQUEST_REFUSED: @fault says why; a negative errno. */
+int manager_take_policy(struct manager *m, int result, struct policy *p_take, const struct fault *fault,
+                        struct json_object **ret_changed);
 
 /* A model changed its state: READY= and STATUS= for systemd. */
 void manager_model_changed(struct manager *m);

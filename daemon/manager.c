@@ -27,6 +27,7 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/messages.h"
+#include "daemon/reload.h"
 #include "daemon/worker-start.h"
 #include "daemon/shared.h"
 
@@ -204,15 +205,13 @@ static void log_warnings(const struct manager *m, const struct policy *p)
         log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_POLICY_WARNING}, "%s", p->warnings[i]);
 }
 
-static int load_policy(struct manager *m, struct policy **ret, struct fault *reterr_fault)
+static struct policy_options policy_options_of(const struct manager *m)
 {
-    const struct policy_options options = {
+    return (struct policy_options){
         .paths = (const char *const *)m->policy_paths,
         .n_paths = m->n_policy_paths,
         .own_uid = m->own_uid,
     };
-
-    return policy_load(&options, ret, reterr_fault);
 }
 
 static int add_model(struct manager *m, struct policy *p, const struct policy_model *rules)
@@ -263,27 +262,26 @@ static void swap_policy(struct manager *m, struct policy *p)
     sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
 }
 
-int manager_reload(struct manager *m, json_object **ret_changed, struct fault *reterr_fault)
+int manager_take_policy(struct manager *m, int result, struct policy *p_take, const struct fault *fault,
+                        json_object **ret_changed)
 {
-    _cleanup_(policy_unrefp) struct policy *p = NULL, *before = NULL;
+    _cleanup_(policy_unrefp) struct policy *p = p_take, *before = NULL;
     _cleanup_json_ json_object *changed = NULL;
-    struct fault fault;
     char text[640];
-    int r;
+    int r = result;
 
-    sd_notify(0, "RELOADING=1");
-    r = load_policy(m, &p, &fault);
-    sd_notify(0, "READY=1");
     if (r == -EINVAL) {
         log_line(m->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_POLICY_REFUSED},
-                 "the old policy stays: %s", fault_describe(&fault, text, sizeof(text)));
-        *reterr_fault = fault;
+                 "the old policy stays: %s", fault_describe(fault, text, sizeof(text)));
         return REQUEST_REFUSED;
     }
     if (r >= 0)
         r = policy_diff(m->policy, p, &changed);
-    if (r < 0)
+    if (r < 0) {
+        log_line(m->log, LOG_ERR, &(struct log_fields){.message_id = MESSAGE_OUT_OF_MEMORY}, "reload: %s",
+                 strerror(-r));
         return r;
+    }
     log_warnings(m, p);
     before = m->policy;
     swap_policy(m, TAKE_PTR(p));
@@ -292,9 +290,14 @@ int manager_reload(struct manager *m, json_object **ret_changed, struct fault *r
              "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
              json_object_array_length(changed));
     manager_model_changed(m);
-    if (r >= 0 && ret_changed)
+    if (r >= 0)
         *ret_changed = TAKE_PTR(changed);
     return r;
+}
+
+int manager_reload(struct manager *m, manager_reloaded_t done, void *userdata, struct reload_wait **ret)
+{
+    return reload_wait(m->reload, done, userdata, ret);
 }
 
 void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), void *userdata)
@@ -508,8 +511,7 @@ static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si,
 
 static int on_sighup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
-    struct fault fault;
-    int r = manager_reload(userdata, NULL, &fault);
+    int r = reload_start(((struct manager *)userdata)->reload);
 
     if (r < 0)
         log_line(((struct manager *)userdata)->log, LOG_ERR,
@@ -563,6 +565,7 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
 {
     _cleanup_(manager_freep) struct manager *m = calloc(1, sizeof(*m));
     struct timespec now;
+    struct policy_options policy_options;
     int r;
 
     if (!m)
@@ -581,7 +584,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     r = copy_paths(m, options);
     if (r < 0)
         return r;
-    r = load_policy(m, &m->policy, reterr_fault);
+    policy_options = policy_options_of(m);
+    r = policy_load(&policy_options, &m->policy, reterr_fault);
     if (r < 0)
         return r;
     log_warnings(m, m->policy);
@@ -597,6 +601,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     r = manager_find_pressure(m, options->pressure_path);
     if (r >= 0)
         r = sd_event_default(&m->event);
+    if (r >= 0)
+        r = reload_new(m, &policy_options, &m->reload);
     if (r >= 0)
         r = accounts_new(&m->accounts);
     if (r >= 0)
@@ -635,6 +641,7 @@ struct manager *manager_free(struct manager *m)
         return NULL;
     requests_abandon(m);
     assert(m->n_requests == 0);
+    reload_free(m->reload);
     if (m->handover)
         handover_leave(m->handover);
     while (!list_is_empty(&m->models))

@@ -195,12 +195,24 @@ int manager_pin(struct manager *m, const struct policy_subject *s, const char *m
  */
 int manager_unpin(struct manager *m, const struct policy_subject *s, const char *model, struct fault *reterr_fault);
 
+/* The policy was read: @result 0, and @changed are the keys that differ, as policy_diff() has them; REQUEST_REFUSED, and
+ * @fault is FAULT_POLICY_INVALID; or a negative errno. All borrowed for the call. */
+typedef void (*manager_reloaded_t)(int result, struct json_object *changed, const struct fault *fault, void *userdata);
+
+struct reload_wait;
+
 /**
- * manager_reload() - read the policy again and swap it as a whole, or keep the old one
- * @ret_changed: the keys that differ, as policy_diff() has them; may be NULL
- * Returns 0; REQUEST_REFUSED with FAULT_POLICY_INVALID; -ENOMEM.
+ * manager_reload() - read the policy again, aside, and swap it as a whole or keep the old one
+ * @done: called from the loop when that is done
+ * @ret:  to call it off; gone once @done was called
+ * Returns 0 or a negative errno.
  */
-int manager_reload(struct manager *m, struct json_object **ret_changed, struct fault *reterr_fault);
+int manager_reload(struct manager *m, manager_reloaded_t done, void *userdata, struct reload_wait **ret);
+
+/**
+ * reload_wait_cancel() - nobody wants to know any more; the policy is read all the same. Takes NULL, returns NULL
+ */
+struct reload_wait *reload_wait_cancel(struct reload_wait *wait);
 
 /**
  * manager_set_reloaded() - have @reloaded called, from the loop, after each reload with the new policy in force

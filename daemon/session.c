@@ -394,7 +394,7 @@ static int on_heartbeat(sd_event_source *source, uint64_t usec, void *userdata)
 
     if (!s->has_call || !s->call.ops || !s->call.more)
         return 0;
-    if (!s->call.sent)
+    if (!s->call.sent && s->call.ops->heartbeat)
         s->call.ops->heartbeat(s->call.data);
     s->call.sent = false;
     if (sd_event_source_set_time_relative(source, LIMIT_SILENCE_US) < 0 ||

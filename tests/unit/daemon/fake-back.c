@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -174,16 +175,28 @@ int manager_unpin(struct manager *m, const struct policy_subject *s, const char 
     return REQUEST_REFUSED;
 }
 
-int manager_reload(struct manager *m, struct json_object **ret_changed, struct fault *reterr_fault)
+int manager_reload(struct manager *m, manager_reloaded_t done, void *userdata, struct reload_wait **ret)
 {
-    json_object *changed = json_object_new_array();
-
-    if (!changed || json_object_array_add(changed, json_object_new_string("quotas.default.connections")) < 0)
-        return -ENOMEM;
-    *ret_changed = changed;
-    if (m->reloaded)
-        m->reloaded(m->reloaded_userdata);
+    m->reload_done = done;
+    m->reload_userdata = userdata;
+    *ret = (struct reload_wait *)m;
     return 0;
+}
+
+void fake_reloaded(struct manager *m)
+{
+    _cleanup_json_ json_object *changed = json_object_new_array();
+
+    assert(changed);
+    if (json_object_array_add(changed, json_object_new_string("quotas.default.connections")) < 0)
+        abort();
+    m->reloaded(m->reloaded_userdata);
+    m->reload_done(0, changed, NULL, m->reload_userdata);
+}
+
+struct reload_wait *reload_wait_cancel(struct reload_wait *wait)
+{
+    return NULL;
 }
 
 int manager_plan(struct manager *m, const struct policy_subject *s, const struct plan_job_wish *wish,

@@ -45,6 +45,8 @@ struct manager {
     void (*watched)(void *userdata); /* of Models.Watch; NULL: nobody does */
     void *watched_userdata;
     unsigned n_waits_cancelled;
+    manager_reloaded_t reload_done; /* of manager_reload() */
+    void *reload_userdata;
     void (*reloaded)(void *userdata);
     void *reloaded_userdata;
     struct plan_job_wish plan_wish;
@@ -54,6 +56,11 @@ struct manager {
 
 /* The request at index @i of those that live, in order of their ids; NULL: there are fewer. */
 struct request *fake_request(struct manager *m, unsigned i);
+
+/**
+ * fake_reloaded() - the policy has been read that Models.Reload asked for
+ */
+void fake_reloaded(struct manager *m);
 
 /* The worker says something; done and failed end the request. */
 void fake_piece(struct request *r, const char *text, const char *extra_json);

@@ -712,6 +712,8 @@ static void connections_are_counted_anew_after_a_reload(void **state)
     f->m.policy.quota_default.values.connections = 2;
     say(&c[3], "{\"method\":\"io.residentd.Models.Reload\"}");
     settle(f);
+    fake_reloaded(&f->m);
+    settle(f);
     assert_heard(&c[3], "{\"parameters\":{\"changed\":[\"quotas.default.connections\"]}}");
     /* One with a running call and the one that asked were busy; they stay, whatever room there is for the others. */
     for (unsigned i = 0; i < 5; i++)
