@@ -4,7 +4,8 @@
  * has no weights to compute with, and zeros in their place would be an answer that looks like one.
  *
  * The other reasons for SIGBUS (memory that failed, an address that is wrong) are left to end the process as ever: the
- * handler is taken away when it begins, and the instruction meets the same again.
+ * handler takes itself away, and the instruction meets the same again. It must not be taken away before (SA_RESETHAND):
+ * all threads of the pool may meet lost pages at once, and the second would end the process by the signal.
  */
 #include "engine/worker/lost-pages.h"
 
@@ -19,8 +20,12 @@ static void on_bus(int signal, siginfo_t *info, void *context)
 {
     static const char text[] = "<3>worker ends: the model's file can't be read any more where it is mapped\n";
 
-    if (info->si_code != BUS_ADRERR)
+    if (info->si_code != BUS_ADRERR) {
+        const struct sigaction action = {.sa_handler = SIG_DFL};
+
+        sigaction(signal, &action, NULL);
         return;
+    }
     /* Best effort: there is nobody to tell that stderr is gone. */
     (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
     _exit(PROTO_EXIT_PAGES_LOST);
@@ -28,7 +33,7 @@ static void on_bus(int signal, siginfo_t *info, void *context)
 
 int lost_pages_expect(void)
 {
-    struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO | (int)SA_RESETHAND};
+    struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
 
     sigemptyset(&action.sa_mask);
     return sigaction(SIGBUS, &action, NULL) < 0 ? -errno : 0;
