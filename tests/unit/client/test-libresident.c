@@ -356,7 +356,7 @@ static void the_files_of_a_model_are_shared(void **state)
     /* As many as a split model may have parts. */
     assert_int_equal(resident_share(r, "many", &fds, &n, &error), 0);
     assert_int_equal(n, 1);
-    expect_byte(fds[0], '1' + 99);
+    expect_byte(fds[0], (char)('1' + 99));
     free(fds);
 
     /* The service says other things than it does; a name with quotes; no right to it. */
