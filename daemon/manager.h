@@ -195,8 +195,8 @@ int manager_pin(struct manager *m, const struct policy_subject *s, const char *m
  */
 int manager_unpin(struct manager *m, const struct policy_subject *s, const char *model, struct fault *reterr_fault);
 
-/* The policy was read: @result 0, and @changed are the keys that differ, as policy_diff() has them; REQUEST_REFUSED, and
- * @fault is FAULT_POLICY_INVALID; or a negative errno. All borrowed for the call. */
+/* The policy was read: @result 0, and @changed are the keys that differ, as policy_diff() has them; REQUEST_REFUSED,
+ * and @fault is FAULT_POLICY_INVALID; or a negative errno. All borrowed for the call. */
 typedef void (*manager_reloaded_t)(int result, struct json_object *changed, const struct fault *fault, void *userdata);
 
 struct reload_wait;
