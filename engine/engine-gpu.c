@@ -182,8 +182,8 @@ static void close_gpus(struct engine_gpus *g)
 }
 
 /* Takes the memory for one placement. Returns as gpu_new(), and -ENOTSUP. */
-static int try_placement(struct engine *e, const struct engine_config *c, const struct placement *p,
-                         const uint32_t *devices, const uint32_t *n_pages, struct fault *reterr)
+static int try_placement(struct engine *e, const struct placement *p, const uint32_t *devices,
+                         const uint32_t *n_pages, struct fault *reterr)
 {
     uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
     struct gpu_config config = {
@@ -217,7 +217,6 @@ static int try_placement(struct engine *e, const struct engine_config *c, const 
     }
     if (r != 0)
         close_gpus(&e->gpus);
-    (void)c;
     return r;
 }
 
@@ -305,7 +304,7 @@ static int place_layers(struct engine *e, const struct engine_config *config, co
         share_layers(&p, room, e->gpus.n_gpus);
         if (planned && e->gpus.n_gpus == c->n_devices)
             memcpy(p.device_layers, c->device_layers, c->n_devices * sizeof(*c->device_layers));
-        r = try_placement(e, config, &p, devices, n_pages, ret_refused);
+        r = try_placement(e, &p, devices, n_pages, ret_refused);
         if (r != DRIVER_OUT_OF_MEMORY) {
             e->gpus.n_layers = r == 0 ? n : 0;
             return r;
@@ -327,7 +326,7 @@ static int place_nothing(struct engine *e)
 
     close_gpus(&e->gpus);
     e->gpus.n_gpus = e->gpus.n_layers = 0;
-    return try_placement(e, NULL, &none, NULL, NULL, NULL);
+    return try_placement(e, &none, NULL, NULL, NULL);
 }
 
 static void say_why(struct engine *e, const struct fault *f)
@@ -390,7 +389,7 @@ static int open_driver(struct engine *e, const struct engine_config *c, struct f
     return driver_open(&e->gpus.driver, reterr);
 }
 
-int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr)
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages)
 {
     struct engine_gpus *g = &e->gpus;
     struct fault refused = {.kind = FAULT_NONE};
@@ -425,7 +424,6 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     }
     say_why(e, &refused);
     fill_facts(e);
-    (void)reterr;
     return 0;
 }
 

@@ -53,7 +53,7 @@ struct engine_gpus {
  * After it, graph.groups[].n_layers and each operation's group_layer count what is at the same place.
  * Returns 0; -ENOMEM, -ECANCELED, -EIO (a GPU was lost meanwhile; @reterr says how).
  */
-int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr);
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages);
 
 /**
  * engine_gpus_mirror() - let the GPUs know of what happens to pages; e->pages are there

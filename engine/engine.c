@@ -262,7 +262,7 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
             return r;
         n_group_pages[i] = group_pages(e, i, (uint32_t)n_pages);
     }
-    r = engine_gpus_open(e, c, n_group_pages, reterr);
+    r = engine_gpus_open(e, c, n_group_pages);
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {

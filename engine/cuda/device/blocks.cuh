@@ -94,23 +94,41 @@ DEV void one_scale(struct chunk *r, int scale, int min)
     r->min[0] = r->min[1] = min;
 }
 
-/* --- blocks of 32 --- */
-
-#define FORMAT_32(name, n_bytes, has_mins)                                                                         \
-    enum { type = TENSOR_##name, bytes = n_bytes, values = 32, halves = 0, mins = has_mins }
-
-struct format_q4_0 {
-    FORMAT_32(Q4_0, 18, 0);
-
+/* Where most formats have a block's scale, and the factor of its mins: floats of 16 bits, AT bytes from its beginning. */
+template <int AT>
+struct scale_at {
     DEV float d(block_ptr b)
     {
-        return float_at(b);
+        return float_at(b + AT);
     }
 
     DEV float dmin(block_ptr b)
     {
         return 0.0f;
     }
+};
+
+/* SIGN -1: the format adds what the rule of sums subtracts. */
+template <int AT, int MIN_AT, int SIGN>
+struct scale_and_min_at {
+    DEV float d(block_ptr b)
+    {
+        return float_at(b + AT);
+    }
+
+    DEV float dmin(block_ptr b)
+    {
+        return SIGN < 0 ? -float_at(b + MIN_AT) : float_at(b + MIN_AT);
+    }
+};
+
+/* --- blocks of 32 --- */
+
+#define FORMAT_32(name, n_bytes, has_mins)                                                                         \
+    enum { type = TENSOR_##name, bytes = n_bytes, values = 32, halves = 0, mins = has_mins }
+
+struct format_q4_0 : scale_at<0> {
+    FORMAT_32(Q4_0, 18, 0);
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -125,18 +143,8 @@ struct format_q4_0 {
     }
 };
 
-struct format_q4_1 {
+struct format_q4_1 : scale_and_min_at<0, 2, -1> {
     FORMAT_32(Q4_1, 20, 1);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return -float_at(b + 2);
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -151,18 +159,8 @@ struct format_q4_1 {
     }
 };
 
-struct format_q5_0 {
+struct format_q5_0 : scale_at<0> {
     FORMAT_32(Q5_0, 22, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -179,18 +177,8 @@ struct format_q5_0 {
     }
 };
 
-struct format_q5_1 {
+struct format_q5_1 : scale_and_min_at<0, 2, -1> {
     FORMAT_32(Q5_1, 24, 1);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return -float_at(b + 2);
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -207,18 +195,8 @@ struct format_q5_1 {
     }
 };
 
-struct format_q8_0 {
+struct format_q8_0 : scale_at<0> {
     FORMAT_32(Q8_0, 34, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -229,18 +207,8 @@ struct format_q8_0 {
     }
 };
 
-struct format_iq4_nl {
+struct format_iq4_nl : scale_at<0> {
     FORMAT_32(IQ4_NL, 18, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -289,18 +257,8 @@ struct format_mxfp4 {
 #define FORMAT_256(name, n_bytes, has_halves, has_mins)                                                            \
     enum { type = TENSOR_##name, bytes = n_bytes, values = 256, halves = has_halves, mins = has_mins }
 
-struct format_q2_k {
+struct format_q2_k : scale_and_min_at<80, 82, 1> {
     FORMAT_256(Q2_K, 84, 1, 1);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b + 80);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return float_at(b + 82);
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -316,18 +274,8 @@ struct format_q2_k {
     }
 };
 
-struct format_q3_k {
+struct format_q3_k : scale_at<108> {
     FORMAT_256(Q3_K, 110, 1, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b + 108);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -356,18 +304,8 @@ DEV void six_bits(block_ptr s, uint32_t j, struct chunk *r)
         one_scale(r, (s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4);
 }
 
-struct format_q4_k {
+struct format_q4_k : scale_and_min_at<0, 2, 1> {
     FORMAT_256(Q4_K, 144, 0, 1);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return float_at(b + 2);
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -383,18 +321,8 @@ struct format_q4_k {
     }
 };
 
-struct format_q5_k {
+struct format_q5_k : scale_and_min_at<0, 2, 1> {
     FORMAT_256(Q5_K, 176, 0, 1);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return float_at(b + 2);
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -411,18 +339,8 @@ struct format_q5_k {
     }
 };
 
-struct format_q6_k {
+struct format_q6_k : scale_at<208> {
     FORMAT_256(Q6_K, 210, 1, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b + 208);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -440,18 +358,8 @@ struct format_q6_k {
     }
 };
 
-struct format_iq4_xs {
+struct format_iq4_xs : scale_at<0> {
     FORMAT_256(IQ4_XS, 136, 0, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -468,18 +376,8 @@ struct format_iq4_xs {
     }
 };
 
-struct format_tq2_0 {
+struct format_tq2_0 : scale_at<64> {
     FORMAT_256(TQ2_0, 66, 0, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b + 64);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     DEV void decode(block_ptr b, uint32_t c, struct chunk *r)
     {
@@ -490,18 +388,8 @@ struct format_tq2_0 {
     }
 };
 
-struct format_tq1_0 {
+struct format_tq1_0 : scale_at<52> {
     FORMAT_256(TQ1_0, 54, 0, 0);
-
-    DEV float d(block_ptr b)
-    {
-        return float_at(b + 52);
-    }
-
-    DEV float dmin(block_ptr b)
-    {
-        return 0.0f;
-    }
 
     /* Digit n of a byte that is a fraction of 256 in base three. */
     DEV uint32_t digit(uint32_t byte, uint32_t n)

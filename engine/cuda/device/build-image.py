@@ -4,10 +4,10 @@
 
 usage: build-image.py NVCC SOURCE_ROOT ARCHITECTURES IMAGE OBJECT LOG DEPFILE CC...
 
-ARCHITECTURES: "common", whose code runs on nearly all GPUs there are, or "all" from sm_75 on that the toolkit knows. The source is compiled twice, to PTX for compute_75 and
-compute_80 (the code differs by what those two have), and assembled from there for each architecture. The PTX goes into
-the image as well, for GPUs that are newer than the toolkit, with the lowest .version that ptxas takes, so that old
-drivers read it. LOG is what ptxas says of registers and spills (tests/cuda-emulation/ptxas-limits.py).
+ARCHITECTURES: "common", whose code runs on nearly all GPUs there are, or "all" from sm_75 on that the toolkit knows.
+The source is compiled twice, to PTX for compute_75 and compute_80 (the code differs by what those two have), and
+assembled from there for each architecture. The PTX goes into the image as well, for GPUs that are newer than the
+toolkit, with the lowest .version that ptxas takes, so that old drivers read it. LOG is what ptxas says of registers and spills (tests/cuda-emulation/ptxas-limits.py).
 """
 import concurrent.futures
 import os

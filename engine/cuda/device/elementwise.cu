@@ -109,69 +109,23 @@ KERNEL(embed, launch_embed, LAUNCH_EMBED_THREADS)
             out[i] = x[i];
 }
 
-/* --- angles: engine/kernels/rope.c, where the formulas are explained --- */
+/* --- angles --- */
 
-DEV double sine(double r)
-{
-    double z = r * r;
-    double p = -1.0 / 1307674368000.0;
-
-    p = p * z + 1.0 / 6227020800.0;
-    p = p * z - 1.0 / 39916800.0;
-    p = p * z + 1.0 / 362880.0;
-    p = p * z - 1.0 / 5040.0;
-    p = p * z + 1.0 / 120.0;
-    p = p * z - 1.0 / 6.0;
-    return r + r * z * p;
-}
-
-DEV double cosine(double r)
-{
-    double z = r * r;
-    double p = -1.0 / 87178291200.0;
-
-    p = p * z + 1.0 / 479001600.0;
-    p = p * z - 1.0 / 3628800.0;
-    p = p * z + 1.0 / 40320.0;
-    p = p * z - 1.0 / 720.0;
-    p = p * z + 1.0 / 24.0;
-    p = p * z - 0.5;
-    return 1.0 + z * p;
-}
+#define ANGLE DEV
+#include "engine/kernels/rope-angle.inc"
 
 KERNEL(rope_table, launch_rope_table, LAUNCH_THREADS)
 {
     uint32_t n_pairs = a.n_rot / 2;
     uint64_t at = (uint64_t)block_x() * LAUNCH_THREADS + thread_index();
     device_ptr<float> out = at_address<float>(a.out) + 2 * at;
-    double angle, quadrant, r, s, c, t;
+    double s, c;
 
     if (at >= (uint64_t)a.n_tokens * n_pairs)
         return;
-    angle = (double)at_address<const uint32_t>(a.positions)[at / n_pairs] *
-            at_address<const double>(a.frequency)[at % n_pairs];
-    quadrant = (angle * 0x1.45f306dc9c883p-1 + 0x1.8p+52) - 0x1.8p+52;
-    r = ((angle - quadrant * 0x1.921fb544p+0) - quadrant * 0x1.0b4611a6p-34) - quadrant * 0x1.3198a2e037073p-69;
-    s = sine(r);
-    c = cosine(r);
-    switch ((int64_t)quadrant & 3) {
-    case 0:
-        break;
-    case 1:
-        t = s;
-        s = c;
-        c = -t;
-        break;
-    case 2:
-        s = -s;
-        c = -c;
-        break;
-    default:
-        t = s;
-        s = -c;
-        c = t;
-        break;
-    }
+    sine_and_cosine((double)at_address<const uint32_t>(a.positions)[at / n_pairs] *
+                        at_address<const double>(a.frequency)[at % n_pairs],
+                    &s, &c);
     out[0] = (float)c * a.magnitude;
     out[1] = (float)s * a.magnitude;
 }
