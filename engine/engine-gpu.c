@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -331,8 +332,13 @@ static int place_nothing(struct engine *e)
 
 static void say_why(struct engine *e, const struct fault *f)
 {
-    if (f->kind != FAULT_NONE)
-        fault_describe(f, e->facts.gpu_reason, sizeof(e->facts.gpu_reason));
+    char *to = e->facts.gpu_reason;
+
+    /* The model is not unavailable, it is computed elsewhere: of such a fault only the reason is true. */
+    if (f->kind == FAULT_MODEL_UNAVAILABLE)
+        snprintf(to, sizeof(e->facts.gpu_reason), "%.*s", (int)sizeof(e->facts.gpu_reason) - 1, f->reason);
+    else if (f->kind != FAULT_NONE)
+        fault_describe(f, to, sizeof(e->facts.gpu_reason));
 }
 
 static void fill_facts(struct engine *e)
