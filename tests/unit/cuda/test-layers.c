@@ -170,7 +170,7 @@ static void a_reason_says_why_nothing_is_on_a_gpu(void **state)
     counts_set("FAKE_CUDA_DEVICES", "0");
     logits = logits_with(&shape, &(struct engine_gpu_config){.layers = ENGINE_LAYERS_ALL}, TENSOR_F16, &facts);
     assert_int_equal(facts.gpu_layers, 0);
-    assert_int_equal(strncmp(facts.gpu_reason, "there is no GPU", 15), 0);
+    assert_string_equal(facts.gpu_reason, "the NVIDIA driver is installed, but there is no GPU");
     assert_same("no GPU", 0, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
 }
 
