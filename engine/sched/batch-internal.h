@@ -55,6 +55,14 @@ static inline uint32_t batch_to_go(const struct batch_request *r)
 }
 
 /**
+ * batch_is_urgent() - whether it keeps the turn that it got until its first token
+ */
+static inline bool batch_is_urgent(const struct batch_request *r)
+{
+    return r->urgent && r->n_tokens == r->n_submitted && r->item.tenant->n_items == 1;
+}
+
+/**
  * batch_foretell_init() - room for batch_positions(); 0 or -ENOMEM
  */
 int batch_foretell_init(struct batch *b);

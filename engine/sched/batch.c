@@ -13,6 +13,12 @@
  * FAIR_HEAD_START); otherwise only when the lead exceeds the quantum, and by four times what it would cost to
  * compute lost pages again, so that at most a fifth of the time is lost to it.
  *
+ * Whoever began as the only request of a tenant that had no more than its share then is urgent: it goes before all
+ * others that are not, and keeps its place against those who have another, until its first token. So a prompt of many
+ * slices waits once and not at each of them; what it costs is charged all the same, and the tenant's next request is
+ * urgent only when the others have caught up. Among urgent ones virtual time decides slice by slice, so a short prompt
+ * does not wait for the end of a long one.
+ *
  * Invariants:
  *  1. @actives holds exactly the ACTIVE, @keepers exactly those not active with n_pages > 0; n_keepers <=
  * parked_max.
@@ -118,7 +124,10 @@ static struct batch_request *of_item(struct fair_item *item)
 static bool before(const struct batch_request *a, const struct batch_request *b)
 {
     const struct fair_tenant *s = a->item.tenant, *t = b->item.tenant;
+    bool hurries = batch_is_urgent(a);
 
+    if (hurries != batch_is_urgent(b))
+        return hurries;
     if (s != t) {
         __int128 u = s->virtual_time, v = t->virtual_time;
 
@@ -236,6 +245,7 @@ static void start(struct batch *b, struct batch_request *r, uint64_t now_ns)
     if (!r->started) {
         r->started = true;
         r->started_ns = now_ns;
+        r->urgent = fair_is_due(b->fair, r->item.tenant);
         b->n_new--;
         if (r->prev_new)
             r->prev_new->next_new = r->next_new;
@@ -424,6 +434,8 @@ static struct batch_request *to_preempt(const struct batch *b, const struct batc
         return NULL;
     lead_ns = fair_lead_ns(far, t);
     victim = worst_active_of(b, far);
+    if (batch_is_urgent(victim) && t->n_active > 0)
+        return NULL;
     if (b->n_keepers == b->config.parked_max || pages_to_go(b, r) > pages_free(b))
         threshold_ns += 4.0 * victim->n_fed * b->ns_per_prompt_token;
     return (double)lead_ns > threshold_ns ? victim : NULL;
@@ -500,11 +512,26 @@ static void sort_actives(struct batch *b)
         b->actives[i]->i_place = i;
 }
 
+/* Whether only tenants with several requests wait for the end of this step, or nobody. */
+static bool in_peace(const struct batch *b)
+{
+    const struct fair_item *next = fair_next(b->fair);
+
+    if (b->n_actives == 1)
+        return !next;
+    if (!batch_is_urgent(b->actives[0]) || (next && next->tenant->n_active == 0))
+        return false;
+    for (uint32_t i = 1; i < b->n_actives; i++)
+        if (b->actives[i]->item.tenant->n_active < 2)
+            return false;
+    return true;
+}
+
 /* Prompt tokens that this step may take beside @n_decoding others. */
 static uint32_t slice_tokens(const struct batch *b, uint32_t n_decoding)
 {
     uint32_t n_max = b->config.step_tokens_max - n_decoding;
-    bool alone = b->n_actives == 1 && !fair_next(b->fair);
+    bool alone = in_peace(b);
     double target_ns = (double)(alone ? b->config.step_alone_ns_max : b->config.step_ns_max), n;
 
     if (b->ns_per_prompt_token <= 0) {

@@ -62,6 +62,7 @@ struct batch_request {
     uint32_t n_seen;      /* of n_tokens, when it last decoded; 0: it has not */
     uint32_t n_draft; /* set by its owner: so many tokens behind n_tokens may be right; batch_append() forgets them */
     bool started; /* was active at some time */
+    bool urgent;  /* began as the only one of a tenant within its share, and has not come to its first token */
     bool paused;  /* asked to take no part; one that is active leaves its place in the next plan */
     uint64_t submitted_ns, started_ns;
     uint64_t cost_ns;

@@ -396,6 +396,11 @@ uint64_t fair_cost_to_virtual(const struct fair_tenant *t, uint64_t cost_ns)
     return (uint64_t)(v / t->weight);
 }
 
+bool fair_is_due(const struct fair *f, const struct fair_tenant *t)
+{
+    return t->virtual_time <= f->floor + FAIR_HEAD_START;
+}
+
 void fair_charge(struct fair *f, struct fair_tenant *t, uint64_t cost_ns)
 {
     t->cost_ns += cost_ns;

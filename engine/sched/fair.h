@@ -161,6 +161,11 @@ void fair_unblock(struct fair *f, struct fair_tenant *tenant);
 struct fair_tenant *fair_furthest(const struct fair *f);
 
 /**
+ * fair_is_due() - whether @tenant is ahead of whoever is furthest behind by no more than a head start
+ */
+bool fair_is_due(const struct fair *f, const struct fair_tenant *tenant);
+
+/**
  * fair_charge() - @tenant has caused this much
  */
 void fair_charge(struct fair *f, struct fair_tenant *tenant, uint64_t cost_ns);

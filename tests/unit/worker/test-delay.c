@@ -17,7 +17,7 @@
 #define STEP_BASE_NS   (33 * MS)
 #define PROMPT_NS      (36 * MS / 10)
 #define DECODE_NS      (2 * MS)
-#define CHUNK_NS       (250 * MS) /* of batch_config below */
+#define CHUNK_NS       (250 * MS)
 #define STEP_NS        (STEP_BASE_NS + (SEQUENCES - 1) * DECODE_NS) /* of those who decode beside it */
 #define ROUND_TRIP_NS  (2 * MS)
 
@@ -94,7 +94,7 @@ static void sampled(struct sim *s, struct job *j)
     j->in = false;
     u->next_ns[j - u->jobs] = s->now_ns + ROUND_TRIP_NS;
     if (is_light(s, j->user) && s->load->pause_ns > 0)
-        u->next_ns[j - u->jobs] += s->load->pause_ns / 2 + random_next(s) % s->load->pause_ns;
+        u->next_ns[j - u->jobs] += s->load->pause_ns / 2 + random_next(s) % (s->load->pause_ns / MS) * MS;
 }
 
 static void step(struct sim *s)
@@ -130,29 +130,31 @@ static int by_size(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
+static const struct batch_config machine = {
+    .sequences_max = SEQUENCES,
+    .parked_max = 3 * SEQUENCES,
+    .step_tokens_max = 512,
+    .page_tokens = 32,
+    .pages_total = SEQUENCES * 4096 / 32,
+    .step_ns_max = CHUNK_NS,
+    .step_alone_ns_max = 500 * MS,
+    .quantum_ns = 500 * MS,
+};
+
 struct result {
     double median_ms, p99_ms, longest_ms;
+    double share; /* of the machine's time that the first user had */
 };
 
 static struct result run(const struct load *l)
 {
-    static const struct batch_config config = {
-        .sequences_max = SEQUENCES,
-        .parked_max = 3 * SEQUENCES,
-        .step_tokens_max = 512,
-        .page_tokens = 32,
-        .pages_total = SEQUENCES * 4096 / 32,
-        .step_ns_max = CHUNK_NS,
-        .step_alone_ns_max = 500 * MS,
-        .quantum_ns = 500 * MS,
-    };
     struct sim *s = calloc(1, sizeof(*s));
     struct result r = {0};
 
     assert_non_null(s);
     s->load = l;
     s->random = 3;
-    assert_int_equal(batch_new(&config, &s->b), 0);
+    assert_int_equal(batch_new(&machine, &s->b), 0);
     s->n_users = l->n_light + l->flood;
     for (uint32_t u = 0; u < s->n_users; u++)
         s->users[u].n_jobs = is_light(s, u) ? 1 : FLOOD;
@@ -162,6 +164,7 @@ static struct result run(const struct load *l)
     r.median_ms = (double)s->delays_ns[LIGHT_REQUESTS / 2] / 1e6;
     r.p99_ms = (double)s->delays_ns[LIGHT_REQUESTS * 99 / 100] / 1e6;
     r.longest_ms = (double)s->delays_ns[LIGHT_REQUESTS - 1] / 1e6;
+    r.share = (double)fair_tenant_find(batch_fair(s->b), 0)->cost_ns / (double)s->now_ns;
     for (uint32_t u = 0; u < s->n_users; u++)
         for (uint32_t i = 0; i < s->users[u].n_jobs; i++)
             if (s->users[u].jobs[i].in)
@@ -173,21 +176,19 @@ static struct result run(const struct load *l)
 
 static void test_who_asks_now_and_then(void **state)
 {
-    /* The last one takes two slices, so it has one step of the others more between. */
-    static const struct {
-        uint32_t n_prompt, n_steps;
-    } prompts[] = {{8, 1}, {32, 1}, {64, 1}, {128, 2}};
+    /* The last ones take four slices. */
+    static const uint32_t prompts[] = {8, 32, 64, 128, 192, 256, 400, 512};
 
     for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
-        struct load l = {.n_light = 1, .n_prompt = prompts[i].n_prompt, .n_output = 16, .pause_ns = 1000 * MS};
+        struct load l = {.n_light = 1, .n_prompt = prompts[i], .n_output = 16, .pause_ns = 8000 * MS};
         struct result alone = run(&l), beside;
 
         l.flood = true;
         beside = run(&l);
         print_message("%u tokens: alone %.0f ms, p99 %.0f; beside the flood %.0f, p99 %.0f, longest %.0f\n",
-                      prompts[i].n_prompt, alone.median_ms, alone.p99_ms, beside.median_ms, beside.p99_ms,
+                      prompts[i], alone.median_ms, alone.p99_ms, beside.median_ms, beside.p99_ms,
                       beside.longest_ms);
-        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + prompts[i].n_steps * STEP_NS) / 1e6);
+        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + STEP_NS) / 1e6);
     }
 }
 
@@ -209,11 +210,84 @@ static void test_who_always_asks(void **state)
     }
 }
 
+/* Their prompts are most of what they ask for, so they wait for each other whether the flood is there or not. */
+static void test_long_prompts_of_several(void **state)
+{
+    static const uint32_t prompts[] = {128, 192, 256};
+
+    for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
+        struct load l = {.n_light = 3, .n_prompt = prompts[i], .n_output = 32};
+        struct result among_them = run(&l), beside;
+
+        l.flood = true;
+        beside = run(&l);
+        print_message("%u tokens: the three p99 %.0f ms; beside the flood %.0f, p99 %.0f, longest %.0f\n", prompts[i],
+                      among_them.p99_ms, beside.median_ms, beside.p99_ms, beside.longest_ms);
+        assert_true(beside.p99_ms - among_them.p99_ms <= (double)(CHUNK_NS + 2 * STEP_NS) / 1e6);
+    }
+}
+
+/* It goes first until it has had its share; with each request it may be ahead by what that costs, and waits then. */
+static void test_long_prompts_get_no_more_than_their_share(void **state)
+{
+    static const uint32_t prompts[] = {64, 256, 1000, 4000};
+
+    for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
+        struct result r =
+            run(&(struct load){.n_light = 1, .n_prompt = prompts[i], .n_output = 1, .flood = true});
+
+        print_message("%u tokens: %.3f of the machine\n", prompts[i], r.share);
+        assert_true(r.share > 0.49 && r.share < 0.51);
+    }
+}
+
+/* Tokens of @r in the next step, which takes @ns. */
+static uint32_t tokens_of(struct batch *b, const struct batch_request *r, uint64_t *now_ns, uint64_t ns)
+{
+    const struct batch_plan *plan = batch_plan(b, *now_ns);
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < plan->n_slices; i++)
+        if (plan->slices[i].request == r)
+            n = plan->slices[i].n_tokens;
+    *now_ns += ns;
+    batch_step_done(b, ns);
+    return n;
+}
+
+static void test_a_short_prompt_passes_a_long_one(void **state)
+{
+    struct batch_request busy, long_one, short_one;
+    struct batch *b;
+    uint64_t now_ns = MS;
+
+    assert_int_equal(batch_new(&machine, &b), 0);
+    assert_int_equal(batch_submit(b, &busy, 1, 0, 1, now_ns), 0);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_equal(tokens_of(b, &busy, &now_ns, 50 * MS), 1);
+        batch_append(&busy);
+    }
+    assert_int_equal(batch_submit(b, &long_one, 2, 0, 4000, now_ns), 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_true(tokens_of(b, &long_one, &now_ns, CHUNK_NS) > 0);
+        batch_append(&busy);
+    }
+    assert_int_equal(batch_submit(b, &short_one, 3, 0, 32, now_ns), 0);
+    assert_int_equal(tokens_of(b, &short_one, &now_ns, CHUNK_NS), 32);
+    batch_remove(b, &busy, now_ns);
+    batch_remove(b, &long_one, now_ns);
+    batch_remove(b, &short_one, now_ns);
+    batch_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_asks_now_and_then),
         cmocka_unit_test(test_who_always_asks),
+        cmocka_unit_test(test_long_prompts_of_several),
+        cmocka_unit_test(test_long_prompts_get_no_more_than_their_share),
+        cmocka_unit_test(test_a_short_prompt_passes_a_long_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
