@@ -389,7 +389,8 @@ static int open_driver(struct engine *e, const struct engine_config *c, struct f
         return DRIVER_NO_GPU;
     }
     if (!launch_image(&n_bytes)) {
-        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "this build has no kernels for GPUs");
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "",
+                  "the kernels for GPUs are not installed in the same version (package residentd-cuda)");
         return DRIVER_NO_GPU;
     }
     return driver_open(&e->gpus.driver, reterr);

@@ -71,8 +71,9 @@ struct launch_shape {
 const char *launch_kernel_name(uint32_t kernel);
 
 /**
- * launch_image() - the module with all kernels: a fatbin for cuModuleLoadData(), of this program's own memory
- * Returns NULL (and 0 in *ret_bytes) in a build without the CUDA toolkit.
+ * launch_image() - the module with all kernels: a fatbin for cuModuleLoadData(), valid as long as the program runs
+ * It is in a file that is opened by the first call only: a worker makes that before its sandbox.
+ * Returns NULL (and 0 in *ret_bytes) where there are no kernels, or those of another build.
  */
 const void *launch_image(size_t *ret_bytes);
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Compiles the GPU's kernels into one fatbin and wraps it in an object file.
+"""Compiles the GPU's kernels into one fatbin and wraps it in a shared library, with the name of the build beside it.
 
-usage: build-image.py NVCC SOURCE_ROOT ARCHITECTURES IMAGE OBJECT LOG DEPFILE CC...
+usage: build-image.py NVCC SOURCE_ROOT ARCHITECTURES BUILD IMAGE LIBRARY LOG DEPFILE CC...
 
 ARCHITECTURES: "common", whose code runs on nearly all GPUs there are, or "all" from sm_75 on that the toolkit knows.
 The source is compiled twice, to PTX for compute_75 and compute_80 (the code differs by what those two have), and
@@ -62,7 +62,7 @@ def assemble(ptxas, sm, ptx, to):
 
 
 def main():
-    nvcc, root, which, image, obj, log, depfile, *cc = sys.argv[1:]
+    nvcc, root, which, build, image, library, log, depfile, *cc = sys.argv[1:]
     tools = os.path.dirname(os.path.realpath(nvcc))
     ptxas, fatbinary = os.path.join(tools, "ptxas"), os.path.join(tools, "fatbinary")
     private = os.path.dirname(image) + "/image.p"
@@ -87,11 +87,13 @@ def main():
     with open(assembler, "w", encoding="utf-8") as f:
         f.write(
             ".section .rodata\n.balign 64\n"
-            ".globl launch_image_begin\n.hidden launch_image_begin\nlaunch_image_begin:\n"
+            ".globl launch_image_begin\n.type launch_image_begin, %object\nlaunch_image_begin:\n"
             f'.incbin "{image}"\n'
-            ".globl launch_image_end\n.hidden launch_image_end\nlaunch_image_end:\n.byte 0\n"
+            ".globl launch_image_end\n.type launch_image_end, %object\nlaunch_image_end:\n.byte 0\n"
+            ".globl launch_image_build\n.type launch_image_build, %object\nlaunch_image_build:\n"
+            f'.asciz "{build}"\n'
             '.section .note.GNU-stack,"",%progbits\n')
-    run(*cc, "-c", assembler, "-o", obj)
+    run(*cc, "-shared", "-nostdlib", "-Wl,-z,noexecstack", f"-Wl,-soname,{os.path.basename(library)}", assembler, "-o", library)
 
 
 main()
