@@ -82,6 +82,17 @@ def the_pinned_model_is_locked_and_its_worker_is_a_unit():
     assert fields["NoNewPrivs"].strip() == "1" and fields["Seccomp"].strip() == "2"
 
 
+def a_worker_has_no_file_system():
+    m = stage.need()
+    root = "/proc/%d/root" % model_status()["worker_pid"]
+    found = m.run("sh", "-c", 'cd "$1" && ls -d * etc/* run/*', "look", root).stdout.split()
+    assert found == ["dev", "etc", "etc/ld.so.cache", "etc/localtime", "lib", "lib64", "proc", "root", "run",
+                     "run/residentd-worker", "run/systemd", "sys", "tmp", "usr", "var"], found
+    # Where something can be written there is nothing of others, and nothing left behind.
+    for folder in ("root", "tmp", "var/tmp"):
+        assert m.run("ls", "-A", root + "/" + folder, check=False).stdout == "", folder
+
+
 def the_daemon_has_one_capability():
     m = stage.need()
     pid = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
@@ -337,6 +348,7 @@ def stopping_frees_everything():
 TESTS = [
     the_socket_starts_the_service,
     the_pinned_model_is_locked_and_its_worker_is_a_unit,
+    a_worker_has_no_file_system,
     the_daemon_has_one_capability,
     two_users_are_told_apart,
     a_good_policy_is_reloaded_and_a_bad_one_fails_the_job,

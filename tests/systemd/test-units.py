@@ -14,7 +14,15 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import BUILD, SOURCE, Skip, main                                        # noqa: E402
 
 UNITS = os.path.join(BUILD, "systemd")
-LIMITS = {"residentd.service": 1.5, "residentd-worker@.service": 0.8}
+LIMITS = {"residentd.service": 1.5, "residentd-worker@.service": 0.8, "residentd-gpu-worker@.service": 2.0}
+# What a worker with a GPU may more than one without: each has its reason in the unit.
+GPU_MORE = {"SupplementaryGroups=video", "BindReadOnlyPaths=-/etc/alternatives",
+            "InaccessiblePaths=-+/dev/shm -+/dev/mqueue -+/dev/pts", "SystemCallFilter=~@privileged",
+            "SystemCallFilter=mlock mlock2 munlock capset seccomp landlock_create_ruleset landlock_restrict_self",
+            *("DeviceAllow=char-%s rw" % x for x in ("nvidia", "nvidia-frontend", "nvidiactl", "nvidia-uvm", "nvidia-caps"))}
+GPU_LESS = {"PrivateDevices=yes", "ProcSubset=pid", "SystemCallFilter=~@privileged @resources",
+            "SystemCallFilter=mlock mlock2 munlock sched_setaffinity capset setrlimit seccomp landlock_create_ruleset "
+            "landlock_restrict_self"}
 
 
 def text(name):
@@ -58,6 +66,25 @@ def a_worker_exposes_next_to_nothing():
     assert level <= LIMITS["residentd-worker@.service"], level
 
 
+def a_worker_with_a_gpu_exposes_little():
+    level = exposure("residentd-gpu-worker@.service")
+    print("# residentd-gpu-worker@.service: %.1f" % level)
+    assert level <= LIMITS["residentd-gpu-worker@.service"], level
+
+
+def a_worker_with_a_gpu_has_all_else_as_one_without():
+    def lines(name):
+        section = text(name).split("[Service]")[1]
+        return {x for x in section.splitlines() if "=" in x and not x.startswith(("#", "ExecStart=", "User="))}
+    cpu, gpu = lines("residentd-worker@.service"), lines("residentd-gpu-worker@.service")
+    assert gpu - cpu == GPU_MORE, gpu - cpu ^ GPU_MORE
+    assert cpu - gpu == GPU_LESS, cpu - gpu ^ GPU_LESS
+    s, of_cpu = dict(settings("residentd-gpu-worker@.service")), dict(settings("residentd-worker@.service"))
+    assert s["ExecStart"] == of_cpu["ExecStart"] + " --gpu"
+    # Not the same users: an instance of one can't end up with the uid of one of the other.
+    assert s["User"] == "rg-%i" and of_cpu["User"] == "rw-%i"
+
+
 def the_daemon_sees_who_its_clients_are():
     # PrivateUsers= makes every peer uid 65534.
     assert "PrivateUsers" not in dict(settings("residentd.service"))
@@ -75,7 +102,8 @@ def models_can_be_opened():
 
 def a_worker_has_standard_streams():
     # DevicePolicy=strict leaves it without /dev/null, and it does not start.
-    assert dict(settings("residentd-worker@.service"))["DevicePolicy"] == "closed"
+    for name in ("residentd-worker@.service", "residentd-gpu-worker@.service"):
+        assert dict(settings(name))["DevicePolicy"] == "closed", name
 
 
 def the_sockets_outlive_the_service():
@@ -84,7 +112,7 @@ def the_sockets_outlive_the_service():
         assert "RuntimeDirectory" not in dict(settings(name)), name
     with open(os.path.join(SOURCE, "systemd", "residentd.tmpfiles"), encoding="utf-8") as f:
         made = f.read()
-    for name in ("residentd.socket", "residentd-worker.socket"):
+    for name in ("residentd.socket", "residentd-worker.socket", "residentd-gpu-worker.socket"):
         listens = dict(settings(name))
         path = listens.get("ListenStream") or listens["ListenSequentialPacket"]
         assert re.search(r"^d +%s " % re.escape(os.path.dirname(path)), made, flags=re.M), path
@@ -103,15 +131,18 @@ def reloading_works_the_same_on_all_versions():
     assert re.fullmatch(r"\+\S+/residentctl reload", s["ExecReload"]), s["ExecReload"]
 
 
-def the_workers_socket_has_no_limits_of_its_own():
-    s = dict(settings("residentd-worker.socket"))
-    assert s["Accept"] == "yes" and s["SocketMode"] == "0600" and s["SocketUser"] == "residentd"
-    assert s["MaxConnections"] == "4096" and s["TriggerLimitIntervalSec"] == "0"
+def the_workers_sockets_have_no_limits_of_their_own():
+    for name in ("residentd-worker.socket", "residentd-gpu-worker.socket"):
+        s = dict(settings(name))
+        assert s["Accept"] == "yes" and s["SocketMode"] == "0600" and s["SocketUser"] == "residentd", name
+        assert s["MaxConnections"] == "4096" and s["TriggerLimitIntervalSec"] == "0", name
 
 
 main([
     the_daemon_exposes_little,
     a_worker_exposes_next_to_nothing,
+    a_worker_with_a_gpu_exposes_little,
+    a_worker_with_a_gpu_has_all_else_as_one_without,
     the_daemon_sees_who_its_clients_are,
     the_daemon_sees_how_much_memory_there_is,
     models_can_be_opened,
@@ -119,5 +150,5 @@ main([
     the_sockets_outlive_the_service,
     nothing_of_a_model_is_written_out,
     reloading_works_the_same_on_all_versions,
-    the_workers_socket_has_no_limits_of_its_own,
+    the_workers_sockets_have_no_limits_of_their_own,
 ])
