@@ -2,7 +2,8 @@
 /*
  * One thread, one file at a time. @mutex guards all members below it; the thread reads and sums outside of it.
  *
- * It reads with pread(2) and never through a mapping: a file that is cut short must be an error, not a signal.
+ * A file that is cut short must be an error, not a signal: it reads with pread(2), or through a mapping by mapread.h.
+ * The latter saves copying each byte, which costs a fifth of what summing it does.
  */
 #include "daemon/digest.h"
 
@@ -13,23 +14,41 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/mapread.h"
+
 /* Stays in the second cache between being copied and being summed. */
 #define PIECE_BYTES (UINT64_C(256) << 10)
 
 struct digest {
     pthread_t thread;
-    struct sha256 sum; /* the thread's, until it has ended */
-    uint8_t *buffer;   /* [PIECE_BYTES] the same */
+    bool has_thread;
+    struct sha256 sum;       /* the thread's, until it has ended */
+    uint8_t *buffer;         /* [PIECE_BYTES] the same */
+    struct mapread *mapread; /* the same */
 
     pthread_mutex_t mutex;
     pthread_cond_t news;   /* for the thread */
     pthread_cond_t caught; /* for the caller: a file is through, or failed */
-    int fd;
+    int fd;             /* of the file, or */
+    const uint8_t *map; /* where it is */
     uint64_t n_bytes, n_arrived, n_done; /* of the file */
     uint64_t waits_for;                  /* what the caller waits for to be done */
     int error;
     bool stop;
 };
+
+struct piece {
+    struct sha256 *sum;
+    const uint8_t *from;
+    uint64_t n;
+};
+
+static void sum_in_place(void *userdata)
+{
+    const struct piece *p = userdata;
+
+    sha256_add(p->sum, p->from, p->n);
+}
 
 static int sum_piece(struct digest *d, int fd, uint64_t at, uint64_t n)
 {
@@ -54,6 +73,7 @@ static void *thread_main(void *userdata)
     pthread_mutex_lock(&d->mutex);
     while (!d->stop) {
         uint64_t at = d->n_done, n = d->n_arrived - at;
+        struct piece piece = {.sum = &d->sum, .from = d->map ? d->map + at : NULL};
         int fd = d->fd, r;
 
         if (n == 0 || d->error < 0) {
@@ -62,8 +82,9 @@ static void *thread_main(void *userdata)
         }
         if (n > PIECE_BYTES)
             n = PIECE_BYTES;
+        piece.n = n;
         pthread_mutex_unlock(&d->mutex);
-        r = sum_piece(d, fd, at, n);
+        r = piece.from ? mapread_call(d->mapread, sum_in_place, &piece) : sum_piece(d, fd, at, n);
         pthread_mutex_lock(&d->mutex);
         d->error = r;
         d->n_done = at + n;
@@ -76,28 +97,26 @@ static void *thread_main(void *userdata)
 
 int digest_new(struct digest **ret)
 {
-    struct digest *d = calloc(1, sizeof(*d));
+    _cleanup_(digest_freep) struct digest *d = calloc(1, sizeof(*d));
     int r;
 
     if (!d)
         return -ENOMEM;
-    d->buffer = malloc(PIECE_BYTES);
-    if (!d->buffer) {
-        free(d);
-        return -ENOMEM;
-    }
     d->fd = -EBADF;
     sha256_init(&d->sum);
     pthread_mutex_init(&d->mutex, NULL); /* these can't fail on Linux */
     pthread_cond_init(&d->news, NULL);
     pthread_cond_init(&d->caught, NULL);
-    r = pthread_create(&d->thread, NULL, thread_main, d);
-    if (r != 0) {
-        free(d->buffer);
-        free(d);
-        return -r;
-    }
-    *ret = d;
+    d->buffer = malloc(PIECE_BYTES);
+    if (!d->buffer)
+        return -ENOMEM;
+    r = mapread_new(&d->mapread);
+    if (r == 0)
+        r = -pthread_create(&d->thread, NULL, thread_main, d);
+    if (r < 0)
+        return r;
+    d->has_thread = true;
+    *ret = TAKE_PTR(d);
     return 0;
 }
 
@@ -128,20 +147,32 @@ int digest_wait(struct digest *d, uint64_t n_bytes)
     return r;
 }
 
-int digest_file(struct digest *d, int fd, uint64_t n_bytes)
+/* Behind those before. @fd_take: consumed, or -EBADF, and @map. */
+static int begin(struct digest *d, int fd_take, const uint8_t *map, uint64_t n_bytes)
 {
-    int r, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int r;
 
-    if (own < 0)
-        return -errno;
     pthread_mutex_lock(&d->mutex);
     r = wait_until_through(d);
     closep(&d->fd);
-    d->fd = own;
+    d->fd = fd_take;
+    d->map = map;
     d->n_bytes = n_bytes;
     d->n_arrived = d->n_done = 0;
     pthread_mutex_unlock(&d->mutex);
     return r;
+}
+
+int digest_file(struct digest *d, int fd, uint64_t n_bytes)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    return own < 0 ? -errno : begin(d, own, NULL, n_bytes);
+}
+
+int digest_mapping(struct digest *d, const uint8_t *at, uint64_t n_bytes)
+{
+    return begin(d, -EBADF, at, n_bytes);
 }
 
 void digest_advance(struct digest *d, uint64_t n_bytes)
@@ -165,19 +196,27 @@ int digest_end(struct digest *d, char ret_text[SHA256_TEXT_MAX])
     return r;
 }
 
-struct digest *digest_free(struct digest *d)
+void digest_stop(struct digest *d)
 {
-    if (!d)
-        return NULL;
     pthread_mutex_lock(&d->mutex);
     d->stop = true;
     pthread_cond_signal(&d->news);
     pthread_mutex_unlock(&d->mutex);
-    pthread_join(d->thread, NULL);
+    if (d->has_thread)
+        pthread_join(d->thread, NULL);
+    d->has_thread = false;
+}
+
+struct digest *digest_free(struct digest *d)
+{
+    if (!d)
+        return NULL;
+    digest_stop(d);
     pthread_cond_destroy(&d->caught);
     pthread_cond_destroy(&d->news);
     pthread_mutex_destroy(&d->mutex);
     closep(&d->fd);
+    mapread_free(d->mapread);
     free(d->buffer);
     free(d);
     return NULL;

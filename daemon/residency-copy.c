@@ -194,7 +194,8 @@ static int read_failed(struct residency *r, const struct residency_part *part, i
     return residency_fail_errno(r, r->paths[part->i_path], -error);
 }
 
-static int read_into(struct residency *r, const struct residency_part *part, struct copying *c, int fd)
+/* The mapping may go afterwards: nobody reads it any more. */
+static int read_into(struct residency *r, const struct residency_part *part, struct copying *c)
 {
     const struct readin readin = {.fd = part->fd,
                                   .n_bytes = part->n_bytes,
@@ -204,14 +205,20 @@ static int read_into(struct residency *r, const struct residency_part *part, str
                                   .arrived = on_arrived,
                                   .userdata = c};
     uint64_t at = 0;
-    int q = c->digest ? digest_file(c->digest, fd, part->n_bytes) : 0;
+    int q = c->digest ? digest_mapping(c->digest, c->to, part->n_bytes) : 0;
 
-    if (q == 0) {
-        begin_to_prepare(c, part->n_bytes);
-        q = readin_run(&readin, &r->way, &at);
-        end_preparing(c);
+    if (q < 0)
+        return residency_digest_failed(r, part->i_path, q);
+    begin_to_prepare(c, part->n_bytes);
+    q = readin_run(&readin, &r->way, &at);
+    end_preparing(c);
+    if (q < 0) {
+        if (c->digest)
+            digest_stop(c->digest);
+        return read_failed(r, part, q, at);
     }
-    return q < 0 ? read_failed(r, part, q, at) : 0;
+    q = c->digest ? digest_wait(c->digest, part->n_bytes) : 0;
+    return q < 0 ? residency_digest_failed(r, part->i_path, q) : 0;
 }
 
 int residency_copy_part(struct residency *r, struct residency_part *part, struct digest *digest)
@@ -225,7 +232,7 @@ int residency_copy_part(struct residency *r, struct residency_part *part, struct
         q = make_on_ordinary(r, part, &c, &fd);
     if (q < 0)
         return q;
-    q = read_into(r, part, &c, fd);
+    q = read_into(r, part, &c);
     munmap(c.to, part->map_bytes);
     if (q < 0)
         return q;

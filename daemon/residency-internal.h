@@ -104,6 +104,9 @@ int residency_sample_all(struct residency *r);
 /* At a 2 MiB-aligned address, with the wish for huge pages. */
 int residency_map_fd(struct residency *r, int fd, uint64_t map_bytes, int protection, uint8_t **ret);
 
+/* Fills in the fault for what a digest failed with. Returns it. */
+int residency_digest_failed(struct residency *r, size_t i_path, int error);
+
 bool residency_is_stopped(struct residency *r);
 void residency_advance(struct residency *r, uint64_t n_bytes);
 

@@ -142,6 +142,14 @@ static int figures_of(struct residency *r, size_t first, size_t n, struct smaps_
     return q < 0 ? residency_fail_errno(r, "/proc/self/smaps", -q) : 0;
 }
 
+int residency_digest_failed(struct residency *r, size_t i_path, int error)
+{
+    if (error != -ENODATA && error != -EFAULT)
+        return residency_fail_errno(r, r->paths[i_path], -error);
+    fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s can't be read here, or became shorter", r->paths[i_path]);
+    return error;
+}
+
 /* What the service read of it earlier, the kernel may have let go, and another program have read again. */
 static int is_in_small_pages(struct residency *r, const struct residency_part *part, bool *ret)
 {
@@ -170,7 +178,7 @@ static int only_look_at(struct residency *r, const struct residency_part *part, 
         (void)posix_fadvise(part->fd, (off_t)at, (off_t)n, POSIX_FADV_DONTNEED);
         residency_advance(r, n);
     }
-    return q < 0 ? residency_fail_errno(r, r->paths[part->i_path], -q) : 0;
+    return q < 0 ? residency_digest_failed(r, part->i_path, q) : 0;
 }
 
 static int use_in_place(struct residency *r, struct residency_part *part, struct digest *digest)
@@ -180,16 +188,20 @@ static int use_in_place(struct residency *r, struct residency_part *part, struct
 
     if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept)
         (void)pagecache_drop(part->fd);
-    q = digest ? digest_file(digest, part->fd, part->n_bytes) : 0;
-    if (q < 0)
-        return residency_fail_errno(r, r->paths[part->i_path], -q);
     q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
-    if (q == 0)
-        q = populate_part(r, part, digest, /* counts= */ true);
+    if (q < 0)
+        return q;
+    q = digest ? digest_mapping(digest, part->map, part->n_bytes) : 0;
+    if (q < 0)
+        return residency_digest_failed(r, part->i_path, q);
+    q = populate_part(r, part, digest, /* counts= */ true);
     if (q == 0 && part->is_ours)
         q = is_in_small_pages(r, part, &is_small);
     if (q < 0 || !is_small)
         return q;
+    q = digest ? digest_wait(digest, part->n_bytes) : 0;
+    if (q < 0)
+        return residency_digest_failed(r, part->i_path, q);
     munmap(part->map, part->map_bytes);
     part->map = NULL;
     (void)pagecache_drop(part->fd);
@@ -211,12 +223,8 @@ static int check_digest(struct residency *r, size_t i_path, struct digest *diges
     char text[SHA256_TEXT_MAX];
     int q = digest_end(digest, text);
 
-    if (q == -ENODATA) {
-        fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "%s became shorter while it was read", r->paths[i_path]);
-        return q;
-    }
     if (q < 0)
-        return residency_fail_errno(r, r->paths[i_path], -q);
+        return residency_digest_failed(r, i_path, q);
     if (strcmp(text, r->sha256s[i_path]) == 0)
         return 0;
     fault_model_invalid(&r->fault, FAULT_NO_OFFSET, "SHA-256 of %s is %s, the policy says %s", r->paths[i_path], text,

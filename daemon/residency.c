@@ -11,8 +11,8 @@
  *     job that looks after what is LOADED writes nothing but sampled, result and fault, and the loop reads the others
  *     meanwhile.
  *  2. The thread hands over by writing to @event_fd as its last act; the loop joins it before it looks at the results.
- *  3. Nobody reads through the mappings: a file that is cut short under them would kill the reader (SIGBUS). Pages are
- *     brought in by madvise(2) and mlock(2), which fail instead, and digests are computed from read(2).
+ *  3. Nobody just reads through the mappings: a file that is cut short under them would kill the reader (SIGBUS). Pages
+ *     are brought in by madvise(2) and mlock(2), which fail instead, and digests are computed by mapread.h.
  *  4. Work is done in chunks; after each the thread looks whether it should stop.
  */
 #include "daemon/residency-internal.h"

@@ -77,6 +77,72 @@ static void a_shorter_file_is_an_error(void **state)
     close(fd);
 }
 
+static uint8_t *mapping_of(int fd, size_t n)
+{
+    uint8_t *at = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
+
+    assert_ptr_not_equal(at, MAP_FAILED);
+    return at;
+}
+
+static void sums_what_is_mapped_where_it_lies(void **state)
+{
+    static const size_t sizes[] = {300000, 1, 699999};
+    char text[SHA256_TEXT_MAX];
+    uint8_t *maps[3];
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    for (size_t i = 0; i < 3; i++) {
+        int fd = file_of(sizes[i]);
+
+        maps[i] = mapping_of(fd, sizes[i]);
+        close(fd);
+        assert_int_equal(digest_mapping(d, maps[i], sizes[i]), 0);
+        digest_advance(d, sizes[i] / 2);
+        assert_int_equal(digest_wait(d, sizes[i] / 2), 0);
+    }
+    assert_int_equal(digest_end(d, text), 0);
+    assert_string_equal(text, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    digest_free(d);
+    for (size_t i = 0; i < 3; i++)
+        munmap(maps[i], sizes[i]);
+}
+
+static void a_mapped_file_that_is_cut_short_is_an_error(void **state)
+{
+    char text[SHA256_TEXT_MAX] = "untouched";
+    int fd = file_of(FILE_BYTES);
+    uint8_t *at = mapping_of(fd, FILE_BYTES);
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    assert_int_equal(digest_mapping(d, at, FILE_BYTES), 0);
+    digest_advance(d, FILE_BYTES / 2);
+    assert_int_equal(digest_wait(d, FILE_BYTES / 2), 0);
+    assert_int_equal(ftruncate(fd, FILE_BYTES / 2), 0);
+    assert_int_equal(digest_end(d, text), -EFAULT);
+    assert_string_equal(text, "untouched");
+    digest_free(d);
+    munmap(at, FILE_BYTES);
+    close(fd);
+}
+
+static void a_mapping_may_go_when_it_was_stopped(void **state)
+{
+    int fd = file_of(FILE_BYTES);
+    uint8_t *at = mapping_of(fd, FILE_BYTES);
+    struct digest *d;
+
+    assert_int_equal(digest_new(&d), 0);
+    assert_int_equal(digest_mapping(d, at, FILE_BYTES), 0);
+    digest_advance(d, FILE_BYTES);
+    digest_stop(d);
+    munmap(at, FILE_BYTES);
+    digest_free(d);
+    close(fd);
+}
+
 static void may_be_left_at_any_time(void **state)
 {
     int fd = file_of(FILE_BYTES);
@@ -97,6 +163,9 @@ int main(void)
         cmocka_unit_test(follows_what_arrives),
         cmocka_unit_test(sums_several_files_as_one),
         cmocka_unit_test(a_shorter_file_is_an_error),
+        cmocka_unit_test(sums_what_is_mapped_where_it_lies),
+        cmocka_unit_test(a_mapped_file_that_is_cut_short_is_an_error),
+        cmocka_unit_test(a_mapping_may_go_when_it_was_stopped),
         cmocka_unit_test(may_be_left_at_any_time),
     };
 
