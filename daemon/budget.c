@@ -17,6 +17,11 @@ static bool leaves_before(const struct budget_holder *a, const struct budget_hol
     return a->used_us < b->used_us;
 }
 
+static bool is_nothing(const struct budget_memory *m)
+{
+    return m->own_bytes == 0 && m->n_files == 0;
+}
+
 struct budget_holder *budget_first_to_leave(struct budget_holder *holders, size_t n_holders)
 {
     struct budget_holder *first = NULL;
@@ -24,38 +29,100 @@ struct budget_holder *budget_first_to_leave(struct budget_holder *holders, size_
     for (size_t i = 0; i < n_holders; i++) {
         struct budget_holder *h = &holders[i];
 
-        if (h->may_leave && !h->is_leaving && !h->leaves && h->bytes > 0 && (!first || leaves_before(h, first)))
+        if (h->may_leave && !h->is_leaving && !h->leaves && !is_nothing(&h->memory) &&
+            (!first || leaves_before(h, first)))
             first = h;
     }
     return first;
 }
 
-int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *holders, size_t n_holders,
-                     uint64_t *ret_available)
+static bool has_file(const struct budget_memory *m, size_t n_files, const struct budget_file *file)
 {
-    uint64_t held = 0, leaving = 0, stays = 0;
-
-    for (size_t i = 0; i < n_holders; i++) {
-        holders[i].leaves = false;
-        held += holders[i].bytes;
-        if (holders[i].is_leaving)
-            leaving += holders[i].bytes;
-        else if (!holders[i].may_leave)
-            stays += holders[i].bytes;
+    for (size_t i = 0; i < n_files; i++) {
+        if (m->files[i].device == file->device && m->files[i].inode == file->inode)
+            return true;
     }
-    if (stays > budget || needed > budget - stays) {
+    return false;
+}
+
+/* Sums saturate: what is too much stays too much. */
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return b < UINT64_MAX - a ? a + b : UINT64_MAX;
+}
+
+/* Those that count, in order; each file with the first that has it. */
+typedef bool (*counts_t)(const struct budget_holder *h);
+
+static uint64_t adds(const struct budget_memory *m, const struct budget_holder *before, size_t n_before,
+                     counts_t counts)
+{
+    uint64_t n_bytes = m->own_bytes;
+
+    for (size_t i = 0; i < m->n_files; i++) {
+        bool is_there = has_file(m, i, &m->files[i]);
+
+        for (size_t k = 0; !is_there && k < n_before; k++)
+            is_there = counts(&before[k]) && has_file(&before[k].memory, before[k].memory.n_files, &m->files[i]);
+        n_bytes = is_there ? n_bytes : plus(n_bytes, m->files[i].n_bytes);
+    }
+    return n_bytes;
+}
+
+static uint64_t sum(const struct budget_holder *holders, size_t n, counts_t counts)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (counts(&holders[i]))
+            n_bytes = plus(n_bytes, adds(&holders[i].memory, holders, i, counts));
+    }
+    return n_bytes;
+}
+
+static bool everybody(const struct budget_holder *h)
+{
+    return true;
+}
+
+static bool has_to_stay(const struct budget_holder *h)
+{
+    return !h->is_leaving && !h->may_leave;
+}
+
+static bool remains(const struct budget_holder *h)
+{
+    return !h->is_leaving && !h->leaves;
+}
+
+uint64_t budget_used(const struct budget_holder *holders, size_t n_holders)
+{
+    return sum(holders, n_holders, everybody);
+}
+
+static bool fits(uint64_t budget, const struct budget_memory *needed, const struct budget_holder *holders, size_t n,
+                 counts_t counts)
+{
+    return plus(sum(holders, n, counts), adds(needed, holders, n, counts)) <= budget;
+}
+
+int budget_make_room(uint64_t budget, const struct budget_memory *needed, struct budget_holder *holders,
+                     size_t n_holders, uint64_t *ret_needed, uint64_t *ret_available)
+{
+    for (size_t i = 0; i < n_holders; i++)
+        holders[i].leaves = false;
+    if (!fits(budget, needed, holders, n_holders, has_to_stay)) {
+        uint64_t stays = sum(holders, n_holders, has_to_stay);
+
+        *ret_needed = adds(needed, holders, n_holders, has_to_stay);
         *ret_available = stays > budget ? 0 : budget - stays;
         return BUDGET_TOO_SMALL;
     }
-    if (held <= budget && needed <= budget - held)
+    if (fits(budget, needed, holders, n_holders, everybody))
         return 0;
     /* All who may leave together are enough, so there is always one more. */
-    while (held - leaving > budget || needed > budget - (held - leaving)) {
-        struct budget_holder *first = budget_first_to_leave(holders, n_holders);
-
-        first->leaves = true;
-        leaving += first->bytes;
-    }
+    while (!fits(budget, needed, holders, n_holders, remains))
+        budget_first_to_leave(holders, n_holders)->leaves = true;
     return BUDGET_LATER;
 }
 

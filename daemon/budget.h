@@ -10,9 +10,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A file that is locked in place: in memory once, however many models have it (one's draft may be another's own). */
+struct budget_file {
+    uint64_t device, inode, n_bytes;
+};
+
+struct budget_memory {
+    uint64_t own_bytes; /* that nobody else has */
+    const struct budget_file *files; /* [n_files] */
+    size_t n_files;
+};
+
 /* A model that holds memory now. */
 struct budget_holder {
-    uint64_t bytes;
+    struct budget_memory memory;
     bool may_leave; /* on-demand, and nobody is using it */
     bool is_leaving; /* its memory is on the way out already */
     int32_t priority;
@@ -23,13 +34,19 @@ struct budget_holder {
 enum { BUDGET_TOO_SMALL = 1, BUDGET_LATER };
 
 /**
- * budget_make_room() - choose which holders leave so that @needed bytes fit beside the rest
+ * budget_make_room() - choose which holders leave so that @needed fits beside the rest
  * Lowest priority first, then least recently used; nobody leaves if that would not be enough.
- * @ret_available: on BUDGET_TOO_SMALL, the bytes there would be with everybody gone who may
+ * @ret_needed, @ret_available: on BUDGET_TOO_SMALL, the bytes that would be needed with everybody gone who may, and
+ *                              those that there would be
  * Returns 0 (there is room now); BUDGET_LATER (once those that leave are gone); BUDGET_TOO_SMALL.
  */
-int budget_make_room(uint64_t budget, uint64_t needed, struct budget_holder *holders, size_t n_holders,
-                     uint64_t *ret_available);
+int budget_make_room(uint64_t budget, const struct budget_memory *needed, struct budget_holder *holders,
+                     size_t n_holders, uint64_t *ret_needed, uint64_t *ret_available);
+
+/**
+ * budget_used() - by all of them
+ */
+uint64_t budget_used(const struct budget_holder *holders, size_t n_holders);
 
 /**
  * budget_first_to_leave() - who would be chosen next; NULL: nobody may leave

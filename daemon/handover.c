@@ -199,18 +199,33 @@ static bool take_fds(struct handover *h, const struct snapshot_model *kept, int 
     return true;
 }
 
-/* Whether the policy, as it is now, would load it as it was; and there is room for it beside those before it. */
+/* Whether the policy, as it is now, would load it as it was. */
 static bool is_wanted_alike(const struct model *model, const struct snapshot_model *kept)
 {
     _cleanup_free_ char *loading = NULL;
-    struct fault fault;
 
     if (model->state != MODEL_ABSENT || model->worker)
         return false;
     if ((kept->copies_id > 0) != (model->rules->residency.ram == POLICY_RAM_COPY))
         return false;
-    return model_loading_text(model->rules_of, model->rules, &loading) == 0 && strcmp(loading, kept->loading) == 0 &&
-           manager_make_room(model->manager, model, kept->granted_bytes, &fault) == 0;
+    return model_loading_text(model->rules_of, model->rules, &loading) == 0 && strcmp(loading, kept->loading) == 0;
+}
+
+/* The budget may have less for it than before. */
+static bool gets_room(struct model *model, const struct snapshot_model *kept)
+{
+    bool may_be_others = model->rules->residency.ram == POLICY_RAM_LOCK && !model_has_limit(model->rules);
+    struct fault fault;
+
+    if (grant_new(&model->manager->grants, &model->grant) < 0)
+        return false;
+    if (grant_set(model->grant, kept->granted_bytes, kept->files, may_be_others ? kept->n_files : 0) == 0 &&
+        manager_make_room(model->manager, model, &model->grant->memory, &fault) == 0) {
+        model->grant->is_given = true;
+        return true;
+    }
+    model->grant = grant_leave(model->grant);
+    return false;
 }
 
 static void take_back_pin(struct model *model, const struct snapshot_model *kept)
@@ -267,8 +282,12 @@ void handover_take_back(struct handover *h)
         if (!model)
             continue;
         take_back_pin(model, kept);
-        if (!kept->loading || !is_wanted_alike(model, kept) || !take_fds(h, kept, &link_fd, &copies))
+        if (!kept->loading || !is_wanted_alike(model, kept) || !gets_room(model, kept))
             continue;
+        if (!take_fds(h, kept, &link_fd, &copies)) {
+            model->grant = grant_leave(model->grant);
+            continue;
+        }
         model_take_back(model, kept, link_fd, copies);
         n_models++;
     }
@@ -323,7 +342,7 @@ static int describe_loaded(struct model *model, struct snapshot_model *ret)
     ret->copies_id = model->copies_id;
     ret->pid = worker_pid(model->worker);
     ret->uid = worker_uid(model->worker);
-    ret->granted_bytes = model->granted_bytes;
+    ret->granted_bytes = grant_bytes(model->grant);
     ret->kv_bytes = model->kv_bytes;
     ret->scratch_bytes = model->scratch_bytes;
     ret->files = calloc(residency_n_parts(model->residency), sizeof(*ret->files));

@@ -14,7 +14,7 @@
 #include "base/list.h"
 #include "daemon/account.h"
 #include "daemon/blame.h"
-#include "daemon/budget.h"
+#include "daemon/grant.h"
 #include "daemon/handover.h"
 #include "daemon/ledger.h"
 #include "daemon/manager.h"
@@ -39,6 +39,7 @@ struct manager {
     size_t n_policy_paths;
     char *worker_path;
     char *pressure_path; /* NULL: the kernel says nothing of it */
+    bool may_exceed_budget; /* what is in memory, a smaller one of a new policy */
     bool under_pressure;  /* at the last tick: caches were given back */
     uid_t own_uid;
     uint32_t n_cores;
@@ -64,6 +65,7 @@ struct manager {
     uint64_t epoch; /* of the links to all of them */
     struct handover *handover;
     struct list models; /* of struct model, sorted by name */
+    struct grants grants; /* of the budget: theirs, and of those that are not quite gone */
     struct blame *blame;
     struct list shared; /* of struct shared: copies of those that left, which other programs have */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
@@ -117,7 +119,7 @@ struct model {
     struct residency *residency;
     struct measure *measure; /* while a worker reads what it takes */
     struct plan_shape shape; /* what one said; no layers: nothing yet */
-    uint64_t granted_bytes;  /* of the budget, from before they are taken until they are given back */
+    struct grant *grant;     /* of the budget; of nothing until there is room */
     bool waits_for_room;
     struct worker *worker;
     bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
@@ -206,11 +208,18 @@ int manager_take_policy(struct manager *m, int result, struct policy *p_take, co
 /* A model changed its state: READY= and STATUS= for systemd. */
 void manager_model_changed(struct manager *m);
 
-/* Room for @needed bytes for @model; unloads others. 0; BUDGET_LATER: model_ask_for_room() comes again when some are
- * gone; BUDGET_TOO_SMALL or -ENOMEM and the fault. */
-int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr);
+/* Room for @needed for @model; unloads others. 0; BUDGET_LATER: model_ask_for_room() comes again when some are gone;
+ * BUDGET_TOO_SMALL or -ENOMEM and the fault. */
+int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
+                      struct fault *reterr);
+
+/* What is taken of the budget, without what @model has (NULL: all). Returns 0 or -ENOMEM. */
+int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret);
 
 /* ---- manager-room.c ---- */
+
+/* After a new policy, and at each tick until what is in memory fits into its budget. */
+void manager_look_at_budget(struct manager *m);
 
 /* The event source that serves those that wait for room. */
 int manager_watch_room(struct manager *m);

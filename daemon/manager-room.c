@@ -23,14 +23,18 @@ uint64_t manager_ram_budget(const struct manager *m)
     return budget < left ? budget : left;
 }
 
-/* What every model holds, in the order of m->models, and one more behind them. @model: the one that asks, or NULL. */
+/* What every model holds, in the order of m->models, then the memory that belongs to none any more. @model: the one
+ * that asks, or NULL. */
 static int list_holders(struct manager *m, const struct model *model, struct budget_holder **ret, size_t *ret_n)
 {
+    static const struct budget_memory nothing = {.own_bytes = 0};
     struct budget_holder *holders;
     struct list *at, *after;
     size_t n = 0;
 
     list_foreach (at, after, &m->models)
+        n++;
+    list_foreach (at, after, &m->grants.all)
         n++;
     holders = calloc(n + 1, sizeof(*holders));
     if (!holders)
@@ -40,7 +44,7 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
         const struct model *other = list_entry(at, struct model, entry);
 
         holders[n++] = (struct budget_holder){
-            .bytes = other == model ? 0 : other->granted_bytes,
+            .memory = other != model && other->grant && other->grant->is_given ? other->grant->memory : nothing,
             .is_leaving = other->state == MODEL_DRAINING,
             .may_leave = other != model && (!model || other != model->predecessor) && !model_is_pinned(other) &&
                          other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
@@ -48,8 +52,14 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
             .used_us = other->used_us,
         };
     }
+    list_foreach (at, after, &m->grants.all) {
+        const struct grant *g = list_entry(at, struct grant, entry);
+
+        if (g->is_leaving && g->is_given)
+            holders[n++] = (struct budget_holder){.memory = g->memory, .is_leaving = true};
+    }
     /* What other programs have of models that left: nobody can make them go. */
-    holders[n++] = (struct budget_holder){.bytes = shared_bytes(&m->shared)};
+    holders[n++] = (struct budget_holder){.memory = {.own_bytes = shared_bytes(&m->shared)}};
     *ret = holders;
     *ret_n = n;
     return 0;
@@ -71,10 +81,22 @@ static void let_leave(struct manager *m, const struct budget_holder *holders, co
     }
 }
 
-int manager_make_room(struct manager *m, const struct model *model, uint64_t needed, struct fault *reterr)
+int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret)
 {
     _cleanup_free_ struct budget_holder *holders = NULL;
-    uint64_t available = 0;
+    size_t n = 0;
+    int r = list_holders(m, model, &holders, &n);
+
+    if (r == 0)
+        *ret = budget_used(holders, n);
+    return r;
+}
+
+int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
+                      struct fault *reterr)
+{
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    uint64_t bytes = 0, available = 0;
     size_t n = 0;
     int r;
 
@@ -83,16 +105,34 @@ int manager_make_room(struct manager *m, const struct model *model, uint64_t nee
         fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
         return r;
     }
-    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &available);
+    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &bytes, &available);
     if (r == BUDGET_TOO_SMALL) {
         fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram",
-                  "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, needed, available);
-        reterr->used = (int64_t)needed;
+                  "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, bytes, available);
+        reterr->used = (int64_t)bytes;
         reterr->limit = (int64_t)available;
         model_suggest(model, available, reterr);
     }
     let_leave(m, holders, "another one needs its room");
     return r;
+}
+
+/* Those in memory take more than the budget of a new policy: who may leave does, and the others as soon as they may. */
+void manager_look_at_budget(struct manager *m)
+{
+    static const struct budget_memory nothing = {.own_bytes = 0};
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    uint64_t needed, available;
+    size_t n = 0;
+    int r;
+
+    if (!m->may_exceed_budget || list_holders(m, NULL, &holders, &n) < 0)
+        return;
+    r = budget_make_room(manager_ram_budget(m), &nothing, holders, n, &needed, &available);
+    for (size_t i = 0; r == BUDGET_TOO_SMALL && i < n; i++)
+        holders[i].leaves = holders[i].may_leave;
+    m->may_exceed_budget = r != 0;
+    let_leave(m, holders, "the budget became smaller");
 }
 
 /* ---- memory pressure ---- */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/units.h"
 #include "daemon/budget.h"
 #include "daemon/cores.h"
 #include "daemon/internal.h"
@@ -262,6 +263,19 @@ static void swap_policy(struct manager *m, struct policy *p)
     sd_event_source_set_enabled(m->pump, SD_EVENT_ONESHOT);
 }
 
+static void warn_of_budget(struct manager *m)
+{
+    char used_text[UNITS_TEXT_MAX], budget_text[UNITS_TEXT_MAX];
+    uint64_t used, budget = manager_ram_budget(m);
+
+    if (manager_ram_used(m, NULL, &used) < 0 || used <= budget)
+        return;
+    log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_POLICY_WARNING},
+             "host.ram.budget is %s now, and the models in memory take %s: those that are not in use and not pinned "
+             "leave, and nothing is loaded until the rest fits",
+             units_format_size(budget, budget_text), units_format_size(used, used_text));
+}
+
 int manager_take_policy(struct manager *m, int result, struct policy *p_take, const struct fault *fault,
                         json_object **ret_changed)
 {
@@ -286,6 +300,9 @@ int manager_take_policy(struct manager *m, int result, struct policy *p_take, co
     before = m->policy;
     swap_policy(m, TAKE_PTR(p));
     r = apply_models(m);
+    m->may_exceed_budget = true;
+    warn_of_budget(m);
+    manager_look_at_budget(m);
     log_line(m->log, LOG_NOTICE, &(struct log_fields){.message_id = MESSAGE_POLICY_RELOADED},
              "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
              json_object_array_length(changed));
@@ -438,6 +455,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     }
     manager_look_at_pressure(m);
     manager_look_at_shared(m);
+    manager_look_at_budget(m);
     extend_start(m);
     list_foreach (at, after, &m->models) {
         model_verify(list_entry(at, struct model, entry));
@@ -561,6 +579,11 @@ static int copy_paths(struct manager *m, const struct manager_options *options)
     return 0;
 }
 
+static void on_grant_back(void *userdata)
+{
+    manager_room_came(userdata);
+}
+
 int manager_new(const struct manager_options *options, struct manager **ret, struct fault *reterr_fault)
 {
     _cleanup_(manager_freep) struct manager *m = calloc(1, sizeof(*m));
@@ -571,6 +594,9 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     if (!m)
         return -ENOMEM;
     list_init(&m->models);
+    list_init(&m->grants.all);
+    m->grants.came_back = on_grant_back;
+    m->grants.userdata = m;
     list_init(&m->shared);
     list_init(&m->held);
     list_init(&m->ending);

@@ -66,13 +66,13 @@ static void check_plan(struct model *model)
 {
     uint64_t used = residency_needs_bytes(model->residency) + model->kv_bytes + model->scratch_bytes;
 
-    if (used <= model->granted_bytes)
+    if (used <= grant_bytes(model->grant))
         return;
     log_line(model->manager->log, LOG_WARNING,
              &(struct log_fields){.model = model->rules->name, .message_id = MESSAGE_MODEL_UNPLANNED},
              "model %s takes %" PRIu64 " bytes, %" PRIu64 " were planned", model->rules->name, used,
-             model->granted_bytes);
-    model->granted_bytes = used;
+             grant_bytes(model->grant));
+    (void)model_wish_memory(model, used); /* without memory for a list the plan stays */
 }
 
 void model_take_facts(struct model *model, json_object *facts)

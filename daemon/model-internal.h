@@ -77,6 +77,12 @@ void model_drop_successor(struct model *model);
 /* The files are open: finds out what the model takes, then asks for room. */
 void model_measure(struct model *model);
 
+/* Whether part of it may stay on the disk: then its worker keeps what is in memory, and shares that with nobody. */
+bool model_has_limit(const struct policy_model *rules);
+
+/* @n_bytes in all are what it asks the budget for, or has got. The files are open. Returns 0 or -ENOMEM. */
+int model_wish_memory(struct model *model, uint64_t n_bytes);
+
 /* Loads it if there is room; else it waits for others to leave, or fails. */
 void model_ask_for_room(struct model *model);
 
@@ -101,7 +107,6 @@ void model_take_facts(struct model *model, struct json_object *facts);
 /* Its last request ended, or one began. */
 void model_used(struct model *model);
 
-uint64_t model_ram_bytes(const struct model *model);
 const char *model_reason(const struct model *model);
 
 /* ---- model-wait.c ---- */

@@ -55,14 +55,36 @@ void model_suggest(const struct model *model, uint64_t available, struct fault *
         snprintf(fault->suggestions, sizeof(fault->suggestions), "%s", text);
 }
 
+bool model_has_limit(const struct policy_model *rules)
+{
+    return rules->residency.limit.bytes > 0 || rules->residency.limit.is_share;
+}
+
+/* Files that are locked in place may be another model's as well; what it has of its own is counted with it alone. */
+int model_wish_memory(struct model *model, uint64_t n_bytes)
+{
+    struct residency_identity files[RESIDENCY_FILES_MAX];
+    size_t n_files = 0;
+
+    if (model->loaded->residency.ram == POLICY_RAM_LOCK && !model_has_limit(model->loaded)) {
+        for (; n_files < residency_n_parts(model->residency); n_files++)
+            residency_identity(model->residency, n_files, &files[n_files]);
+    }
+    return grant_set(model->grant, n_bytes, files, n_files);
+}
+
 /* From on_measured() and, when it had to wait, whenever somebody's memory is gone. */
 void model_ask_for_room(struct model *model)
 {
-    uint64_t needed = residency_needs_bytes(model->residency) + model->kv_bytes + model->scratch_bytes;
     struct fault fault;
     int r;
 
-    r = manager_make_room(model->manager, model, needed, &fault);
+    r = model_wish_memory(model, residency_needs_bytes(model->residency) + model->kv_bytes + model->scratch_bytes);
+    if (r < 0) {
+        model_fail_errno(model, "can't load the model", r);
+        return;
+    }
+    r = manager_make_room(model->manager, model, &model->grant->memory, &fault);
     if (r == BUDGET_LATER) {
         model->waits_for_room = true;
         snprintf(model->note, sizeof(model->note), "waits until others have left memory");
@@ -74,7 +96,7 @@ void model_ask_for_room(struct model *model)
         model_fail(model, &fault);
         return;
     }
-    model->granted_bytes = needed;
+    model->grant->is_given = true;
     r = residency_load(model->residency);
     if (r < 0)
         model_fail_errno(model, "can't load the model", r);

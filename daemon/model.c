@@ -152,10 +152,12 @@ static int open_files(struct model *model, const struct snapshot_model *kept, co
     _cleanup_free_ struct residency_file *others = NULL;
     struct residency_options options;
     size_t n_others;
-    int r;
+    int r = 0;
 
     model_set_loaded(model);
-    r = model_files_others(model->loaded_of, model->loaded, &others, &n_others);
+    if (!model->grant)
+        r = grant_new(&model->manager->grants, &model->grant);
+    r = r < 0 ? r : model_files_others(model->loaded_of, model->loaded, &others, &n_others);
     if (r < 0) {
         for (size_t i = 0; copy_fds && i < kept->n_files; i++)
             close(copy_fds[i]);
@@ -175,7 +177,10 @@ static int open_files(struct model *model, const struct snapshot_model *kept, co
         .kept_fds = copy_fds,
     };
     model->bytes_done = model->bytes_total = 0;
-    return residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
+    r = residency_new(model->manager->residencies, &options, &residency_callbacks, model, &model->residency);
+    if (r == 0)
+        residency_hold(model->residency, grant_ref(model->grant), grant_unref);
+    return r;
 }
 
 static void begin_mapping(struct model *model)
@@ -235,6 +240,8 @@ static void start_worker(struct model *model)
     r = worker_new(model->manager->workers, &options, &worker_callbacks, model, &model->worker);
     if (r < 0)
         model_fail_errno(model, "can't start a worker", r);
+    else
+        worker_hold(model->worker, grant_ref(model->grant), grant_unref);
 }
 
 static void forget_worker(struct model *model)
@@ -253,7 +260,7 @@ static void let_go(struct model *model)
     manager_keep_shared(model);
     model->residency = residency_free(model->residency);
     model->is_kept = model->renews = false;
-    model->granted_bytes = 0;
+    model->grant = grant_leave(model->grant);
     model->waits_for_room = false;
     manager_room_came(model->manager);
     model->kv_bytes = model->scratch_bytes = model->worker_locked_bytes = 0;
@@ -419,13 +426,14 @@ void model_take_back(struct model *model, const struct snapshot_model *kept, int
     model->link_id = link_fd >= 0 ? kept->link_id : 0;
     model->copies_id = kept->copies_id;
     model->n_copies = kept->copies_id > 0 ? kept->n_files : 0;
-    model->granted_bytes = kept->granted_bytes;
     model->kv_bytes = kept->kv_bytes;
     model->scratch_bytes = kept->scratch_bytes;
     /* A worker that has just died: the link is broken already. */
     if (link_fd >= 0 &&
         worker_adopt(model->manager->workers, &adoption, &worker_callbacks, model, &model->worker) < 0)
         handover_forget_link(model);
+    if (model->worker)
+        worker_hold(model->worker, grant_ref(model->grant), grant_unref);
     model_handle(model, MODEL_KEPT);
     if (open_files(model, kept, copy_fds) < 0)
         drop_kept(model, "out of memory or descriptors");
@@ -794,11 +802,6 @@ void model_used(struct model *model)
         stop_timer(model);
 }
 
-uint64_t model_ram_bytes(const struct model *model)
-{
-    return model->granted_bytes;
-}
-
 const char *model_reason(const struct model *model)
 {
     return model->note[0] && model->state != MODEL_ABSENT ? model->note : NULL;
@@ -855,6 +858,7 @@ struct model *model_free(struct model *model)
     measure_free(model->measure);
     plan_shape_done(&model->shape);
     residency_free(model->residency);
+    grant_leave(model->grant);
     free(model->architecture);
     free(model->quantization);
     free(model->aliases);

@@ -133,25 +133,24 @@ static void on_open_failed(struct residency *residency, const struct fault *faul
 static const struct residency_callbacks residency_callbacks = {.opened = on_opened, .failed = on_open_failed};
 
 /* What the budget has left for a model that is not there, or that would be there anew. */
-static uint64_t left_for(const struct manager *m, const char *name)
+static int left_for(struct manager *m, const char *name, uint64_t *ret)
 {
-    uint64_t budget = manager_ram_budget(m), held = 0;
-    struct list *at, *after;
+    uint64_t budget = manager_ram_budget(m), used = 0;
+    int r = manager_ram_used(m, name ? model_find(m, name) : NULL, &used);
 
-    list_foreach(at, after, &((struct manager *)m)->models)
-    {
-        const struct model *model = list_entry(at, struct model, entry);
-
-        if (!name || strcmp(model->rules->name, name) != 0)
-            held += model->granted_bytes;
-    }
-    return held < budget ? budget - held : 0;
+    if (r == 0)
+        *ret = used < budget ? budget - used : 0;
+    return r;
 }
 
-static void take_wish(struct plan_job *job, const struct plan_job_wish *w, const struct policy_model *rules)
+static int take_wish(struct plan_job *job, const struct plan_job_wish *w, const struct policy_model *rules)
 {
     struct plan_wish *wish = &job->wish;
+    uint64_t left = 0;
+    int r = left_for(job->manager, rules ? rules->name : NULL, &left);
 
+    if (r < 0)
+        return r;
     snprintf(job->name, sizeof(job->name), "%s", rules ? rules->name : "(file)");
     snprintf(job->k, sizeof(job->k), "%s", w->kv_type ? w->kv_type : rules ? rules->context.k : "f16");
     snprintf(job->v, sizeof(job->v), "%s", w->kv_type ? w->kv_type : rules ? rules->context.v : "f16");
@@ -166,7 +165,7 @@ static void take_wish(struct plan_job *job, const struct plan_job_wish *w, const
         .v = job->v,
         .gpu_layers = PLAN_AUTO,
         .is_mapped_only = rules && rules->residency.ram == POLICY_RAM_MAP,
-        .ram_bytes = w->has_ram ? w->ram_bytes : left_for(job->manager, rules ? rules->name : NULL),
+        .ram_bytes = w->has_ram ? w->ram_bytes : left,
         .n_threads = job->manager->n_cores,
         .devices = job->devices,
         .n_devices = w->n_devices,
@@ -184,6 +183,7 @@ static void take_wish(struct plan_job *job, const struct plan_job_wish *w, const
         job->devices[i] = (struct plan_device){.index = (uint32_t)i,
                                                .budget_bytes = w->vram_bytes[i],
                                                .overhead_bytes = PLAN_DEVICE_OVERHEAD_BYTES};
+    return 0;
 }
 
 /* A fresh descriptor of the client's file, for reading only; what is no regular file could block a reader for
@@ -273,8 +273,9 @@ int manager_plan(struct manager *m, const struct policy_subject *s, const struct
     job->manager = m;
     job->callbacks = callbacks;
     job->userdata = userdata;
-    take_wish(job, wish, rules);
-    r = begin(job, rules, &fd);
+    r = take_wish(job, wish, rules);
+    if (r >= 0)
+        r = begin(job, rules, &fd);
     if (r < 0) {
         plan_job_cancel(job);
         return r;

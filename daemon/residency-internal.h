@@ -52,6 +52,8 @@ struct residency {
 
     enum residency_phase phase; /* loop */
     bool abandoned;             /* loop */
+    void *held;                 /* loop */
+    void (*unhold)(void *held); /* loop */
     bool thread_runs;           /* loop */
     sd_event_source *wakeup;    /* loop */
     sd_event_source *timer;     /* loop */

@@ -139,6 +139,8 @@ static void release(struct residency *r)
     }
     free(r->paths);
     free(r->sha256s);
+    if (r->unhold)
+        r->unhold(r->held);
     free(r);
 }
 
@@ -284,6 +286,12 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
         return q;
     *ret = TAKE_PTR(r);
     return 0;
+}
+
+void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
+{
+    r->held = held;
+    r->unhold = unhold;
 }
 
 int residency_load(struct residency *r)

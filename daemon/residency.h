@@ -85,6 +85,12 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
                   const struct residency_callbacks *callbacks, void *userdata, struct residency **ret);
 
 /**
+ * residency_hold() - @unhold(@held), from the loop, when the memory has been let go of, which may be after
+ * residency_free(); once
+ */
+void residency_hold(struct residency *r, void *held, void (*unhold)(void *held));
+
+/**
  * residency_load() - after opened: bring the files into memory; loaded or failed follows
  * Returns 0 or a negative errno.
  */

@@ -8,7 +8,6 @@
 
 #include "daemon/budget.h"
 #include "daemon/internal.h"
-#include "daemon/shared.h"
 #include "daemon/usage.h"
 
 static size_t count_models(const struct manager *m)
@@ -71,7 +70,8 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
     struct list *at, *after;
 
     status.ram_budget_bytes = manager_ram_budget(m);
-    status.ram_used_bytes = shared_bytes(&m->shared);
+    if (manager_ram_used(m, NULL, &status.ram_used_bytes) < 0)
+        return -ENOMEM;
     status.models = calloc(count_models(m) + 1, sizeof(*status.models));
     if (!status.models)
         return -ENOMEM;
@@ -84,7 +84,6 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
 
         status.ram_locked_bytes += locked;
         status.ram_kv_bytes += model->kv_bytes;
-        status.ram_used_bytes += model_ram_bytes(model);
         /* One that drains while another of its name answers already is no news to anybody. */
         if (model->predecessor || (model->removed && model_find(m, model->rules->name)))
             continue;

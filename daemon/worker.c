@@ -64,6 +64,8 @@ struct worker {
     bool reported, waits_for_report; /* a unit's end: its reason is known, or comes soon */
     bool dispatching; /* a callback may be running that frees the worker: on_link() then finishes */
     bool freed;
+    void *held;
+    void (*unhold)(void *held);
     char broken[160]; /* "": fine; else why the link is of no more use */
 
     int *fds; /* [n_fds] until MODEL is sent */
@@ -113,6 +115,8 @@ static void release(struct worker *w)
     close_fds(w);
     free(w->config);
     tenants_free(w->tenants);
+    if (w->unhold)
+        w->unhold(w->held);
     free(w);
 }
 
@@ -811,6 +815,12 @@ int worker_adopt(struct workers *owner, const struct worker_adoption *adoption,
     list_append(&owner->live, &w->entry);
     *ret = w;
     return 0;
+}
+
+void worker_hold(struct worker *w, void *held, void (*unhold)(void *held))
+{
+    w->held = held;
+    w->unhold = unhold;
 }
 
 struct worker *worker_leave(struct worker *w)

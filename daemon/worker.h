@@ -86,6 +86,12 @@ DEFINE_CLEANUP(struct workers *, workers_free)
 int worker_new(struct workers *owner, const struct worker_options *options, const struct worker_callbacks *callbacks,
                void *userdata, struct worker **ret);
 
+/**
+ * worker_hold() - @unhold(@held), from the loop, when the process has ended, which may be after worker_free(), or the
+ * worker was left to another daemon; once
+ */
+void worker_hold(struct worker *w, void *held, void (*unhold)(void *held));
+
 struct worker_adoption {
     int link_fd;  /* consumed, on failure too */
     pid_t pid;    /* who has to answer, and as whom */

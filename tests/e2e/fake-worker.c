@@ -16,7 +16,7 @@
  *   prompt "echo…", or no prompt (Tokenize): one piece, the parameters as they came; a Chat's last message is its prompt
  *   "long N"           a prompt of N tokens: ContextTooLong where the daemon allows fewer
  *   anything else      one piece: the prompt
- * The model's name (MODEL's "model") may be "crash-at-load" or "invalid".
+ * The model's name (MODEL's "model") may be "crash-at-load" or "invalid"; "lingers" takes a second to end.
  * $FAKE_WORKER=other-version: answers a daemon that took it over in another version of the protocol;
  * other-build: comes from another build.
  */
@@ -48,7 +48,7 @@ struct running {
 static struct running running[RUNNING_MAX];
 static size_t n_running;
 static uint64_t n_steps;
-static bool is_stuck;
+static bool is_stuck, lingers;
 static char facts[512]; /* for a daemon that takes it over */
 static struct channel *channel;
 
@@ -151,6 +151,7 @@ static void on_model(const struct channel_packet *packet)
         json_object_put(config);
         return;
     }
+    lingers = strcmp(model, "lingers") == 0;
     if (strcmp(model, "crash-at-load") == 0)
         raise(SIGKILL);
     if (strcmp(model, "invalid") == 0) {
@@ -344,6 +345,15 @@ static void step(void)
     }
 }
 
+/* Its link is closed before it ends, as that of any process may be whose memory takes a while to be given back. */
+static int end(void)
+{
+    channel_free(channel);
+    if (lingers)
+        sleep(1);
+    return 0;
+}
+
 int main(void)
 {
     bool draining = false;
@@ -359,8 +369,7 @@ int main(void)
             must(channel_flush(channel), "flush");
         r = channel_receive(channel, &packet);
         if (r == CHANNEL_EOF) {
-            channel_free(channel);
-            return 0;
+            return end();
         }
         if (r == 0) {
             draining |= packet.p.type == PACKET_DRAIN;
@@ -372,6 +381,6 @@ int main(void)
             must(r, channel_error(channel));
         }
         if (draining && n_running == 0)
-            return 0;
+            return end();
     }
 }

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The budget that all models have together: what counts, and from when until when."""
+
+import json
+import os
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import Daemon, Refused, is_alive, main, need_locking, wait_for  # noqa: E402
+
+MB = 1 << 20
+SIZE = 2 * MB + 4096
+CONTENT = os.urandom(SIZE)
+# What the fake worker says that it takes beside the file (fake-worker.c).
+FAKE = 4096 + 8192
+
+
+def model(path, ram="lock", when="on-demand", **more):
+    return {"path": f"@DIR@/{path}.gguf", "residency": {"ram": ram, "when": when, **more}}
+
+
+def policy(budget, **models):
+    return {"host": {"ram": {"budget": budget}}, "models": {name.replace("_", "-"): m for name, m in models.items()}}
+
+
+def daemon(p):
+    names = {os.path.basename(m["path"]) for m in p["models"].values()}
+    return Daemon(p, files={name: CONTENT for name in names})
+
+
+def used(c):
+    return c.call("Models.Status")["ram"]["used_bytes"]
+
+
+def refused_load(c, name):
+    try:
+        c.call("Models.Load", model=name)
+    except Refused as e:
+        assert e.error == "io.residentd.InsufficientMemory", e
+        return e.parameters
+    raise AssertionError("it was loaded")
+
+
+def a_file_that_two_models_lock_counts_once():
+    """Locked in place it is in memory once: a draft model that is loaded for users as well, or two ways to use a file."""
+    need_locking(4 * SIZE)
+    with daemon(policy(SIZE + 2 * FAKE, a=model("m"), b=model("m"), c=model("c"))) as d, d.client() as c:
+        for name in "ab":
+            assert c.call("Models.Load", model=name)["state"] == "ready"
+        assert d.status("a")["state"] == "ready" and used(c) == SIZE + 2 * FAKE, used(c)
+        c.call("Models.Unload", model="a")
+        wait_for(lambda: used(c) == SIZE + FAKE, "what only one had to be given back")
+        # The other's file is another: the first has to leave for it.
+        c.call("Models.Load", model="c")
+        assert d.status("b")["state"] == "absent" and used(c) == SIZE + FAKE, used(c)
+
+
+def each_copy_of_a_file_counts():
+    need_locking(4 * SIZE)
+    with daemon(policy(2 * SIZE + 2 * FAKE - 1, a=model("m", ram="copy", when="always"), b=model("m", ram="copy"))) as d:
+        d.wait_state("ready", "a")
+        with d.client() as c:
+            told = refused_load(c, "b")
+            assert (told["needed"], told["available"]) == (SIZE + FAKE, SIZE + FAKE - 1), told
+
+
+def what_a_worker_has_counts_until_it_has_ended():
+    with daemon(policy(FAKE, lingers=model("m", ram="map"), next=model("c", ram="map"))) as d, d.client() as c:
+        c.call("Models.Load", model="lingers")
+        worker = d.status("lingers")["worker_pid"]
+        c.call("Models.Unload", model="lingers")
+        assert d.status("lingers")["state"] == "absent" and used(c) == FAKE, used(c)
+        assert is_alive(worker)
+        assert c.call("Models.Load", model="next")["state"] == "ready"
+        assert not is_alive(worker), "there were two, where the budget has room for one"
+        assert used(c) == FAKE, used(c)
+
+
+def loads_that_race_stay_within_the_budget():
+    """One that is being loaded for somebody stays; who comes too late is told how much there is."""
+    need_locking(4 * SIZE)
+    with daemon(policy(SIZE + FAKE, a=model("a"), b=model("b"), c=model("c"))) as d:
+        seen, over, answers, refusals = [], threading.Event(), [], []
+
+        def watch():
+            with d.client() as c:
+                while not over.is_set():
+                    seen.append(used(c))
+
+        def ask(name):
+            with d.client() as c:
+                for _ in range(10):
+                    try:
+                        answers.append(c.complete("hello", model=name)[0])
+                    except Refused as e:
+                        refusals.append((e.error, e.parameters["needed"], e.parameters["available"]))
+        watching = threading.Thread(target=watch)
+        asking = [threading.Thread(target=ask, args=(name,)) for name in "abcabc"]
+        for t in [watching, *asking]:
+            t.start()
+        for t in asking:
+            t.join()
+        over.set()
+        watching.join()
+        assert len(answers) + len(refusals) == 60 and len(answers) >= 10, (answers, refusals)
+        assert set(refusals) <= {("io.residentd.InsufficientMemory", SIZE + FAKE, 0)}, refusals
+        assert max(seen) == SIZE + FAKE, max(seen)
+
+
+def a_smaller_budget_has_idle_models_leave_and_pinned_ones_stay():
+    need_locking(4 * SIZE)
+    p = policy(4 * SIZE, pinned=model("a", when="always"), busy=model("b"), idle=model("c"))
+    with daemon(p) as d, d.client() as c, d.client() as other:
+        d.wait_state("ready", "pinned")
+        for name in ("busy", "idle"):
+            c.call("Models.Load", model=name)
+        stream = other.stream("Inference.Complete", model="busy", prompt="count 60")
+        next(piece for piece in stream if piece["text"])
+        p["host"]["ram"]["budget"] = SIZE // 2
+        d.write_policy(json.dumps(p))
+        c.call("Models.Reload")
+        assert "host.ram.budget is 1.0M now, and the models in memory take 6.0M" in d.log(), d.log()
+        wait_for(lambda: d.status("idle")["state"] == "absent", "the idle one to leave")
+        assert d.status("busy")["state"] == "ready"
+        # One that answers leaves when it has, a pinned one never.
+        assert list(stream)[-1]["usage"]["output_tokens"] == 60
+        wait_for(lambda: d.status("busy")["state"] == "absent", "the other one to leave")
+        time.sleep(1.5)
+        assert d.status("pinned")["state"] == "ready" and used(c) == SIZE + FAKE, used(c)
+        refused_load(c, "idle")
+        p["host"]["ram"]["budget"] = 2 * (SIZE + FAKE)
+        d.write_policy(json.dumps(p))
+        c.call("Models.Reload")
+        assert c.call("Models.Load", model="idle")["state"] == "ready"
+
+
+if __name__ == "__main__":
+    main([
+        a_file_that_two_models_lock_counts_once,
+        each_copy_of_a_file_counts,
+        what_a_worker_has_counts_until_it_has_ended,
+        loads_that_race_stay_within_the_budget,
+        a_smaller_budget_has_idle_models_leave_and_pinned_ones_stay,
+    ])
