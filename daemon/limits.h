@@ -80,7 +80,7 @@
 #define LIMIT_MEASURE_US (UINT64_C(60) * 1000000)
 
 /* One step of the engine, as its link thread tells. 512 tokens of a 70B model on two cores take over a minute. */
-#define LIMIT_STEP_NS (UINT64_C(600) * 1000000000)
+#define LIMIT_STEP_US (UINT64_C(600) * 1000000)
 
 /* What running requests have after SIGTERM; systemd waits for 90 s. */
 #define LIMIT_DRAIN_US (UINT64_C(5) * 1000000)

@@ -31,6 +31,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "daemon/limits.h"
+#include "daemon/patience.h"
 #include "daemon/tenants.h"
 #include "daemon/worker-report.h"
 #include "daemon/worker-start.h"
@@ -76,7 +77,10 @@ struct worker {
     struct tenants *tenants;
 
     sd_event_source *link, *pidfd, *ping, *defer;
-    uint64_t ping_cookie, pong_us, started_us;
+    uint64_t ping_cookie;
+    struct patience silence; /* since it was started, or since its last PONG */
+    struct patience step;    /* since PONG said first that it is in the step behind this one */
+    uint64_t i_step;
 };
 
 int workers_new(sd_event *event, uint64_t epoch, struct workers **ret)
@@ -462,6 +466,7 @@ static int on_hello_again(struct worker *w, const struct packet *p)
         return 0;
     }
     w->greeted = true;
+    patience_begin(&w->silence, w->silence.looked_us);
     w->outdated = p->n_blob != strlen(RESIDENTD_BUILD) || memcmp(p->blob, RESIDENTD_BUILD, p->n_blob) != 0;
     return send_packet(w, PACKET_THREADS, &threads, sizeof(threads), NULL, 0);
 }
@@ -483,6 +488,7 @@ static int on_hello(struct worker *w, struct channel_packet *packet)
     if (w->adopted)
         return on_hello_again(w, &packet->p);
     w->greeted = true;
+    patience_begin(&w->silence, w->silence.looked_us);
     r = send_packet(w, PACKET_THREADS, &threads, sizeof(threads), NULL, 0);
     if (r < 0)
         return r;
@@ -584,6 +590,22 @@ static int on_log(struct worker *w, const struct packet *p)
     return 0;
 }
 
+static int on_pong(struct worker *w, const struct packet_pong *pong)
+{
+    uint64_t now_us;
+    int r = sd_event_now(w->owner->event, CLOCK_MONOTONIC, &now_us);
+
+    if (r < 0)
+        return r;
+    patience_begin(&w->silence, now_us);
+    if (pong->busy_ns == 0 || pong->n_steps != w->i_step)
+        patience_begin(&w->step, now_us);
+    w->i_step = pong->n_steps;
+    if (pong->busy_ns / 1000 > LIMIT_STEP_US + w->step.lost_us)
+        mark_broken(w, "the worker is stuck in one step");
+    return 0;
+}
+
 static int on_packet(struct worker *w, struct channel_packet *packet)
 {
     const struct packet *p = &packet->p;
@@ -606,9 +628,7 @@ static int on_packet(struct worker *w, struct channel_packet *packet)
     case PACKET_LOG:
         return on_log(w, p);
     case PACKET_PONG:
-        if (p->pong->busy_ns > LIMIT_STEP_NS)
-            mark_broken(w, "the worker is stuck in one step");
-        return sd_event_now(w->owner->event, CLOCK_MONOTONIC, &w->pong_us);
+        return on_pong(w, p->pong);
     default:
         return -EBADMSG; /* the channel lets no other through */
     }
@@ -703,10 +723,11 @@ static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
         say_gone(w);
         return 0;
     }
-    if (w->greeted && now - w->pong_us > LIMIT_PONG_US)
-        mark_broken(w, "the worker does not answer");
-    else if (!w->greeted && now - w->started_us > LIMIT_HELLO_US)
-        mark_broken(w, "the worker did not start");
+    /* After a standstill answers may lie there that were not read yet: at most one second counts of it, and they are
+     * read before the next look. */
+    if (patience_look(&w->silence, now, PING_INTERVAL_US) > (w->greeted ? LIMIT_PONG_US : LIMIT_HELLO_US))
+        mark_broken(w, w->greeted ? "the worker does not answer" : "the worker did not start");
+    patience_look(&w->step, now, PING_INTERVAL_US);
     if (w->broken[0])
         return 0;
     packet = (struct packet_ping){.cookie = ++w->ping_cookie};
@@ -719,19 +740,21 @@ static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
 static int watch(struct worker *w)
 {
     sd_event *event = w->owner->event;
+    uint64_t now_us;
     int r;
 
-    r = sd_event_now(event, CLOCK_MONOTONIC, &w->started_us);
+    r = sd_event_now(event, CLOCK_MONOTONIC, &now_us);
     if (r < 0)
         return r;
-    w->pong_us = w->started_us;
+    patience_begin(&w->silence, now_us);
+    patience_begin(&w->step, now_us);
     r = sd_event_add_io(event, &w->link, channel_fd(w->channel), EPOLLIN, on_link, w);
     if (r < 0)
         return r;
     r = w->process.pidfd >= 0 ? watch_process(w) : 0;
     if (r < 0)
         return r;
-    r = sd_event_add_time(event, &w->ping, CLOCK_MONOTONIC, w->started_us + PING_INTERVAL_US, 0, on_ping, w);
+    r = sd_event_add_time(event, &w->ping, CLOCK_MONOTONIC, now_us + PING_INTERVAL_US, 0, on_ping, w);
     if (r < 0)
         return r;
     r = sd_event_add_defer(event, &w->defer, on_broken, w);

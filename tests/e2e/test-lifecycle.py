@@ -271,6 +271,21 @@ def worker_that_is_stuck_is_replaced():
         assert c.complete("hello")[0] == "hello"
 
 
+def a_standstill_of_the_machine_costs_no_worker():
+    """Suspended, or frozen with all that runs on it, for longer than a worker may be silent."""
+    with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
+                files={"m.gguf": b"x" * 100000}) as d:
+        before = d.wait_state("ready")["worker_pid"]
+        # The daemon first: it may not see that its worker is silent.
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in (d.process.pid, before):
+                os.kill(pid, number)
+            time.sleep(33 if number == signal.SIGSTOP else 2)
+        with d.client() as c:
+            assert c.complete("hello")[0] == "hello"
+        assert d.wait_state("ready")["worker_pid"] == before, d.log()
+
+
 def refusal(d, prompt, uid, model="m"):
     """What the user @uid hears; None: an answer."""
     def ask():
@@ -348,5 +363,5 @@ main([
     who_was_in_two_crashes_has_to_wait,
     a_worker_that_lost_its_file_ends_the_model,
     # Hard on everything else that runs.
-    *([real_memory_pressure_is_felt] if SLOW else []),
+    *([real_memory_pressure_is_felt, a_standstill_of_the_machine_costs_no_worker] if SLOW else []),
 ])
