@@ -153,7 +153,7 @@ struct model {
     uint64_t kv_page_bytes, page_tokens; /* 0: the worker has not said so */
     const char *capabilities[MODEL_CAPABILITIES_MAX]; /* [n_capabilities] static texts */
     size_t n_capabilities;
-    uint32_t n_running, pages_used, pages_total;
+    uint32_t n_running, pages_used, pages_total, pages_kept;
     struct model_counters counters; /* since the start of the daemon */
     const char **aliases; /* [n_aliases] borrowed from the policy; made anew at reload */
     size_t n_aliases;

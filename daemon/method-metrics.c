@@ -58,6 +58,21 @@ static uint64_t kv(const struct model_status *m)
     return (uint64_t)m->kv_bytes;
 }
 
+static uint64_t pages_running(const struct model_status *m)
+{
+    return m->kv_pages_running;
+}
+
+static uint64_t pages_kept(const struct model_status *m)
+{
+    return m->kv_pages_kept;
+}
+
+static uint64_t pages_all(const struct model_status *m)
+{
+    return m->kv_pages;
+}
+
 static uint64_t sequences(const struct model_status *m)
 {
     return (uint64_t)m->sequences_active;
@@ -103,6 +118,10 @@ static const struct model_figure for_all[] = {
 
 static const struct model_figure for_admins[] = {
     {"residentd_model_kv_bytes", "gauge", "", "KV cache.", "", kv},
+    {"residentd_model_kv_pages", "gauge", "", "Pages of the KV cache, as the worker said last.", ",use=\"running\"",
+     pages_running},
+    {"residentd_model_kv_pages", NULL, "", NULL, ",use=\"kept\"", pages_kept},
+    {"residentd_model_kv_pages", NULL, "", NULL, ",use=\"all\"", pages_all},
     {"residentd_model_sequences_active", "gauge", "", "Requests that are being computed.", "", sequences},
     {"residentd_model_requests", "counter", "_total", "Requests that ended.", "", requests},
     {"residentd_model_tokens", "counter", "_total", "Tokens of requests that ended; cached are part of prompt.",

@@ -248,7 +248,7 @@ static void forget_worker(struct model *model)
 {
     handover_forget_link(model);
     model->worker = worker_free(model->worker);
-    model->n_running = model->pages_used = 0;
+    model->n_running = model->pages_used = model->pages_kept = 0;
     model->n_drafted = model->n_accepted = 0;
 }
 
@@ -545,6 +545,7 @@ static void on_step(struct worker *w, const struct packet_step *step, void *user
     model->n_running = step->n_running;
     model->pages_used = step->pages_used;
     model->pages_total = step->pages_total;
+    model->pages_kept = step->pages_kept;
     model->n_drafted += step->n_drafted;
     model->n_accepted += step->n_accepted;
 }

@@ -65,6 +65,7 @@ struct model_status {
     int64_t kv_bytes;   /* -1: not for the asker */
     uint64_t gpu_layers;
     int64_t sequences_active; /* -1: not for the asker */
+    uint32_t kv_pages_running, kv_pages_kept, kv_pages; /* of requests that run, of kept prefixes, all; 0 for others */
     int64_t tokens_drafted, tokens_accepted; /* by speculation, since it was loaded; -1: the same */
     uint64_t bytes_done, bytes_total; /* of loading */
     struct model_counters counters;   /* for administrators */

@@ -60,7 +60,7 @@ AT(packet_facts, reserved, 0);
 SIZE(packet_progress, 16);
 AT(packet_progress, bytes_done, 0);
 AT(packet_progress, bytes_total, 8);
-SIZE(packet_step, 48);
+SIZE(packet_step, 56);
 AT(packet_step, n_steps, 0);
 AT(packet_step, duration_ns, 8);
 AT(packet_step, n_pieces, 16);
@@ -71,6 +71,8 @@ AT(packet_step, pages_used, 32);
 AT(packet_step, pages_total, 36);
 AT(packet_step, n_drafted, 40);
 AT(packet_step, n_accepted, 44);
+AT(packet_step, pages_kept, 48);
+AT(packet_step, reserved, 52);
 SIZE(step_tenant, 24);
 AT(step_tenant, tenant, 0);
 AT(step_tenant, n_pages, 4);
@@ -262,6 +264,8 @@ static int check_step(const struct packet *p, const char **reterr_why)
     uint64_t n_bytes;
 
     reader_init(&r, p->blob, p->n_blob);
+    if (p->step->reserved != 0)
+        return violation("reserved field", reterr_why);
     if (!checked_mul(p->step->n_tenants, sizeof(struct step_tenant), &n_bytes) || !reader_skip(&r, n_bytes))
         return violation("tenants beyond the end of STEP", reterr_why);
     for (uint32_t i = 0; i < p->step->n_pieces; i++) {

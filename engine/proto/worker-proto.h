@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(4)
+#define PROTO_VERSION UINT32_C(5)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -166,6 +166,8 @@ struct packet_step {
     uint32_t n_running, n_waiting;
     uint32_t pages_used, pages_total;
     uint32_t n_drafted, n_accepted; /* tokens that were drafted for this step, and those of them that were right */
+    uint32_t pages_kept; /* with prefixes that no request has; counted every few seconds, and when nothing runs */
+    uint32_t reserved;
 };
 
 struct step_tenant {

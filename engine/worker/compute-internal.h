@@ -3,7 +3,8 @@
 
 /*
  * What the compute thread's own files share: compute.c (commands, news, the loop), compute-load.c (the model and the
- * helper thread), compute-step.c (one step), compute-table.c (which works there are, and their ends). Nobody else
+ * helper thread), compute-step.c (one step), compute-warm.c (what is
+ * computed in advance), compute-table.c (which works there are, and their ends). Nobody else
  * includes it.
  *
  * What is true between two steps: 1. each work is in the table, in the list and, if it has a deadline, in the heap;
@@ -51,6 +52,12 @@ struct compute {
     size_t order_allocated;
     uint64_t reported_ns;
     size_t n_new_untold; /* came since then */
+
+    /* Public prefixes: the one that is computed in advance, how much of it should be there by now, and what to add. */
+    size_t i_warm;
+    uint32_t n_warm, warm_tokens;
+    uint32_t pages_kept; /* when it was last counted */
+    bool tell_figures;   /* they were told, and have changed since */
 
     bool draining;
     uint64_t drain_deadline_ns; /* 0: none */
@@ -111,6 +118,16 @@ int compute_make_batch(struct compute *c);
  * compute_load() - a MODEL came: load it, or only measure it; ends the process on failure
  */
 void compute_load(struct compute *c, struct command *command);
+
+/**
+ * compute_figures() - of the whole, for a STEP
+ */
+struct packet_step compute_figures(struct compute *c);
+
+/**
+ * compute_warm() - compute a slice of a public prefix. Returns false when there was nothing to compute
+ */
+bool compute_warm(struct compute *c);
 
 /**
  * compute_step() - plan, compute, sample, tell. Returns false when there was nothing to compute

@@ -148,6 +148,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
                    struct packet_step step)
 {
     uint64_t now_ns = clock_now_ns();
+    struct packet_step figures;
     struct fault fault;
     size_t row = 0, n_tokens = 0, n_sampled = 0;
 
@@ -167,12 +168,11 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         w->told_ns = now_ns;
         row += sample_slice(c, s, logits + row * c->model->facts.n_vocab, &step, &fault);
     }
-    step.n_steps = link_n_steps(c->link);
-    step.n_running = batch_n_active(c->batch);
-    step.n_waiting = (uint32_t)batch_n_idle(c->batch);
-    step.pages_used = batch_pages_used(c->batch);
-    step.pages_total = c->model->facts.pages_total;
-    emit_step(&c->emit, c->epoch, step);
+    figures = compute_figures(c);
+    figures.duration_ns = step.duration_ns;
+    figures.n_drafted = step.n_drafted;
+    figures.n_accepted = step.n_accepted;
+    emit_step(&c->emit, c->epoch, figures);
     now_ns = clock_now_ns();
     for (size_t i = 0; i < plan->n_slices; i++) {
         struct work *w = compute_work_of(plan->slices[i].request);

@@ -77,7 +77,7 @@ void compute_take_out(struct compute *c, struct work *w, uint64_t now_ns)
     heap_remove(&c->deadlines, w);
     c->n_works--;
     compute_close_sequence(c, w);
-    reuse_limit(c->model->engine, w->batch.item.tenant);
+    reuse_limit(c->model, w->batch.item.tenant);
     if (c->model->drafter)
         drafter_forget(c->model->drafter, w->id);
     batch_remove(c->batch, &w->batch, now_ns);

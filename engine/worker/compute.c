@@ -36,7 +36,7 @@ static void set_tenant(struct compute *c, const struct packet_tenant *p)
 
     if (p->weight == 0) {
         fair_forget(batch_fair(c->batch), p->tenant);
-        reuse_forget(c->model->engine, p->tenant);
+        reuse_forget(c->model, p->tenant);
         return;
     }
     if (fair_tenant_set(batch_fair(c->batch), p->tenant, p->weight, p->tenant_class, p->class_weight, &t) < 0)
@@ -108,10 +108,10 @@ static void trim(struct compute *c, uint64_t bytes)
     n_pages += engine_pages_free(e);
     if (n_pages > c->model->facts.pages_total)
         n_pages = c->model->facts.pages_total;
-    engine_prefix_trim(e, (uint32_t)n_pages);
+    reuse_trim(c->model, (uint32_t)n_pages);
     while (engine_pages_free(e) < n_pages && (r = batch_trim(c->batch, c->model->facts.pages_total))) {
         compute_close_sequence(c, compute_work_of(r));
-        engine_prefix_trim(e, (uint32_t)n_pages);
+        reuse_trim(c->model, (uint32_t)n_pages);
     }
 }
 
@@ -125,7 +125,8 @@ static void reset(struct compute *c, uint64_t epoch)
     /* Tenants are numbers of the daemon that gave them, so they, what they are due and what is kept of them begin
      * anew. */
     if (c->batch) {
-        engine_prefix_trim(c->model->engine, c->model->facts.pages_total);
+        reuse_trim(c->model, c->model->facts.pages_total);
+        c->i_warm = c->n_warm = 0;
         c->batch = batch_free(c->batch);
         if (compute_make_batch(c) < 0)
             compute_out_of_memory(c);
@@ -203,6 +204,19 @@ static void tell(struct compute *c, struct work *w, int32_t position, int64_t et
     w->told_ns = now_ns;
 }
 
+struct packet_step compute_figures(struct compute *c)
+{
+    c->tell_figures = true;
+    return (struct packet_step){
+        .n_steps = link_n_steps(c->link),
+        .n_running = batch_n_active(c->batch),
+        .n_waiting = (uint32_t)batch_n_idle(c->batch),
+        .pages_used = batch_pages_used(c->batch),
+        .pages_total = c->model->facts.pages_total,
+        .pages_kept = c->pages_kept,
+    };
+}
+
 static void report(struct compute *c, uint64_t now_ns)
 {
     size_t n_new = batch_n_new(c->batch), n = 0;
@@ -231,14 +245,18 @@ static void report(struct compute *c, uint64_t now_ns)
     for (struct work *w = c->works; w; w = w->next)
         if (w->batch.started && now_ns - w->told_ns >= REPORT_NS)
             tell(c, w, STEP_NOT_WAITING, STEP_ETA_UNKNOWN, now_ns);
-    emit_step(&c->emit, c->epoch,
-              (struct packet_step){
-                  .n_steps = link_n_steps(c->link),
-                  .n_running = batch_n_active(c->batch),
-                  .n_waiting = (uint32_t)batch_n_idle(c->batch),
-                  .pages_used = batch_pages_used(c->batch),
-                  .pages_total = c->model->facts.pages_total,
-              });
+    c->pages_kept = engine_prefix_pages(c->model->engine);
+    emit_step(&c->emit, c->epoch, compute_figures(c));
+}
+
+/* Once there is nothing left to do: what the last request held is free, or kept. */
+static void tell_idle(struct compute *c)
+{
+    if (!c->tell_figures || c->n_works > 0)
+        return;
+    c->pages_kept = engine_prefix_pages(c->model->engine);
+    emit_figures(&c->emit, c->epoch, compute_figures(c));
+    c->tell_figures = false;
 }
 
 /* ---- the loop ---- */
@@ -250,7 +268,7 @@ static void deadlines(struct compute *c, uint64_t now_ns)
     while ((w = heap_top(&c->deadlines)) && w->deadline_ns <= now_ns) {
         if (work_flush(w, &c->emit) < 0)
             compute_out_of_memory(c);
-        emit_step(&c->emit, c->epoch, (struct packet_step){.n_steps = link_n_steps(c->link)});
+        emit_step(&c->emit, c->epoch, compute_figures(c));
         compute_end_done(c, w, DONE_DEADLINE, now_ns);
     }
 }
@@ -307,8 +325,10 @@ _Noreturn void compute_run(struct link *l, struct intake *in, const struct log *
         /* Nobody may be there to read; or somebody does not read: then text waits here, where it costs
          * nothing. */
         if (c.model && !parked && link_backlog(l) <= BACKLOG_BYTES_MAX) {
-            ran = compute_step(&c);
+            ran = compute_step(&c) || compute_warm(&c);
             report(&c, clock_now_ns());
+            if (!ran)
+                tell_idle(&c);
         }
         until_ns = ran ? 0 : next_event(&c, clock_now_ns());
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/engine-prefix.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/config.h"
@@ -199,6 +200,16 @@ static void unfollow(struct drafter *d, struct follower *f)
     f->id = 0;
 }
 
+void drafter_limit(struct drafter *d, uint64_t owner, uint32_t n_pages)
+{
+    engine_prefix_limit(d->engine, owner, n_pages);
+}
+
+void drafter_trim(struct drafter *d)
+{
+    engine_prefix_trim(d->engine, d->facts.pages_total);
+}
+
 void drafter_forget(struct drafter *d, uint64_t id)
 {
     for (uint32_t i = 0; i < d->sequences; i++)
@@ -206,15 +217,16 @@ void drafter_forget(struct drafter *d, uint64_t id)
             unfollow(d, &d->followers[i]);
 }
 
-/* The follower of @id: its own, or the one that was not asked for longest. */
-static struct follower *follow(struct drafter *d, uint64_t id)
+/* The follower of an item: its own, or the one that was not asked for longest, with what is kept of its prompt. */
+static struct follower *follow(struct drafter *d, const struct drafter_item *item)
 {
     struct follower *found = &d->followers[0];
+    uint32_t n_kept;
 
     for (uint32_t i = 0; i < d->sequences; i++) {
         struct follower *f = &d->followers[i];
 
-        if (f->id == id) {
+        if (f->id == item->id) {
             f->used = d->n_calls;
             return f;
         }
@@ -227,7 +239,9 @@ static struct follower *follow(struct drafter *d, uint64_t id)
     unfollow(d, found);
     if (engine_sequence_open(d->engine, &found->sequence) != 0)
         return NULL;
-    found->id = id;
+    /* The last token is read in any case: what comes behind it is wanted. */
+    (void)engine_prefix_begin(d->engine, found->sequence, item->owner, item->tokens, item->n_tokens - 1, &n_kept);
+    found->id = item->id;
     found->used = d->n_calls;
     return found;
 }
@@ -317,20 +331,32 @@ static bool fork_all(struct drafter *d, uint32_t n_going)
     return true;
 }
 
+/* What the followers have read can be found from now on. */
+static void keep_read(struct drafter *d, const struct drafter_item *items, uint32_t n_items)
+{
+    for (uint32_t i = 0; i < n_items; i++)
+        for (uint32_t k = 0; k < d->sequences; k++)
+            if (d->followers[k].id == items[i].id)
+                (void)engine_prefix_keep(d->engine, d->followers[k].sequence, items[i].tokens, items[i].n_public);
+}
+
 static void draft(struct drafter *d, struct drafter_item *items, uint32_t n_items)
 {
     const float *logits = NULL;
     uint32_t n_going = 0;
 
     for (uint32_t i = 0; i < n_items; i++) {
-        struct follower *f = follow(d, items[i].id);
+        struct follower *f = follow(d, &items[i]);
 
         if (f && catch_up(d, &items[i], f->sequence)) {
             d->going[n_going] = &items[i];
             d->forks[n_going++] = f->sequence;
         }
     }
-    if (!step(d, &logits) || n_going == 0 || !fork_all(d, n_going))
+    if (!step(d, &logits))
+        return;
+    keep_read(d, items, n_items);
+    if (n_going == 0 || !fork_all(d, n_going))
         return;
     for (;;) {
         n_going = take_tokens(d, logits, n_going);

@@ -4,7 +4,8 @@
 /*
  * A second, smaller model with the same vocabulary that says what the model may go on with (speculate.h). It follows
  * each sequence with one of its own, which holds nothing but tokens that are certain; what it makes up it computes in
- * a fork of that, so nothing ever has to be taken back and models with windows need no care.
+ * a fork of that, so nothing ever has to be taken back and models with windows need no care. What one sequence of an
+ * owner has read, later ones that begin alike need not read again (engine/engine-prefix.h).
  *
  * Compute thread. Whatever fails here costs drafts and nothing else.
  */
@@ -23,6 +24,8 @@ struct tokenizer;
 /* A sequence that wants a draft. */
 struct drafter_item {
     uint64_t id;
+    uint64_t owner;    /* whose prefixes it may begin with (engine-prefix.h); not ENGINE_PREFIX_PUBLIC */
+    uint32_t n_public; /* so many of the first tokens are no secret of the owner's */
     int32_t *tokens; /* [n_tokens + n_max]: the draft is written behind the first n_tokens */
     uint32_t n_tokens, n_max;
     uint32_t n;       /* how long the draft became; 0 as long as the model has not read all of the prompt */
@@ -74,6 +77,16 @@ void drafter_run(struct drafter *d, struct drafter_item *items, uint32_t n_items
  * drafter_token_ns() - what a drafted token took lately; 0: nothing was drafted yet
  */
 double drafter_token_ns(const struct drafter *d);
+
+/**
+ * drafter_limit() - keep at most @n_pages pages of what sequences of @owner have read, for its later ones
+ */
+void drafter_limit(struct drafter *d, uint64_t owner, uint32_t n_pages);
+
+/**
+ * drafter_trim() - keep nothing of what ended sequences have read
+ */
+void drafter_trim(struct drafter *d);
 
 /**
  * drafter_forget() - the sequence @id has ended

@@ -6,6 +6,7 @@
 
 #include "engine/worker/draft.h"
 #include "engine/worker/model.h"
+#include "engine/worker/reuse.h"
 #include "engine/worker/work.h"
 
 struct drafts {
@@ -74,7 +75,11 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
         if (w->batch.n_draft > 0)
             continue;
         d->wanting[n] = w;
-        d->items[n] = (struct drafter_item){.id = w->id, .tokens = w->tokens, .n_tokens = w->batch.n_tokens};
+        d->items[n] = (struct drafter_item){.id = w->id,
+                                             .owner = reuse_owner(w->tenant),
+                                             .n_public = w->n_public,
+                                             .tokens = w->tokens,
+                                             .n_tokens = w->batch.n_tokens};
         d->items[n].n_max = draft_length(d, w, DRAFT_BY_MODEL, cost * (double)n_sampled, share(left, i, n_sampled));
         left -= d->items[n].n_max;
         n += d->items[n].n_max > 0;

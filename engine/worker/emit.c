@@ -141,6 +141,11 @@ void emit_step(struct emit *e, uint64_t epoch, struct packet_step step)
     e->n_tenants = 0;
 }
 
+void emit_figures(struct emit *e, uint64_t epoch, struct packet_step step)
+{
+    link_send(e->link, epoch, PACKET_STEP, &step, sizeof(step), NULL, 0);
+}
+
 int emit_request_done(struct link *l, uint64_t epoch, const struct packet_done *done, json_object *extra)
 {
     const char *text = extra ? json_text(extra) : "";

@@ -64,6 +64,11 @@ int emit_piece_end(struct emit *e, json_object *extra, uint32_t n_tokens, int32_
 void emit_step(struct emit *e, uint64_t epoch, struct packet_step step);
 
 /**
+ * emit_figures() - a STEP of no piece and no tenant
+ */
+void emit_figures(struct emit *e, uint64_t epoch, struct packet_step step);
+
+/**
  * emit_request_done() - DONE. @extra: NULL: none; borrowed. Returns 0; -E2BIG (nothing was sent); -ENOMEM
  */
 int emit_request_done(struct link *l, uint64_t epoch, const struct packet_done *done, json_object *extra);

@@ -8,12 +8,14 @@
  * Embeddings take no part: they need the states of all tokens. Compute thread.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "engine/sched/fair.h"
 
 struct batch_slice;
 struct engine;
+struct model;
 struct work;
 
 /**
@@ -32,11 +34,36 @@ void reuse_begin(struct engine *e, struct work *w, const struct batch_slice *s);
 void reuse_keep(struct engine *e, const struct work *w);
 
 /**
- * reuse_limit() - what is kept of @tenant is within its own limit again
+ * reuse_owner() - whose prefixes those of @tenant are: never the public's
  */
-void reuse_limit(struct engine *e, const struct fair_tenant *tenant);
+uint64_t reuse_owner(uint32_t tenant);
+
+/**
+ * reuse_limit() - what is kept of @tenant is within its own limit again, in the draft model, too
+ */
+void reuse_limit(struct model *m, const struct fair_tenant *tenant);
 
 /**
  * reuse_forget() - nothing of @tenant is kept any more; it has no sequence
  */
-void reuse_forget(struct engine *e, uint32_t tenant);
+void reuse_forget(struct model *m, uint32_t tenant);
+
+/**
+ * reuse_trim() - forget prefixes until @n_pages pages are free, and all that the draft model keeps
+ */
+void reuse_trim(struct model *m, uint32_t n_pages);
+
+/**
+ * reuse_found_public() - how many of these tokens of a public prefix are kept for everybody
+ */
+uint32_t reuse_found_public(const struct engine *e, const int32_t *tokens, uint32_t n_tokens);
+
+/**
+ * reuse_begin_public() - an empty sequence begins with those; whether they are still there
+ */
+bool reuse_begin_public(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n_tokens);
+
+/**
+ * reuse_keep_public() - all full pages of the sequence are for everybody from now on
+ */
+void reuse_keep_public(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n_tokens);

@@ -71,7 +71,8 @@ static void send_json(enum packet_type type, const char *text)
 static void send_piece(const struct running *r, const char *text, const char *extra)
 {
     const struct packet_step step = {.n_steps = ++n_steps, .n_pieces = 1, .n_tenants = 1, .n_running = (uint32_t)n_running,
-                                     .n_drafted = 4, .n_accepted = 3};
+                                     .n_drafted = 4, .n_accepted = 3, .pages_used = 3, .pages_total = 64,
+                                     .pages_kept = 5};
     const struct step_piece piece = {
         .request = r->request,
         .n_text = (uint32_t)strlen(text),

@@ -120,6 +120,9 @@ def metrics_count_what_was_done():
         assert found['residentd_model_requests_total{model="m"}'] == 2
         assert found['residentd_model_tokens_total{model="m",kind="output"}'] == 6
         assert found['residentd_model_state{model="m",state="ready"}'] == 1
+        assert found['residentd_model_kv_pages{model="m",use="all"}'] == 64
+        assert found['residentd_model_kv_pages{model="m",use="kept"}'] == 5
+        assert found['residentd_model_kv_pages{model="m",use="running"}'] == 0  # both are done
         assert found[f'residentd_user_tokens_today{{uid="{ALICE}"}}'] == 4
         assert found["residentd_ledger_ok"] == 1
         # Alice learns nothing of Bob, nor of models that are not for her.

@@ -150,6 +150,7 @@ static void take_step(struct driver *d, const struct packet *p)
         assert_true(d->n_tenants < 64);
         d->tenants[d->n_tenants++] = tenant;
         d->cost_ns += tenant.cost_ns;
+        d->n_prompt += tenant.n_prompt;
         d->n_output += tenant.n_output;
     }
     while (step_next_piece(&it, &piece, &text, &extra)) {
@@ -282,6 +283,31 @@ int driver_exit_status(struct driver *d)
     return status;
 }
 
+static void forget_answers(struct driver *d)
+{
+    for (size_t i = 0; i < d->n_answers; i++) {
+        free(d->answers[i].text);
+        free(d->answers[i].extra);
+    }
+    memset(d->answers, 0, sizeof(d->answers));
+    d->n_answers = 0;
+}
+
+void driver_take_over(struct driver *d)
+{
+    uint64_t epoch = channel_context(d->c)->epoch;
+    int fd = fcntl(channel_fd(d->c), F_DUPFD_CLOEXEC, 0);
+
+    channel_free(d->c);
+    assert_int_equal(channel_new(PROTO_DAEMON, fd, &d->c), 0);
+    forget_answers(d);
+    d->hello = false;
+    d->step = (struct packet_step){0};
+    assert_int_equal(channel_greet(d->c, PACKET_RESET, epoch + 1, "next"), 0);
+    while (!d->hello)
+        assert_true(driver_receive(d, PATIENCE_MS));
+}
+
 int driver_stop(struct driver *d)
 {
     int status;
@@ -289,10 +315,7 @@ int driver_stop(struct driver *d)
     d->c = channel_free(d->c);
     status = driver_exit_status(d);
     close(d->pidfd);
-    for (size_t i = 0; i < d->n_answers; i++) {
-        free(d->answers[i].text);
-        free(d->answers[i].extra);
-    }
+    forget_answers(d);
     free(d->facts);
     return status;
 }

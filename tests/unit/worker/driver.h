@@ -42,7 +42,7 @@ struct driver {
     struct packet_step step; /* the last one */
     struct step_tenant tenants[64];
     uint32_t n_tenants;
-    uint64_t n_steps_heard, cost_ns, n_drafted, n_accepted, n_output;
+    uint64_t n_steps_heard, cost_ns, n_drafted, n_accepted, n_prompt, n_output;
     struct fault model_fault;
     struct answer answers[DRIVER_REQUESTS_MAX];
     size_t n_answers;
@@ -103,6 +103,11 @@ struct answer *driver_complete(struct driver *d, enum submit_kind kind, const ch
  * driver_exit_status() - wait for the process to end; its status as of waitpid()
  */
 int driver_exit_status(struct driver *d);
+
+/**
+ * driver_take_over() - what the next daemon does: RESET on the same link. Answers of before are forgotten
+ */
+void driver_take_over(struct driver *d);
 
 /**
  * driver_stop() - close the connection, wait for the end, release everything; returns the status

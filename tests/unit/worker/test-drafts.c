@@ -151,6 +151,43 @@ static void test_a_draft_model_saves_steps(void **state)
     stop(&d);
 }
 
+/* Of @tenant: the answer has room for one drafted token, if the draft model knows the prompt in its first call. */
+static uint64_t drafted_of(struct driver *d, uint32_t tenant, const char *json)
+{
+    uint64_t n = d->n_drafted;
+    struct answer *a = driver_submit(d, tenant, SUBMIT_COMPLETE, 0, json);
+
+    driver_wait(d, a);
+    assert_int_equal(a->usage.output_tokens, 3);
+    return d->n_drafted - n;
+}
+
+static void test_a_draft_model_reads_a_prompt_once(void **state)
+{
+    static const struct packet_trim trim = {.bytes = UINT64_MAX / 2};
+    char json[4096] = "{\"temperature\": 0, \"max_tokens\": 3, \"prompt_tokens\": [3";
+    uint32_t random = 1;
+    struct driver d;
+
+    /* More than it reads in one call, and nothing that repeats itself. */
+    for (int i = 0; i < 400; i++) {
+        random = random * 1664525 + 1013904223;
+        snprintf(json + strlen(json), sizeof(json) - strlen(json), ", %u", 3 + (random >> 16) % 240);
+    }
+    strcat(json, "]}");
+    start(&d, "llama", 0, "always", 1);
+    /* So that it is known how long a step takes: nobody drafts before that. */
+    driver_complete(&d, SUBMIT_COMPLETE, "{\"prompt\": \"x\", \"temperature\": 0, \"max_tokens\": 5}");
+    assert_int_equal(drafted_of(&d, 1, json), 0);
+    assert_int_equal(drafted_of(&d, 1, json), 1);
+    /* Whoever comes with the same words has to have them read again. */
+    assert_int_equal(drafted_of(&d, 2, json), 0);
+    assert_int_equal(drafted_of(&d, 2, json), 1);
+    driver_send(&d, PACKET_TRIM, &trim, sizeof(trim));
+    assert_int_equal(drafted_of(&d, 1, json), 0);
+    stop(&d);
+}
+
 /* Where a grammar leaves no choice of bytes, it is the draft; the text has nothing of it before. */
 static void test_a_grammar_saves_steps(void **state)
 {
@@ -305,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_same_answers_with_windows),
         cmocka_unit_test(test_same_answers_with_a_draft_model),
         cmocka_unit_test(test_a_draft_model_saves_steps),
+        cmocka_unit_test(test_a_draft_model_reads_a_prompt_once),
         cmocka_unit_test(test_a_grammar_saves_steps),
         cmocka_unit_test(test_a_draft_model_has_to_fit),
         cmocka_unit_test(test_same_answers_where_it_pays),

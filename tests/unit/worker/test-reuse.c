@@ -100,6 +100,16 @@ static void test_others_prefixes_are_not(void **state)
     stop_well(&d);
 }
 
+/* Nothing is asked yet, and something is kept: public prefixes. */
+static void wait_warm(struct driver *d)
+{
+    while (d->step.pages_kept == 0)
+        assert_true(driver_receive(d, 60000));
+    assert_int_equal(d->step.n_running, 0);
+    assert_int_equal(d->step.pages_used, 0);
+    assert_int_equal(d->n_prompt, 0); /* nobody's account */
+}
+
 /* A text of the policy's is everybody's, in prompts and as a system message; what comes behind it is not. */
 static void test_public_prefixes(void **state)
 {
@@ -122,7 +132,10 @@ static void test_public_prefixes(void **state)
 
     start_ready(&d, 1024, config);
     start_ready(&plain, 1024, CONFIG);
+    wait_warm(&d);
     for (size_t i = 0; i < 2; i++) {
+        uint64_t n_prompt = d.n_prompt;
+
         first = driver_submit(&d, 1, calls[i].kind, 0, calls[i].json);
         driver_wait(&d, first);
         second = driver_submit(&d, 2, calls[i].kind, 0, calls[i].json);
@@ -131,7 +144,11 @@ static void test_public_prefixes(void **state)
         driver_wait(&d, again);
         other = driver_submit(&plain, 1, calls[i].kind, 0, calls[i].json);
         driver_wait(&plain, other);
-        assert_int_equal(first->usage.cached_tokens, 0);
+        /* Computed in advance: the first user's prompt is as cheap as the second's. */
+        assert_int_equal(first->usage.cached_tokens, second->usage.cached_tokens);
+        assert_int_equal(d.n_prompt - n_prompt, first->usage.prompt_tokens + second->usage.prompt_tokens +
+                                                    again->usage.prompt_tokens - first->usage.cached_tokens -
+                                                    second->usage.cached_tokens - again->usage.cached_tokens);
         /* All of the public text in whole pages, and none of what she wrote. */
         assert_true(second->usage.cached_tokens >= 32 && second->usage.cached_tokens < again->usage.cached_tokens);
         assert_string_equal(second->text, other->text);
@@ -140,6 +157,44 @@ static void test_public_prefixes(void **state)
     ask(&d, 1, near);
     other = ask(&d, 2, near);
     assert_true(other->usage.cached_tokens < 32);
+    stop_well(&plain);
+    stop_well(&d);
+}
+
+/* Some hundreds of tokens, in slices between which requests come first; again for another daemon, not after a TRIM. */
+static void test_public_prefixes_are_computed_in_advance(void **state)
+{
+    static const struct packet_trim trim = {.bytes = UINT64_MAX / 2};
+    static char config[8192], prompt[8192], text[8000];
+    struct answer *early, *a;
+    struct driver d, plain;
+    uint32_t n_pages, n_cached;
+
+    for (size_t i = 0; i < 600; i++)
+        snprintf(text + 5 * i, 6, "%c%c%c%c ", (char)('a' + i % 26), (char)('a' + i / 26), (char)('a' + i % 7),
+                 (char)('a' + i % 11));
+    snprintf(config, sizeof(config),
+             "{\"model\": \"test\", \"sequences\": 4, \"threads\": 1, \"public_prefixes\": [\"%s\"]}", text);
+    snprintf(prompt, sizeof(prompt), "{\"prompt\": \"%sand so on\", \"max_tokens\": 5, \"temperature\": 0}", text);
+    start_ready(&plain, 4096, CONFIG);
+    start_ready(&d, 4096, config);
+    early = driver_submit(&d, 1, SUBMIT_COMPLETE, 0, "{\"prompt\": \"and so on\", \"max_tokens\": 3}");
+    driver_wait(&d, early);
+    assert_true(early->done);
+    a = ask(&plain, 1, prompt);
+    n_pages = (uint32_t)(a->usage.prompt_tokens / 32) - 1;
+    while (d.step.pages_kept < n_pages)
+        assert_true(driver_receive(&d, 60000));
+    n_cached = (uint32_t)ask(&d, 2, prompt)->usage.cached_tokens;
+    assert_in_range(n_cached, 32 * n_pages, a->usage.prompt_tokens);
+    driver_wait(&d, driver_submit(&d, 3, SUBMIT_COMPLETE, 0, prompt));
+    assert_string_equal(d.answers[d.n_answers - 1].text, a->text);
+
+    driver_take_over(&d);
+    while (d.step.pages_kept < n_pages)
+        assert_true(driver_receive(&d, 60000));
+    driver_send(&d, PACKET_TRIM, &trim, sizeof(trim));
+    assert_int_equal(ask(&d, 1, prompt)->usage.cached_tokens, 0);
     stop_well(&plain);
     stop_well(&d);
 }
@@ -241,7 +296,6 @@ static void test_trim_and_reset_forget(void **state)
     static char text[8192];
     const struct packet_trim trim = {.bytes = UINT64_MAX / 2};
     struct driver d;
-    int fd;
 
     call(text, sizeof(text), 300, 300, 0, 5);
     start_ready(&d, 1024, CONFIG);
@@ -251,19 +305,7 @@ static void test_trim_and_reset_forget(void **state)
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 288);
     /* Another daemon, other tenants: number 1 may be somebody else now. */
-    fd = fcntl(channel_fd(d.c), F_DUPFD_CLOEXEC, 0);
-    channel_free(d.c);
-    assert_int_equal(channel_new(PROTO_DAEMON, fd, &d.c), 0);
-    for (size_t i = 0; i < d.n_answers; i++) {
-        free(d.answers[i].text);
-        free(d.answers[i].extra);
-    }
-    d.n_answers = 0;
-    memset(d.answers, 0, sizeof(d.answers));
-    d.hello = false;
-    assert_int_equal(channel_greet(d.c, PACKET_RESET, DRIVER_EPOCH + 1, "next"), 0);
-    while (!d.hello)
-        assert_true(driver_receive(&d, 60000));
+    driver_take_over(&d);
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
     stop_well(&d);
 }
@@ -311,6 +353,7 @@ int main(void)
         cmocka_unit_test(test_own_prefixes_are_found),
         cmocka_unit_test(test_others_prefixes_are_not),
         cmocka_unit_test(test_public_prefixes),
+        cmocka_unit_test(test_public_prefixes_are_computed_in_advance),
         cmocka_unit_test(test_forms_and_embeddings),
         cmocka_unit_test(test_little_room_changes_no_answer),
         cmocka_unit_test(test_a_tenants_limit_holds_for_what_is_kept),
