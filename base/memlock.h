@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * mlock(2) as the kernel has it: AddressSanitizer replaces libc's by a function that does nothing and says that it
- * worked, and a build for tests would then prove nothing about residency.
+ * mlock(2) and munlock(2) as the kernel has them: AddressSanitizer replaces libc's by functions that do nothing and say
+ * that it worked, and a build for tests would then prove nothing about residency.
  */
 
 #include <stddef.h>
@@ -14,4 +14,10 @@
 static inline int memlock(const void *at, size_t n_bytes)
 {
     return (int)syscall(SYS_mlock, at, n_bytes);
+}
+
+/* The same. */
+static inline int memunlock(const void *at, size_t n_bytes)
+{
+    return (int)syscall(SYS_munlock, at, n_bytes);
 }

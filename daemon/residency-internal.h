@@ -49,6 +49,8 @@ struct residency {
     struct residency_identity *kept; /* [n_kept] NULL: loaded afresh */
     int *kept_fds;                   /* [n_kept] NULL: files are used in place */
     size_t n_kept;
+    struct plan_range *left_out;     /* [n_left_out] not to be held */
+    size_t n_left_out;
 
     enum residency_phase phase; /* loop */
     bool abandoned;             /* loop */
@@ -99,6 +101,9 @@ int residency_lock_refused(struct residency *r);
 
 /* The second job: brings the files into memory, locks them, and has the kernel show that they are there. */
 int residency_load_all(struct residency *r);
+
+/* What is to be held of all parts, in whole pages. */
+uint64_t residency_held_bytes(const struct residency *r);
 
 /* The third, now and then: whether they still are, and whether the files are still the same. */
 int residency_sample_all(struct residency *r);

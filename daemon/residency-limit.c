@@ -70,8 +70,7 @@ int residency_check_lock_limit(struct residency *r)
         return 0;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
         return 0;
-    for (size_t i = 0; i < r->n_parts; i++)
-        whole += r->parts[i].map_bytes;
+    whole = residency_held_bytes(r);
     if (!checked_add(whole, locked_so_far(), &whole) || whole > limit.rlim_cur)
         return residency_lock_refused(r);
     return 0;

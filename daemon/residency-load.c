@@ -94,7 +94,68 @@ static int lock_failed(struct residency *r, const struct residency_part *part, i
     return residency_fail_errno(r, "mlock", error);
 }
 
-static int populate_piece(struct residency *r, const struct residency_part *part, uint64_t at, uint64_t n_bytes)
+/* Where a range that is left out ends: a file's last page is there as a whole. */
+static uint64_t end_of(const struct residency *r, const struct plan_range *range)
+{
+    const struct residency_part *part = &r->parts[range->file];
+    uint64_t to = range->from + range->n_bytes;
+
+    return to < part->n_bytes ? to : part->map_bytes;
+}
+
+static uint64_t held_of(const struct residency *r, const struct residency_part *part)
+{
+    uint64_t n_bytes = part->map_bytes;
+
+    for (size_t i = 0; i < r->n_left_out; i++) {
+        if (&r->parts[r->left_out[i].file] == part)
+            n_bytes -= end_of(r, &r->left_out[i]) - r->left_out[i].from;
+    }
+    return n_bytes;
+}
+
+uint64_t residency_held_bytes(const struct residency *r)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < r->n_parts; i++)
+        n_bytes += held_of(r, &r->parts[i]);
+    return n_bytes;
+}
+
+/* Before the rest is brought in: where a range begins or ends within a huge page, all of that is unmapped. */
+static int let_go_of_left_out(struct residency *r, const struct residency_part *part)
+{
+    for (size_t i = 0; i < r->n_left_out; i++) {
+        const struct plan_range *range = &r->left_out[i];
+
+        if (&r->parts[range->file] == part && memunlock(part->map + range->from, end_of(r, range) - range->from) < 0)
+            return residency_fail_errno(r, "munlock", errno);
+    }
+    return 0;
+}
+
+/* Whether the part is held from @at on, and how far from there that is so, or is not. */
+static uint64_t run_at(const struct residency *r, const struct residency_part *part, uint64_t at, bool *ret_is_held)
+{
+    uint64_t to = part->map_bytes;
+
+    *ret_is_held = true;
+    for (size_t i = 0; i < r->n_left_out; i++) {
+        const struct plan_range *range = &r->left_out[i];
+        uint64_t end = end_of(r, range);
+
+        if (&r->parts[range->file] != part || end <= at)
+            continue;
+        *ret_is_held = range->from > at;
+        to = *ret_is_held ? range->from : end;
+        break;
+    }
+    return to - at;
+}
+
+static int populate_piece(struct residency *r, const struct residency_part *part, uint64_t at, uint64_t n_bytes,
+                          bool is_held)
 {
     uint8_t *from = part->map + at;
     const char *path = r->paths[part->i_path];
@@ -106,9 +167,26 @@ static int populate_piece(struct residency *r, const struct residency_part *part
         }
         return residency_fail_errno(r, path, errno);
     }
-    if (r->ram != POLICY_RAM_MAP && memlock(from, n_bytes) < 0)
+    if (r->ram != POLICY_RAM_MAP && is_held && memlock(from, n_bytes) < 0)
         return lock_failed(r, part, errno);
     return 0;
+}
+
+/* What is left out is only read where somebody has to see it. */
+static int populate_range(struct residency *r, const struct residency_part *part, uint64_t at, uint64_t to,
+                          bool is_seen)
+{
+    int q = 0;
+
+    while (q == 0 && at < to) {
+        bool is_held;
+        uint64_t run = run_at(r, part, at, &is_held), n = run < to - at ? run : to - at;
+
+        if (is_held || is_seen)
+            q = populate_piece(r, part, at, n, is_held);
+        at += n;
+    }
+    return q;
 }
 
 static int populate_part(struct residency *r, const struct residency_part *part, struct digest *digest, bool counts)
@@ -119,7 +197,7 @@ static int populate_part(struct residency *r, const struct residency_part *part,
 
         if (residency_is_stopped(r))
             return -ECANCELED;
-        q = populate_piece(r, part, at, n);
+        q = populate_range(r, part, at, at + n, digest != NULL);
         if (q < 0)
             return q;
         if (digest)
@@ -157,7 +235,7 @@ static int is_in_small_pages(struct residency *r, const struct residency_part *p
     int q = figures_of(r, (size_t)(part - r->parts), 1, &f);
 
     if (q == 0)
-        *ret = r->huge != POLICY_HUGE_OFF && f.huge_bytes < part->map_bytes / 2;
+        *ret = r->huge != POLICY_HUGE_OFF && f.huge_bytes < held_of(r, part) / 2;
     return q;
 }
 
@@ -186,15 +264,17 @@ static int use_in_place(struct residency *r, struct residency_part *part, struct
     bool is_small = false;
     int q;
 
-    if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept)
+    if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept && !part->map)
         (void)pagecache_drop(part->fd);
-    q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
+    q = part->map ? 0 : residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
     if (q < 0)
         return q;
     q = digest ? digest_mapping(digest, part->map, part->n_bytes) : 0;
     if (q < 0)
         return residency_digest_failed(r, part->i_path, q);
-    q = populate_part(r, part, digest, /* counts= */ true);
+    q = let_go_of_left_out(r, part);
+    if (q == 0)
+        q = populate_part(r, part, digest, /* counts= */ true);
     if (q == 0 && part->is_ours)
         q = is_in_small_pages(r, part, &is_small);
     if (q < 0 || !is_small)
@@ -211,9 +291,9 @@ static int use_in_place(struct residency *r, struct residency_part *part, struct
 
 static int use_copy(struct residency *r, struct residency_part *part, struct digest *digest)
 {
-    int q = r->kept ? 0 : residency_copy_part(r, part, digest);
+    int q = r->kept || part->map ? 0 : residency_copy_part(r, part, digest);
 
-    if (q == 0)
+    if (q == 0 && !part->map)
         q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
     return q < 0 ? q : populate_part(r, part, NULL, /* counts= */ false);
 }
@@ -239,7 +319,8 @@ static int load_path(struct residency *r, size_t *i)
     size_t i_path = r->parts[*i].i_path;
     int q = 0;
 
-    if (r->sha256s[i_path] && !r->kept) {
+    /* What was loaded before was checked then. */
+    if (r->sha256s[i_path] && !r->kept && !r->parts[*i].map) {
         q = digest_new(&digest);
         if (q < 0)
             return residency_fail_errno(r, r->paths[i_path], -q);
@@ -255,15 +336,6 @@ static int load_path(struct residency *r, size_t *i)
     return q == 0 && digest ? check_digest(r, i_path, digest) : q;
 }
 
-static uint64_t size_of_all(const struct residency *r)
-{
-    uint64_t size = 0;
-
-    for (size_t i = 0; i < r->n_parts; i++)
-        size += r->parts[i].map_bytes;
-    return size;
-}
-
 /* Who says "on" would rather have no model than a slow one. Single pieces may be small for reasons that nobody
  * controls; a file's end always is. */
 static int check_huge(struct residency *r)
@@ -272,7 +344,9 @@ static int check_huge(struct residency *r)
     uint64_t got = r->figures.huge_bytes + r->figures.hugetlb_bytes, whole = 0, n_reserved = 0;
 
     for (size_t i = 0; i < r->n_parts; i++) {
-        whole += r->parts[i].n_bytes / RESIDENCY_HUGE_BYTES * RESIDENCY_HUGE_BYTES;
+        uint64_t held = held_of(r, &r->parts[i]), n = held < r->parts[i].n_bytes ? held : r->parts[i].n_bytes;
+
+        whole += n / RESIDENCY_HUGE_BYTES * RESIDENCY_HUGE_BYTES;
         n_reserved += (r->parts[i].n_bytes + RESIDENCY_HUGE_BYTES - 1) / RESIDENCY_HUGE_BYTES;
     }
     if (r->huge != POLICY_HUGE_ON || got >= whole - whole / 10)
@@ -296,16 +370,16 @@ static int check_huge(struct residency *r)
 /* Of reserved huge pages the kernel shows neither Rss nor a lock; they are never taken away. */
 static int verify(struct residency *r)
 {
-    uint64_t size = size_of_all(r), in_ram, locked;
+    uint64_t held = residency_held_bytes(r), in_ram, locked;
     int q = figures_of(r, 0, r->n_parts, &r->figures);
 
     if (q < 0)
         return q;
     in_ram = r->figures.rss_bytes + r->figures.hugetlb_bytes;
     locked = r->figures.locked_bytes + r->figures.hugetlb_bytes;
-    if (r->ram != POLICY_RAM_MAP && (in_ram != size || locked != size)) {
+    if (r->ram != POLICY_RAM_MAP && (in_ram < held || locked != held)) {
         fault_set(&r->fault, FAULT_MODEL_UNAVAILABLE, NULL,
-                  "the kernel shows %" PRIu64 " bytes in RAM and %" PRIu64 " locked of %" PRIu64, in_ram, locked, size);
+                  "the kernel shows %" PRIu64 " bytes in RAM and %" PRIu64 " locked of %" PRIu64, in_ram, locked, held);
         return -EIO;
     }
     return check_huge(r);

@@ -139,6 +139,7 @@ static void release(struct residency *r)
     }
     free(r->paths);
     free(r->sha256s);
+    free(r->left_out);
     if (r->unhold)
         r->unhold(r->held);
     free(r);
@@ -160,11 +161,9 @@ static int on_progress(sd_event_source *s, uint64_t now, void *userdata)
 
 static uint64_t bytes_lost(const struct residency *r)
 {
-    uint64_t size = 0, held = r->figures.locked_bytes + r->figures.hugetlb_bytes;
+    uint64_t held = r->figures.locked_bytes + r->figures.hugetlb_bytes, wanted = residency_held_bytes(r);
 
-    for (size_t i = 0; i < r->n_parts; i++)
-        size += r->parts[i].map_bytes;
-    return r->ram == POLICY_RAM_MAP || residency_is_partial(r, NULL) || held >= size ? 0 : size - held;
+    return r->ram == POLICY_RAM_MAP || residency_is_partial(r, NULL) || held >= wanted ? 0 : wanted - held;
 }
 
 static int on_thread_done(sd_event_source *s, int fd, uint32_t events, void *userdata)
@@ -294,10 +293,25 @@ void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
     r->unhold = unhold;
 }
 
+int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n)
+{
+    struct plan_range *copy = calloc(n + 1, sizeof(*copy));
+
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, ranges, n * sizeof(*copy));
+    free(r->left_out);
+    r->left_out = copy;
+    r->n_left_out = r->ram == POLICY_RAM_LOCK ? n : 0;
+    return 0;
+}
+
 int residency_load(struct residency *r)
 {
     int q;
 
+    if (r->thread_runs)
+        return -EBUSY;
     q = sd_event_add_time_relative(r->owner->event, &r->timer, CLOCK_MONOTONIC, PROGRESS_INTERVAL_US, 0,
                                    on_progress, r);
     if (q < 0)
@@ -362,9 +376,15 @@ bool residency_is_partial(const struct residency *r, uint64_t *ret_own_bytes)
 
 uint64_t residency_needs_bytes(const struct residency *r)
 {
+    uint64_t left_out = 0, all = residency_bytes(r);
+
     if (r->ram == POLICY_RAM_MAP)
         return 0;
-    return residency_is_partial(r, NULL) ? r->bytes_max : residency_bytes(r);
+    if (residency_is_partial(r, NULL))
+        return r->bytes_max;
+    for (size_t i = 0; i < r->n_left_out; i++)
+        left_out += r->left_out[i].n_bytes;
+    return left_out < all ? all - left_out : 0;
 }
 
 static const struct smaps_figures *figures(const struct residency *r)

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "policy/plan.h"
 #include "policy/policy.h"
 
 #define RESIDENCY_FILES_MAX 128 /* splits of one model; what one MODEL packet can carry (PROTO_FDS_MAX) */
@@ -91,7 +92,17 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
 void residency_hold(struct residency *r, void *held, void (*unhold)(void *held));
 
 /**
+ * residency_leave_out() - what need not be held, since it is elsewhere, too (plan_next_offloaded()); from the next
+ * residency_load() on, instead of what was said before
+ * Only of what is locked in place: a copy is whole.
+ * @ranges: [@n] in order, whole pages, of the first file's parts; copied
+ * Returns 0 or -ENOMEM.
+ */
+int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n);
+
+/**
  * residency_load() - after opened: bring the files into memory; loaded or failed follows
+ * Of one that is loaded: hold what is to be held now, and nothing else; not while it is being looked at (-EBUSY).
  * Returns 0 or a negative errno.
  */
 int residency_load(struct residency *r);

@@ -57,6 +57,10 @@ int bed_teardown(void **state)
 
 static void on_opened(struct residency *r, uint64_t bytes_total, void *userdata)
 {
+    const struct bed_outcome *o = userdata;
+
+    if (o->prepare)
+        o->prepare(r);
     assert_int_equal(residency_load(r), 0);
 }
 
@@ -87,16 +91,41 @@ static void on_sampled(struct residency *r, uint64_t bytes_lost, void *userdata)
 static const struct residency_callbacks callbacks = {
     .opened = on_opened, .loaded = on_loaded, .sampled = on_sampled, .failed = on_failed};
 
-struct residency *bed_load(struct bed *bed, struct residency_options options, struct bed_outcome *ret)
+static void run_until_over(struct bed *bed, const struct bed_outcome *o)
+{
+    while (!o->over)
+        assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
+}
+
+struct residency *bed_load_prepared(struct bed *bed, struct residency_options options,
+                                    void (*prepare)(struct residency *r), struct bed_outcome *ret)
 {
     struct residency *r;
 
-    *ret = (struct bed_outcome){.over = false};
+    *ret = (struct bed_outcome){.prepare = prepare};
     options.file.path = bed->path;
     assert_int_equal(residency_new(bed->residencies, &options, &callbacks, ret, &r), 0);
-    while (!ret->over)
-        assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
+    run_until_over(bed, ret);
     return r;
+}
+
+struct residency *bed_load(struct bed *bed, struct residency_options options, struct bed_outcome *ret)
+{
+    return bed_load_prepared(bed, options, NULL, ret);
+}
+
+void bed_load_again(struct bed *bed, struct residency *r, struct bed_outcome *ret)
+{
+    *ret = (struct bed_outcome){.over = false};
+    assert_int_equal(residency_load(r), 0);
+    run_until_over(bed, ret);
+}
+
+void bed_sample(struct bed *bed, struct residency *r, struct bed_outcome *ret)
+{
+    *ret = (struct bed_outcome){.over = false};
+    assert_int_equal(residency_sample(r), 0);
+    run_until_over(bed, ret);
 }
 
 bool bed_may_lock(size_t n_bytes)

@@ -24,6 +24,7 @@ struct bed_outcome {
     uint64_t bytes_lost;
     enum fault_kind kind;
     char why[512];
+    void (*prepare)(struct residency *r); /* see bed_load_prepared() */
 };
 
 /**
@@ -45,6 +46,22 @@ void bed_write_file(const struct bed *bed, char fill);
  * bed_load() - the residency, for the caller to free; loaded, or *@ret says why not
  */
 struct residency *bed_load(struct bed *bed, struct residency_options options, struct bed_outcome *ret);
+
+/**
+ * bed_load_prepared() - the same, with @prepare called once the files are open
+ */
+struct residency *bed_load_prepared(struct bed *bed, struct residency_options options,
+                                    void (*prepare)(struct residency *r), struct bed_outcome *ret);
+
+/**
+ * bed_load_again() - residency_load() of one that is loaded, and what comes of it; @ret is that of bed_load()
+ */
+void bed_load_again(struct bed *bed, struct residency *r, struct bed_outcome *ret);
+
+/**
+ * bed_sample() - the same of residency_sample()
+ */
+void bed_sample(struct bed *bed, struct residency *r, struct bed_outcome *ret);
 
 /**
  * bed_may_lock() - whether this process may lock @n_bytes

@@ -34,14 +34,6 @@ static int setup(void **state)
     return bed_setup(state, FILE_BYTES);
 }
 
-static void sample(struct bed *bed, struct residency *r, struct bed_outcome *o)
-{
-    *o = (struct bed_outcome){.over = false};
-    assert_int_equal(residency_sample(r), 0);
-    while (!o->over)
-        assert_true(sd_event_run(bed->event, UINT64_MAX) >= 0);
-}
-
 /* Of @n files like the bed's, one behind the other. */
 static void digest_of(size_t n, char ret[SHA256_TEXT_MAX])
 {
@@ -358,13 +350,13 @@ static void sees_that_a_file_was_changed_under_it(void **state)
         skip();
     r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_true(o.loaded);
-    sample(bed, r, &o);
+    bed_sample(bed, r, &o);
     assert_true(o.sampled);
     assert_int_equal(o.bytes_lost, 0);
     fd = open(bed->path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(ftruncate(fd, 4096), 0);
     close(fd);
-    sample(bed, r, &o);
+    bed_sample(bed, r, &o);
     assert_false(o.sampled);
     assert_int_equal(o.kind, FAULT_MODEL_INVALID);
     assert_non_null(strstr(o.why, "was 16777216 bytes long when it was loaded and is 4096 now"));
@@ -373,7 +365,7 @@ static void sees_that_a_file_was_changed_under_it(void **state)
     r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
     assert_true(o.loaded);
     bed_write_file(bed, 'y');
-    sample(bed, r, &o);
+    bed_sample(bed, r, &o);
     assert_int_equal(o.kind, FAULT_MODEL_INVALID);
     assert_non_null(strstr(o.why, "was written to after it was loaded"));
     residency_free(r);
@@ -393,13 +385,112 @@ static void sees_what_is_not_held_any_more(void **state)
     map = where_is(bed);
     assert_int_equal(syscall(SYS_munlock, map, 4 * HUGE_BYTES),
                      0); /* not the sanitizer's, which does nothing */
-    sample(bed, r, &o);
+    bed_sample(bed, r, &o);
     assert_true(o.sampled);
     assert_int_equal(o.bytes_lost, 4 * HUGE_BYTES);
     assert_int_equal(residency_locked_bytes(r), FILE_BYTES - 4 * HUGE_BYTES);
     assert_int_equal(memlock(map, 4 * HUGE_BYTES), 0);
-    sample(bed, r, &o);
+    bed_sample(bed, r, &o);
     assert_int_equal(o.bytes_lost, 0);
+    residency_free(r);
+}
+
+static void holds_all_but_what_is_left_out(void **state)
+{
+    static const struct plan_range middle = {.from = 4096, .n_bytes = 3 * HUGE_BYTES};
+    static const struct plan_range ends[] = {{.from = 0, .n_bytes = 8192},
+                                             {.from = FILE_BYTES - HUGE_BYTES, .n_bytes = HUGE_BYTES}};
+    struct bed *bed = *state;
+    struct residency *r;
+    struct bed_outcome o;
+
+    if (!bed_may_lock(FILE_BYTES))
+        skip();
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_leave_out(r, &middle, 1), 0);
+    bed_load_again(bed, r, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES - 3 * HUGE_BYTES);
+    assert_int_equal(residency_needs_bytes(r), FILE_BYTES - 3 * HUGE_BYTES);
+    bed_sample(bed, r, &o);
+    assert_true(o.sampled);
+    assert_int_equal(o.bytes_lost, 0);
+    assert_int_equal(residency_leave_out(r, ends, 2), 0);
+    bed_load_again(bed, r, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES - HUGE_BYTES - 8192);
+    /* A GPU that is lost: all of it is needed again. */
+    assert_int_equal(residency_leave_out(r, NULL, 0), 0);
+    bed_load_again(bed, r, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
+    assert_int_equal(residency_needs_bytes(r), FILE_BYTES);
+    residency_free(r);
+}
+
+static void the_last_page_is_left_out_as_a_whole(void **state)
+{
+    static const struct plan_range end = {.from = 8192, .n_bytes = FILE_BYTES - 8192 - 100};
+    struct bed *bed = *state;
+    struct residency *r;
+    struct bed_outcome o;
+
+    if (!bed_may_lock(FILE_BYTES))
+        skip();
+    assert_int_equal(truncate(bed->path, FILE_BYTES - 100), 0);
+    r = bed_load(bed, (struct residency_options){.ram = POLICY_RAM_LOCK}, &o);
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
+    assert_int_equal(residency_leave_out(r, &end, 1), 0);
+    bed_load_again(bed, r, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_locked_bytes(r), 8192);
+    assert_int_equal(residency_needs_bytes(r), 8192);
+    residency_free(r);
+}
+
+static const struct plan_range all_but_a_page = {.from = 4096, .n_bytes = FILE_BYTES - 4096};
+
+static void leave_out_most(struct residency *r)
+{
+    assert_int_equal(residency_leave_out(r, &all_but_a_page, 1), 0);
+}
+
+static void what_is_left_out_is_verified_too(void **state)
+{
+    struct bed *bed = *state;
+    struct bed_outcome o;
+    struct residency *r;
+    char digest[SHA256_TEXT_MAX];
+
+    if (!bed_may_lock(FILE_BYTES))
+        skip();
+    digest_of(1, digest);
+    for (int i = 0; i < 2; i++) {
+        r = bed_load_prepared(bed, (struct residency_options){.ram = POLICY_RAM_LOCK, .file.sha256 = digest},
+                              leave_out_most, &o);
+        assert_int_equal(o.loaded, i == 0);
+        if (i == 0)
+            assert_int_equal(residency_locked_bytes(r), 4096);
+        else
+            assert_non_null(strstr(o.why, "SHA-256"));
+        residency_free(r);
+        digest[0] = digest[0] == '0' ? '1' : '0';
+    }
+}
+
+static void a_copy_is_held_as_a_whole(void **state)
+{
+    struct bed *bed = *state;
+    struct bed_outcome o;
+    struct residency *r;
+
+    if (!bed_may_lock(FILE_BYTES))
+        skip();
+    r = bed_load_prepared(bed, (struct residency_options){.ram = POLICY_RAM_COPY}, leave_out_most, &o);
+    assert_string_equal(o.why, "");
+    assert_int_equal(residency_locked_bytes(r), FILE_BYTES);
+    assert_int_equal(residency_needs_bytes(r), FILE_BYTES);
     residency_free(r);
 }
 
@@ -429,6 +520,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_digest_is_of_all_parts_of_a_split_model, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(sees_that_a_file_was_changed_under_it, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(sees_what_is_not_held_any_more, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(holds_all_but_what_is_left_out, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(the_last_page_is_left_out_as_a_whole, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(what_is_left_out_is_verified_too, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(a_copy_is_held_as_a_whole, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(refuses_a_node_that_there_is_not, setup, bed_teardown),
     };
 
