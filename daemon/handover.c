@@ -33,6 +33,7 @@ struct handover {
     struct fdstore *store;
     struct snapshot *before; /* until it was taken back; NULL: nothing was left that is of use */
     uint64_t epoch_before;
+    struct mark_key mark_key;
     uint64_t next_id;
     uint64_t state_id; /* of the snapshot in the store, 0: none */
     uint64_t starts_us[SNAPSHOT_STARTS_MAX]; /* [n_starts] this one's included */
@@ -145,12 +146,16 @@ int handover_new(struct manager *m, struct handover **ret)
         r = sd_event_add_defer(m->event, &h->defer, on_defer, h);
     if (r >= 0)
         r = sd_event_source_set_enabled(h->defer, SD_EVENT_OFF);
+    if (r >= 0)
+        r = mark_key_new(&h->mark_key);
     if (r < 0) {
         handover_free(h);
         return r;
     }
     read_state(h);
     count_starts(h);
+    if (h->before)
+        h->mark_key = h->before->mark_key;
     *ret = h;
     return 0;
 }
@@ -164,6 +169,11 @@ struct handover *handover_free(struct handover *h)
     fdstore_close(h->store);
     free(h);
     return NULL;
+}
+
+const struct mark_key *handover_mark_key(const struct handover *h)
+{
+    return &h->mark_key;
 }
 
 uint64_t handover_epoch(const struct handover *h, uint64_t now_us)
@@ -384,6 +394,7 @@ static int make_snapshot(struct handover *h, struct snapshot **ret)
     if (!s->models)
         return -ENOMEM;
     s->epoch = h->manager->epoch;
+    s->mark_key = h->mark_key;
     memcpy(s->starts_us, h->starts_us, sizeof(s->starts_us));
     s->n_starts = h->n_starts;
     list_foreach (at, after, &h->manager->models) {

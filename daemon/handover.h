@@ -35,6 +35,11 @@ int handover_new(struct manager *m, struct handover **ret);
 struct handover *handover_free(struct handover *h);
 
 /**
+ * handover_mark_key() - the key of users' marks: that of the daemon before, if it left one; borrowed
+ */
+const struct mark_key *handover_mark_key(const struct handover *h);
+
+/**
  * handover_epoch() - an epoch above that of the daemon before
  */
 uint64_t handover_epoch(const struct handover *h, uint64_t now_us);

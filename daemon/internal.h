@@ -70,6 +70,7 @@ struct manager {
     struct list shared; /* of struct shared: copies of those that left, which other programs have */
     struct list requests[REQUEST_BUCKETS]; /* of struct request, by id */
     struct list held;   /* of struct request, in order of arrival */
+    struct list settling; /* of settle.c */
     struct list ending; /* of struct request: those that are written into the ledger */
     uint64_t next_request;
     size_t n_requests, n_plans;

@@ -246,7 +246,7 @@ static int add_total(struct ledger_file *f, int64_t hour, gid_t gid, uint64_t to
     return run(f, ADD_TOTAL);
 }
 
-static int add_entry(struct ledger_file *f, const struct ledger_entry *e)
+static int add_entry(struct ledger_file *f, const struct ledger_entry *e, bool *ret_is_new)
 {
     int code;
 
@@ -255,7 +255,8 @@ static int add_entry(struct ledger_file *f, const struct ledger_entry *e)
     sqlite3_bind_int64(f->statements[ADD_RECORDED], 2, (int64_t)e->request);
     sqlite3_bind_int64(f->statements[ADD_RECORDED], 3, e->hour);
     code = run(f, ADD_RECORDED);
-    if (code != SQLITE_OK || sqlite3_changes(f->db) == 0)
+    *ret_is_new = code == SQLITE_OK && sqlite3_changes(f->db) > 0;
+    if (!*ret_is_new)
         return code;
     code = add_usage(f, e);
     for (size_t i = 0; code == SQLITE_OK && i < e->n_groups; i++)
@@ -278,15 +279,15 @@ static int finish(struct ledger_file *f, int code, char *reason, size_t n_reason
     return r;
 }
 
-int ledger_file_add(struct ledger_file *f, const struct ledger_entry *const *entries, size_t n, char *reason,
-                    size_t n_reason)
+int ledger_file_add(struct ledger_file *f, const struct ledger_entry *const *entries, size_t n, bool *ret_is_new,
+                    char *reason, size_t n_reason)
 {
     int code = run(f, BEGIN);
 
     if (code != SQLITE_OK)
         return failed(f->db, code, reason, n_reason);
     for (size_t i = 0; code == SQLITE_OK && i < n; i++)
-        code = add_entry(f, entries[i]);
+        code = add_entry(f, entries[i], &ret_is_new[i]);
     return finish(f, code, reason, n_reason);
 }
 

@@ -11,6 +11,7 @@
  *   notes     texts that outlive a restart
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -63,11 +64,12 @@ DEFINE_CLEANUP(struct ledger_file *, ledger_file_close)
 
 /**
  * ledger_file_add() - all of @entries or none; those that are in it already are left out
+ * @ret_is_new: [n] whether each was not in it
  * In the kernel's hands when it returns: the end of the process takes nothing back.
  * Returns 0, LEDGER_FAILED, LEDGER_DAMAGED.
  */
-int ledger_file_add(struct ledger_file *f, const struct ledger_entry *const *entries, size_t n, char *reason,
-                    size_t n_reason);
+int ledger_file_add(struct ledger_file *f, const struct ledger_entry *const *entries, size_t n, bool *ret_is_new,
+                    char *reason, size_t n_reason);
 
 /**
  * ledger_file_day() - who has used how much since @day

@@ -34,10 +34,11 @@
 
 struct ledger_record {
     struct list by_waiting;
-    void (*recorded)(void *userdata); /* NULL: nobody waits (any more) */
+    ledger_recorded_t recorded; /* NULL: nobody waits (any more) */
     void *userdata;
     uint64_t since_us;
     struct ledger_record *next;
+    bool is_new; /* once it is in done */
     struct ledger_entry entry; /* model and groups lie behind it */
 };
 
@@ -332,14 +333,17 @@ static int prune(struct ledger *l, char *reason, size_t n_reason)
 static int write_batch(struct ledger *l, const struct queue *batch, char *reason, size_t n_reason)
 {
     const struct ledger_entry *entries[BATCH_MAX];
-    size_t n = 0;
+    bool is_new[BATCH_MAX];
+    size_t n = 0, i = 0;
     int r = open_file(l, reason, n_reason);
 
     for (struct ledger_record *record = batch->first; record; record = record->next)
         entries[n++] = &record->entry;
     if (r == 0 && n > 0) {
-        r = ledger_file_add(l->file, entries, n, reason, n_reason);
+        r = ledger_file_add(l->file, entries, n, is_new, reason, n_reason);
         l->is_dirty |= r == 0;
+        for (struct ledger_record *record = batch->first; r == 0 && record; record = record->next)
+            record->is_new = is_new[i++];
     }
     if (r == 0)
         r = prune(l, reason, n_reason);
@@ -362,7 +366,8 @@ static bool try_batch(struct ledger *l, const struct queue *batch)
     say(l, r != 0, reason);
     if (r == 0)
         for (struct ledger_record *record = batch->first; record; record = record->next)
-            count_entry(l, &record->entry);
+            if (record->is_new)
+                count_entry(l, &record->entry);
     return r == 0;
 }
 
@@ -447,20 +452,20 @@ static void *run(void *userdata)
 
 /* ---- the loop ---- */
 
-static void answer(struct ledger_record *r)
+static void answer(struct ledger_record *r, bool is_new)
 {
-    void (*recorded)(void *userdata) = r->recorded;
+    ledger_recorded_t recorded = r->recorded;
 
     list_remove(&r->by_waiting);
     r->recorded = NULL;
     if (recorded)
-        recorded(r->userdata);
+        recorded(is_new, r->userdata);
 }
 
 static void answer_all(struct ledger *l)
 {
     while (!list_is_empty(&l->waiting))
-        answer(list_entry(l->waiting.next, struct ledger_record, by_waiting));
+        answer(list_entry(l->waiting.next, struct ledger_record, by_waiting), /* is_new= */ true);
 }
 
 static void deliver_loaded(struct ledger *l)
@@ -519,7 +524,7 @@ static int on_event(sd_event_source *s, int fd, uint32_t revents, void *userdata
         pthread_mutex_unlock(&l->lock);
         if (!r)
             break;
-        answer(r);
+        answer(r, r->is_new);
         free(r);
     }
     if (list_is_empty(&l->waiting))
@@ -567,6 +572,7 @@ static struct ledger_record *record_new(const struct ledger_entry *entry)
     if (n_groups > 0)
         memcpy(groups, entry->groups, n_groups);
     memcpy(model, entry->model, n_model);
+    r->is_new = true;
     r->entry = *entry;
     r->entry.groups = groups;
     r->entry.model = model;
@@ -589,7 +595,7 @@ static void answer_later(struct ledger *l, bool at_once)
         wake_loop(l);
 }
 
-int ledger_record(struct ledger *l, const struct ledger_entry *entry, void (*recorded)(void *userdata), void *userdata,
+int ledger_record(struct ledger *l, const struct ledger_entry *entry, ledger_recorded_t recorded, void *userdata,
                   struct ledger_record **ret)
 {
     struct ledger_record *r = record_new(entry);

@@ -27,6 +27,9 @@ struct ledger_record;
  * What was recorded since the start is not in it. Borrowed for the call. */
 typedef void (*ledger_loaded_t)(const struct ledger_day *list, size_t n, void *userdata);
 
+/* @is_new: false: it was in the file before */
+typedef void (*ledger_recorded_t)(bool is_new, void *userdata);
+
 struct ledger_options {
     const char *dir; /* NULL: nothing is kept */
     ledger_loaded_t loaded;
@@ -54,7 +57,7 @@ DEFINE_CLEANUP(struct ledger *, ledger_free)
  * @ret:      to call the callback off with ledger_forget(); gone once it came. NULL without @recorded
  * Returns 0 or -ENOMEM.
  */
-int ledger_record(struct ledger *l, const struct ledger_entry *entry, void (*recorded)(void *userdata), void *userdata,
+int ledger_record(struct ledger *l, const struct ledger_entry *entry, ledger_recorded_t recorded, void *userdata,
                   struct ledger_record **ret);
 
 /**

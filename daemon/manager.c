@@ -28,6 +28,7 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/messages.h"
+#include "daemon/settle.h"
 #include "daemon/reload.h"
 #include "daemon/worker-start.h"
 #include "daemon/shared.h"
@@ -600,6 +601,7 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     list_init(&m->shared);
     list_init(&m->held);
     list_init(&m->ending);
+    list_init(&m->settling);
     list_init(&m->watches);
     for (size_t i = 0; i < REQUEST_BUCKETS; i++)
         list_init(&m->requests[i]);
@@ -646,7 +648,7 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
     clock_gettime(CLOCK_REALTIME, &now);
     if (r >= 0) {
         m->epoch = handover_epoch(m->handover, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
-        r = workers_new(m->event, m->epoch, &m->workers);
+        r = workers_new(m->event, m->epoch, handover_mark_key(m->handover), &m->workers);
     }
     if (r >= 0 && worker_start_is_unit(m->worker_path))
         r = workers_expect_reports(m->workers, m->worker_path);
@@ -666,6 +668,7 @@ struct manager *manager_free(struct manager *m)
     if (!m)
         return NULL;
     requests_abandon(m);
+    settle_done(m);
     assert(m->n_requests == 0);
     reload_free(m->reload);
     if (m->handover)

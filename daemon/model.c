@@ -38,6 +38,7 @@
 #include "daemon/messages.h"
 #include "daemon/model-files.h"
 #include "daemon/prefixes.h"
+#include "daemon/settle.h"
 
 #define BACKOFF_FIRST_US UINT64_C(100000)
 #define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
@@ -559,6 +560,11 @@ static void on_done(struct worker *w, const struct packet_done *done, json_objec
         request_on_done(r, done, extra);
 }
 
+static void on_used(struct worker *w, uid_t uid, const struct packet_used *used, void *userdata)
+{
+    settle_used(userdata, uid, used);
+}
+
 static void on_failed(struct worker *w, uint64_t request, const struct fault *fault, void *userdata)
 {
     struct model *model = userdata;
@@ -656,6 +662,7 @@ static const struct worker_callbacks worker_callbacks = {
     .step = on_step,
     .done = on_done,
     .failed = on_failed,
+    .used = on_used,
     .log = on_log,
     .gone = on_gone,
 };

@@ -141,7 +141,7 @@ static struct ledger_entry entry_of(const struct request *r, const struct packet
     return e;
 }
 
-static int record(struct request *r, struct ledger_entry *entry, void (*recorded)(void *userdata),
+static int record(struct request *r, struct ledger_entry *entry, ledger_recorded_t recorded,
                   struct ledger_record **ret)
 {
     _cleanup_free_ gid_t *groups = calloc(r->totals.n + 1, sizeof(*groups));
@@ -205,7 +205,7 @@ static void tell_done(struct request *r, const char *finish, const struct reques
     leave(r);
 }
 
-static void on_recorded(void *userdata)
+static void on_recorded(bool is_new, void *userdata)
 {
     struct request *r = userdata;
     struct request_ending *e = r->ending;

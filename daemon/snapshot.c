@@ -94,11 +94,22 @@ static json_object *model_to_json(const struct snapshot_model *m)
     return TAKE_PTR(o);
 }
 
+static json_object *key_to_json(const struct mark_key *key)
+{
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < MARK_KEY_WORDS; i++) {
+        if (!append_take(array, json_object_new_int64(key->words[i])))
+            return NULL;
+    }
+    return TAKE_PTR(array);
+}
+
 static json_object *to_json(const struct snapshot *s)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
     json_object *starts = json_object_new_array(), *models = json_object_new_array();
-    bool good = o && starts && models;
+    bool good = o && starts && models && add_take(o, "mark_key", key_to_json(&s->mark_key));
 
     for (size_t i = 0; good && i < s->n_starts; i++)
         good = append_take(starts, json_object_new_int64((int64_t)s->starts_us[i]));
@@ -279,9 +290,27 @@ static int parse_model(json_object *o, struct snapshot_model *m, const char **re
     return loading ? parse_loaded(o, loading, m, reterr_why) : odd("a bad text of what was loaded", reterr_why);
 }
 
+static int parse_key(json_object *o, struct mark_key *ret, const char **reterr_why)
+{
+    json_object *words;
+
+    if (!get_array(o, "mark_key", MARK_KEY_WORDS, &words) || json_object_array_length(words) != MARK_KEY_WORDS)
+        return odd("no key of marks", reterr_why);
+    for (size_t i = 0; i < MARK_KEY_WORDS; i++) {
+        json_object *word = json_object_array_get_idx(words, i);
+        int64_t value = json_object_is_type(word, json_type_int) ? json_object_get_int64(word) : -1;
+
+        if (value < 0 || value > UINT32_MAX)
+            return odd("a bad key of marks", reterr_why);
+        ret->words[i] = (uint32_t)value;
+    }
+    return 0;
+}
+
 static int parse_json(json_object *o, struct snapshot *s, const char **reterr_why)
 {
     json_object *starts, *models;
+    int r;
 
     if (!json_object_is_type(o, json_type_object) || !get_count(o, "epoch", &s->epoch) || s->epoch == 0 ||
         s->epoch >= INT64_MAX || !get_count(o, "next_id", &s->next_id) || s->next_id == 0 ||
@@ -297,11 +326,14 @@ static int parse_json(json_object *o, struct snapshot *s, const char **reterr_wh
             return odd("a bad time of a start", reterr_why);
         s->starts_us[s->n_starts++] = (uint64_t)json_object_get_int64(value);
     }
+    r = parse_key(o, &s->mark_key, reterr_why);
+    if (r < 0)
+        return r;
     s->models = calloc(json_object_array_length(models) + 1, sizeof(*s->models));
     if (!s->models)
         return -ENOMEM;
     for (size_t i = 0; i < json_object_array_length(models); i++) {
-        int r = parse_model(json_object_array_get_idx(models, i), &s->models[s->n_models++], reterr_why);
+        r = parse_model(json_object_array_get_idx(models, i), &s->models[s->n_models++], reterr_why);
 
         if (r < 0)
             return r;

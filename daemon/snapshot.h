@@ -16,9 +16,10 @@
 #include <sys/types.h>
 
 #include "base/cleanup.h"
+#include "daemon/mark.h"
 #include "daemon/residency.h"
 
-#define SNAPSHOT_VERSION UINT32_C(1)
+#define SNAPSHOT_VERSION UINT32_C(2)
 #define SNAPSHOT_BYTES_MAX (8u << 20) /* a thousand models with long paths */
 #define SNAPSHOT_MODELS_MAX 4096
 #define SNAPSHOT_STARTS_MAX 8
@@ -39,6 +40,7 @@ struct snapshot_model {
 struct snapshot {
     uint64_t epoch;   /* of the daemon that wrote it; the next one's is higher */
     uint64_t next_id; /* above all that are in use */
+    struct mark_key mark_key; /* under which workers know users */
     uint64_t starts_us[SNAPSHOT_STARTS_MAX]; /* [n_starts] CLOCK_BOOTTIME, of daemons that did not end in order */
     size_t n_starts;
     struct snapshot_model *models; /* [n_models] */

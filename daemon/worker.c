@@ -44,6 +44,7 @@
 struct workers {
     sd_event *event;
     uint64_t epoch;
+    struct mark_key key;
     struct list live, ending; /* of struct worker */
     struct worker_reports *reports; /* NULL: workers are children */
 };
@@ -83,7 +84,7 @@ struct worker {
     uint64_t i_step;
 };
 
-int workers_new(sd_event *event, uint64_t epoch, struct workers **ret)
+int workers_new(sd_event *event, uint64_t epoch, const struct mark_key *key, struct workers **ret)
 {
     struct workers *ws = calloc(1, sizeof(*ws));
 
@@ -91,6 +92,7 @@ int workers_new(sd_event *event, uint64_t epoch, struct workers **ret)
         return -ENOMEM;
     ws->event = sd_event_ref(event);
     ws->epoch = epoch;
+    ws->key = *key;
     list_init(&ws->live);
     list_init(&ws->ending);
     *ret = ws;
@@ -305,6 +307,7 @@ static int name_tenant(struct worker *w, const struct worker_submit *submit, uin
         .kv_max_bytes = rules.kv_max_bytes,
         .tenant_class = rules.tenant_class,
         .class_weight = rules.class_weight,
+        .mark = mark_of(&w->owner->key, submit->uid),
     };
     bool changed;
     int r;
@@ -579,6 +582,16 @@ static int on_failed(struct worker *w, const struct packet *p)
     return 0;
 }
 
+static int on_used(struct worker *w, const struct packet_used *used)
+{
+    uid_t uid;
+
+    if (!w->adopted || !mark_uid(&w->owner->key, used->mark, &uid))
+        return -EBADMSG;
+    w->callbacks->used(w, uid, used, w->userdata);
+    return 0;
+}
+
 static int on_log(struct worker *w, const struct packet *p)
 {
     char text[1024];
@@ -625,6 +638,8 @@ static int on_packet(struct worker *w, struct channel_packet *packet)
         return on_done(w, p);
     case PACKET_FAILED:
         return on_failed(w, p);
+    case PACKET_USED:
+        return on_used(w, p->used);
     case PACKET_LOG:
         return on_log(w, p);
     case PACKET_PONG:
@@ -709,10 +724,11 @@ static int on_process_end(sd_event_source *s, int fd, uint32_t events, void *use
     return 0;
 }
 
-static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
+static int on_ping(sd_event_source *s, uint64_t due_us, void *userdata)
 {
     struct worker *w = userdata;
     struct packet_ping packet;
+    uint64_t now;
     int r;
 
     if (w->freed) {
@@ -723,6 +739,10 @@ static int on_ping(sd_event_source *s, uint64_t now, void *userdata)
         say_gone(w);
         return 0;
     }
+    /* Not @due_us, which lies in the past by as long as the loop stood still. */
+    r = sd_event_now(w->owner->event, CLOCK_MONOTONIC, &now);
+    if (r < 0)
+        return r;
     /* After a standstill answers may lie there that were not read yet: at most one second counts of it, and they are
      * read before the next look. */
     if (patience_look(&w->silence, now, PING_INTERVAL_US) > (w->greeted ? LIMIT_PONG_US : LIMIT_HELLO_US))

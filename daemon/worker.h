@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "daemon/mark.h"
 #include "daemon/worker-report.h"
 #include "engine/proto/worker-proto.h"
 
@@ -39,6 +40,8 @@ struct worker_callbacks {
     /* After a step's pieces: figures of the whole. */
     void (*step)(struct worker *w, const struct packet_step *step, void *userdata);
     void (*done)(struct worker *w, const struct packet_done *done, struct json_object *extra, void *userdata);
+    /* Of one that was adopted: what a request of an earlier daemon has used. */
+    void (*used)(struct worker *w, uid_t uid, const struct packet_used *used, void *userdata);
     void (*failed)(struct worker *w, uint64_t request, const struct fault *fault, void *userdata);
     void (*log)(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata);
     /* The process ended, the link broke or the worker did what it must not do; only worker_free() is left.
@@ -57,8 +60,9 @@ struct worker_options {
 /**
  * workers_new() - no worker yet
  * @epoch: the daemon's, > 0
+ * @key:   of the marks by which workers know users; copied
  */
-int workers_new(sd_event *event, uint64_t epoch, struct workers **ret);
+int workers_new(sd_event *event, uint64_t epoch, const struct mark_key *key, struct workers **ret);
 
 /**
  * workers_expect_reports() - workers are units of systemd: hear from their ExecStopPost= why they ended

@@ -34,12 +34,13 @@ AT(packet_model, reserved, 0);
 SIZE(packet_threads, 8);
 AT(packet_threads, n_threads, 0);
 AT(packet_threads, reserved, 4);
-SIZE(packet_tenant, 24);
+SIZE(packet_tenant, 32);
 AT(packet_tenant, tenant, 0);
 AT(packet_tenant, weight, 4);
 AT(packet_tenant, kv_max_bytes, 8);
 AT(packet_tenant, tenant_class, 16);
 AT(packet_tenant, class_weight, 20);
+AT(packet_tenant, mark, 24);
 SIZE(packet_submit, 32);
 AT(packet_submit, request, 0);
 AT(packet_submit, tenant, 8);
@@ -106,6 +107,15 @@ SIZE(packet_pong, 24);
 AT(packet_pong, cookie, 0);
 AT(packet_pong, n_steps, 8);
 AT(packet_pong, busy_ns, 16);
+SIZE(packet_used, 64);
+AT(packet_used, epoch, 0);
+AT(packet_used, request, 8);
+AT(packet_used, mark, 16);
+AT(packet_used, age_ns, 24);
+AT(packet_used, prompt_tokens, 32);
+AT(packet_used, cached_tokens, 40);
+AT(packet_used, output_tokens, 48);
+AT(packet_used, duration_ns, 56);
 
 enum {
     N = 1 << PROTO_STATE_NEW,
@@ -164,6 +174,7 @@ static const struct row {
     [PACKET_FAILED]   = {"FAILED",   BY_WORKER, L | R | D,     F(failed),   JSON_SMALL,      0, 0},
     [PACKET_LOG]      = {"LOG",      BY_WORKER, ANY,           F(log),      LOG_BYTES,       0, 0},
     [PACKET_PONG]     = {"PONG",     BY_WORKER, ANY,           F(pong),     0,               0, 0},
+    [PACKET_USED]     = {"USED",     BY_WORKER, R | D,         F(used),     0,               0, 0},
 };
 #undef F
 /* clang-format on */
@@ -323,7 +334,8 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
         break;
     case PACKET_TENANT:
         if ((p.tenant->tenant_class != 0) != (p.tenant->class_weight != 0) ||
-            (p.tenant->weight == 0 && (p.tenant->tenant_class != 0 || p.tenant->kv_max_bytes != 0)))
+            (p.tenant->weight == 0 &&
+             (p.tenant->tenant_class != 0 || p.tenant->kv_max_bytes != 0 || p.tenant->mark != 0)))
             r = violation("bad weight", reterr_why);
         break;
     case PACKET_SUBMIT:
@@ -344,6 +356,10 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
     case PACKET_DONE:
         if (p.done->request == 0 || p.done->reserved != 0 || p.done->finish >= DONE_FINISH_MAX)
             r = violation("bad DONE", reterr_why);
+        break;
+    case PACKET_USED:
+        if (p.used->request == 0 || p.used->mark == 0 || p.used->epoch == 0 || p.used->epoch >= p.epoch)
+            r = violation("bad USED", reterr_why);
         break;
     case PACKET_LOG:
         if (p.log->level > LOG_DEBUG || !utf8_is_valid(p.blob, p.n_blob, NULL))

@@ -21,8 +21,8 @@
  *
  * Epochs: the daemon names one in HELLO, and every later packet of both sides carries it. A daemon that took
  * a link over sends RESET with a higher one: the worker forgets all requests and tenants and says HELLO (with
- * its state), then FACTS if it has them. What the worker sent before that carries the older epoch and is
- * dropped on receipt.
+ * its state), then FACTS if it has them, then USED. What the worker sent before that carries the older epoch
+ * and is dropped on receipt. What tenants are due stays, under their marks.
  *
  * Adding a packet: the enum, a struct with its asserts, the union in struct packet, a row in the table.
  */
@@ -70,6 +70,7 @@ enum packet_type {
     PACKET_FAILED,
     PACKET_LOG,
     PACKET_PONG,
+    PACKET_USED,
     PACKET_TYPE_MAX,
 };
 
@@ -106,6 +107,7 @@ struct packet_tenant {
     uint64_t kv_max_bytes; /* 0: no limit of its own */
     uint32_t tenant_class; /* tenants with the same class > 0 also share as a group; 0: none */
     uint32_t class_weight; /* of that group; 0 if there is none */
+    uint64_t mark;         /* who it is, also for the next daemon, which gives it another number; opaque; 0: none */
 };
 
 enum submit_kind {
@@ -225,6 +227,15 @@ struct packet_pong {
                          hangs. */
 };
 
+/* USED; after RESET, of requests that ended lately or with it, and whose DONE nobody may have heard or written down. */
+struct packet_used {
+    uint64_t epoch, request; /* of the daemon that had it, and its number there */
+    uint64_t mark;           /* of its tenant */
+    uint64_t age_ns;         /* since it came */
+    uint64_t prompt_tokens, cached_tokens, output_tokens;
+    uint64_t duration_ns;
+};
+
 /* A received packet: checked, so the member of the union that its type names may be used. */
 struct packet {
     enum packet_type type;
@@ -247,6 +258,7 @@ struct packet {
         const struct packet_failed *failed;
         const struct packet_log *log;
         const struct packet_pong *pong;
+        const struct packet_used *used;
     };
     const char *blob; /* not terminated */
     size_t n_blob;

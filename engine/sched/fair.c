@@ -20,6 +20,7 @@ struct fair {
     struct heap waiting, active, present;
     struct fair_tenant **buckets; /* [n_buckets], a power of two */
     size_t n_buckets, n_tenants;
+    struct fair_tenant *parted; /* without a number, the last ones first; not in n_tenants */
     struct fair_class *classes;
     uint64_t n_arrivals;
     uint64_t floor; /* where newcomers start: the smallest virtual time of those present, never falling */
@@ -82,6 +83,16 @@ int fair_new(struct fair **ret)
     return 0;
 }
 
+static void drop_parted(struct fair_tenant **first)
+{
+    for (struct fair_tenant *t = *first, *next; t; t = next) {
+        next = t->next;
+        heap_done(&t->waiting);
+        free(t);
+    }
+    *first = NULL;
+}
+
 struct fair *fair_free(struct fair *f)
 {
     if (!f)
@@ -94,6 +105,7 @@ struct fair *fair_free(struct fair *f)
             heap_done(&t->waiting);
             free(t);
         }
+    drop_parted(&f->parted);
     for (struct fair_class *c = f->classes, *next; c; c = next) {
         next = c->next;
         free(c);
@@ -145,13 +157,30 @@ static void grow_buckets(struct fair *f)
     free(old);
 }
 
+/* Room for one more. */
+static int reserve(struct fair *f)
+{
+    return heap_reserve(&f->waiting, f->n_tenants + 1) < 0 || heap_reserve(&f->active, f->n_tenants + 1) < 0 ||
+                   heap_reserve(&f->present, f->n_tenants + 1) < 0
+               ? -ENOMEM
+               : 0;
+}
+
+static void put_in_bucket(struct fair *f, struct fair_tenant *t)
+{
+    size_t b = bucket_of(f, t->id);
+
+    t->next = f->buckets[b];
+    f->buckets[b] = t;
+    f->n_tenants++;
+    grow_buckets(f);
+}
+
 static int tenant_new(struct fair *f, uint32_t id, struct fair_tenant **ret)
 {
     struct fair_tenant *t;
-    size_t b;
 
-    if (heap_reserve(&f->waiting, f->n_tenants + 1) < 0 || heap_reserve(&f->active, f->n_tenants + 1) < 0 ||
-        heap_reserve(&f->present, f->n_tenants + 1) < 0)
+    if (reserve(f) < 0)
         return -ENOMEM;
     t = calloc(1, sizeof(*t));
     if (!t)
@@ -162,11 +191,7 @@ static int tenant_new(struct fair *f, uint32_t id, struct fair_tenant **ret)
     t->pages_max = UINT64_MAX;
     t->i_waiting = t->i_active = t->i_present = HEAP_NOWHERE;
     heap_init(&t->waiting, item_before, offsetof(struct fair_item, i_waiting));
-    b = bucket_of(f, id);
-    t->next = f->buckets[b];
-    f->buckets[b] = t;
-    f->n_tenants++;
-    grow_buckets(f);
+    put_in_bucket(f, t);
     *ret = t;
     return 0;
 }
@@ -201,6 +226,43 @@ void fair_forget_all(struct fair *f)
             next = t->next;
             fair_forget(f, t->id);
         }
+}
+
+void fair_part_all(struct fair *f)
+{
+    struct fair_tenant **end = &f->parted;
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->n_buckets; i++)
+        for (struct fair_tenant *t = f->buckets[i], *next; t; t = next) {
+            next = t->next;
+            assert(t->n_items == 0);
+            if (t->mark == 0 || t->forgotten) {
+                tenant_free(f, t);
+                continue;
+            }
+            f->buckets[i] = next;
+            f->n_tenants--;
+            t->next = f->parted;
+            f->parted = t;
+        }
+    while (*end && n++ < FAIR_PARTED_MAX)
+        end = &(*end)->next;
+    drop_parted(end);
+}
+
+void fair_rejoin(struct fair *f, uint32_t id, uint64_t mark)
+{
+    struct fair_tenant **at = &f->parted, *t;
+
+    while (*at && (*at)->mark != mark)
+        at = &(*at)->next;
+    t = *at;
+    if (!t || fair_tenant_find(f, id) || reserve(f) < 0)
+        return;
+    *at = t->next;
+    t->id = id;
+    put_in_bucket(f, t);
 }
 
 size_t fair_n_tenants(const struct fair *f)

@@ -37,10 +37,13 @@
  * and at weight 1 the counter lasts for nine years of computing. */
 #define FAIR_VIRTUAL_SCALE 64
 
+#define FAIR_PARTED_MAX 2048
+
 struct fair_class;
 
 struct fair_tenant {
     uint32_t id;
+    uint64_t mark; /* set by its owner: who it is when numbers are given anew (fair_part_all()); 0: nobody said */
     uint32_t weight;
     struct fair_class *tenant_class; /* NULL: none */
     uint64_t virtual_time;
@@ -108,6 +111,18 @@ void fair_forget(struct fair *f, uint32_t id);
  * fair_forget_all() - the same for all tenants
  */
 void fair_forget_all(struct fair *f);
+
+/**
+ * fair_part_all() - numbers mean nothing from now on: tenants with a mark are kept without one, the others forgotten
+ * No item is left of any. At most FAIR_PARTED_MAX are kept, those of the last call before older ones.
+ */
+void fair_part_all(struct fair *f);
+
+/**
+ * fair_rejoin() - number @id, which nobody has, is whoever has this mark: with what it has used and is due
+ * Nothing happens when nobody has it. O(tenants without a number), once for each.
+ */
+void fair_rejoin(struct fair *f, uint32_t id, uint64_t mark);
 
 /**
  * fair_n_tenants() - tenants that are known

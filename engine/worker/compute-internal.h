@@ -21,6 +21,7 @@
 #include "engine/worker/intake.h"
 #include "engine/worker/link.h"
 #include "engine/worker/model.h"
+#include "engine/worker/used.h"
 #include "engine/worker/work.h"
 
 #define COMPUTE_BUCKETS 4096
@@ -44,6 +45,7 @@ struct compute {
     struct work **buckets; /* [COMPUTE_BUCKETS] by id */
     struct work *works;
     struct heap deadlines;
+    struct used used;
     size_t n_works;
     uint64_t epoch;
     uint32_t n_threads; /* of THREADS before the model is there, 0: none came */
@@ -102,6 +104,11 @@ void compute_close_sequence(struct compute *c, struct work *w);
  * compute_take_out() - the work is over: its pages are free, it is forgotten and freed; nothing is said about it
  */
 void compute_take_out(struct compute *c, struct work *w, uint64_t now_ns);
+
+/**
+ * compute_describe() - what the work has come to, if it ends now
+ */
+struct packet_done compute_describe(const struct work *w, enum done_finish finish, uint64_t now_ns);
 
 /**
  * compute_end_done(), compute_end_failed() - the same, and the daemon hears of it

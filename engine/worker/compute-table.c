@@ -84,12 +84,11 @@ void compute_take_out(struct compute *c, struct work *w, uint64_t now_ns)
     work_free(w);
 }
 
-void compute_end_done(struct compute *c, struct work *w, enum done_finish finish, uint64_t now_ns)
+struct packet_done compute_describe(const struct work *w, enum done_finish finish, uint64_t now_ns)
 {
     const struct embedding *e = w->embedding;
     uint64_t started_ns = w->batch.started ? w->batch.started_ns : now_ns;
     uint64_t first_ns = w->first_ns > 0 ? w->first_ns : now_ns;
-    _cleanup_free_ char *vectors = NULL;
     struct packet_done done = {
         .request = w->id,
         .finish = (uint32_t)finish,
@@ -106,6 +105,16 @@ void compute_end_done(struct compute *c, struct work *w, enum done_finish finish
         done.queue_ns = e->started_ns > w->received_ns ? e->started_ns - w->received_ns : 0;
         done.prefill_ns = first_ns - e->started_ns;
     }
+    return done;
+}
+
+void compute_end_done(struct compute *c, struct work *w, enum done_finish finish, uint64_t now_ns)
+{
+    const struct packet_done done = compute_describe(w, finish, now_ns);
+    const struct embedding *e = w->embedding;
+    _cleanup_free_ char *vectors = NULL;
+
+    used_note(&c->used, w, &done, now_ns);
     if (e && finish == DONE_STOP) {
         size_t n;
 
@@ -120,8 +129,12 @@ void compute_end_done(struct compute *c, struct work *w, enum done_finish finish
 
 void compute_end_failed(struct compute *c, struct work *w, const struct fault *fault)
 {
+    uint64_t now_ns = clock_now_ns();
+    const struct packet_done done = compute_describe(w, DONE_CANCELLED, now_ns);
+
+    used_note(&c->used, w, &done, now_ns);
     emit_request_failed(c->link, w->epoch, w->id, fault);
-    compute_take_out(c, w, clock_now_ns());
+    compute_take_out(c, w, now_ns);
 }
 
 int compute_table_init(struct compute *c)

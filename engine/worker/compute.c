@@ -39,8 +39,11 @@ static void set_tenant(struct compute *c, const struct packet_tenant *p)
         reuse_forget(c->model, p->tenant);
         return;
     }
+    if (p->mark != 0)
+        fair_rejoin(batch_fair(c->batch), p->tenant, p->mark);
     if (fair_tenant_set(batch_fair(c->batch), p->tenant, p->weight, p->tenant_class, p->class_weight, &t) < 0)
         compute_out_of_memory(c);
+    t->mark = p->mark;
     t->pages_max = pages_max(c, p->kv_max_bytes);
 }
 
@@ -119,17 +122,20 @@ static void reset(struct compute *c, uint64_t epoch)
 {
     uint64_t now_ns = clock_now_ns();
 
-    while (c->works)
+    while (c->works) {
+        const struct packet_done done = compute_describe(c->works, DONE_CANCELLED, now_ns);
+
+        used_note(&c->used, c->works, &done, now_ns);
         compute_take_out(c, c->works, now_ns);
+    }
     c->epoch = epoch;
-    /* Tenants are numbers of the daemon that gave them, so they, what they are due and what is kept of them begin
-     * anew. */
+    used_tell(&c->used, c->link, epoch, now_ns);
+    /* Tenants are numbers of the daemon that gave them: what is kept of them is found by nobody any more. What they
+     * have used and are due stays under their marks. */
     if (c->batch) {
         reuse_trim(c->model, c->model->facts.pages_total);
         c->i_warm = c->n_warm = 0;
-        c->batch = batch_free(c->batch);
-        if (compute_make_batch(c) < 0)
-            compute_out_of_memory(c);
+        fair_part_all(batch_fair(c->batch));
     }
 }
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import FAKE_WORKER, RESIDENTD, Daemon, is_alive, main, need_locking, wait_for  # noqa: E402
+from harness import (FAKE_WORKER, REAL_WORKER, RESIDENTD, SOURCE, Daemon, as_user, is_alive, join_user, main,  # noqa: E402
+                     need_locking, need_root, wait_for)
 
 SIZE = 100000
+PRIMER = os.path.join(SOURCE, "primer", "primer.gguf")
 
 
 def policy(ram="lock"):
@@ -44,8 +47,9 @@ def spawn(fds, command, **options):
 class Systemd:
     """A descriptor store behind $NOTIFY_SOCKET, and a socket at which each connection starts a worker."""
 
-    def __init__(self):
+    def __init__(self, program=FAKE_WORKER):
         need_locking(4 * SIZE)
+        self.program = program
         self.dir = tempfile.mkdtemp(prefix="residentd-handover.")
         os.mkdir(os.path.join(self.dir, "run"))
         self.worker_path = os.path.join(self.dir, "run", "worker")
@@ -73,8 +77,8 @@ class Systemd:
 
     def worker(self, connection):
         """A process at the other end of @connection, which is its descriptor 3."""
-        process = spawn([connection.fileno()], [FAKE_WORKER], stdin=subprocess.DEVNULL,
-                        env={**os.environ, "FAKE_WORKER": self.fake})
+        process = spawn([connection.fileno()], [self.program], stdin=subprocess.DEVNULL,
+                        env={**os.environ, "FAKE_WORKER": self.fake, "LISTEN_FDS": "1"})
         connection.close()
         self.workers.append(process)
         return process
@@ -108,8 +112,8 @@ class Systemd:
 class Kept(Daemon):
     """A daemon that gets what the store has."""
 
-    def __init__(self, policy_, systemd):
-        super().__init__(policy_, worker=systemd.worker_path, files={"m.gguf": b"x" * SIZE})
+    def __init__(self, policy_, systemd, model=b"x" * SIZE):
+        super().__init__(policy_, worker=systemd.worker_path, files={"m.gguf": model})
         self.systemd = systemd
 
     def start(self, expect=None):
@@ -219,6 +223,64 @@ def requests_of_a_killed_daemon_are_forgotten():
         # Neither a piece nor the end of what nobody knows any more comes from the worker.
         assert "broke the protocol" not in d.log()
         assert d.status()["sequences_active"] == 0
+
+
+def rows(d):
+    with sqlite3.connect(f"file:{os.path.join(d.dir, 'usage.sqlite')}?mode=ro", uri=True) as db:
+        return db.execute("SELECT uid, sum(requests), sum(prompt_tokens), sum(output_tokens) FROM usage GROUP BY uid "
+                          "ORDER BY uid").fetchall()
+
+
+def tokens_today(d, uid):
+    with d.client() as c:
+        return c.call("Usage.Get", uid=uid)["used"]["tokens_per_day"]
+
+
+def what_was_under_way_at_a_kill_is_counted_once():
+    """The real worker goes on for a while, and tells the next daemon of it: by user, and once however many follow."""
+    need_root()
+    systemd = Systemd(REAL_WORKER)
+    d = Kept({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}}, systemd, PRIMER)
+    with d:
+        before = d.wait_state("ready")
+        wait_for(lambda: systemd.names("state-") and systemd.names("link-"), "the store to have the link")
+
+        def begin(uid, max_tokens):
+            """A stream of which something was heard, as that user; it is left open."""
+            def run():
+                c = d.client()
+                stream = c.stream("Inference.Complete", model="m", prompt="Once upon a time", max_tokens=max_tokens,
+                                  temperature=0, grammar="root ::= [a-z ]{5000}")
+                heard = [next(piece for piece in stream if piece["text"])["text"]]
+                try:
+                    heard += [piece["text"] for piece in stream]
+                except (EOFError, ConnectionResetError):
+                    pass
+                return len(heard)
+            return as_user(uid, run)
+        long_ones = [begin(uid, 900) for uid in (1, 2)]
+        short = begin(3, 40)
+        wait_for(lambda: d.status()["sequences_active"] >= 2, "requests to run")
+        join_user(short)
+        wait_for(lambda: rows(d) and rows(d)[0][0] == 3, "the short one in the ledger")
+        (_, n_requests, n_prompt, n_short), = rows(d)
+        assert n_requests == 1 and n_prompt > 0 and n_short == 40
+        d.kill()
+        heard = [join_user(h) for h in long_ones]
+        for _ in range(2):
+            d.start()
+            assert d.wait_state("ready")["worker_pid"] == before["worker_pid"]
+            wait_for(lambda: len(rows(d)) == 3, "what had been under way, in the ledger")
+            found = rows(d)
+            for (uid, n, prompt, output), n_heard in zip(found, heard):
+                assert n == 1 and prompt == n_prompt and n_heard - 2 <= output < 900, (found, heard)
+                wait_for(lambda: tokens_today(d, uid) == prompt + output, "the day's quota to know of it")
+            assert found[2] == (3, 1, n_prompt, 40), found
+            assert tokens_today(d, 3) == n_prompt + 40
+            wait_for(lambda: systemd.names("state-"), "the store to have the state")
+            d.end_in_order()
+        assert rows(d) == found
+    systemd.end()
 
 
 def a_snapshot_that_is_odd_is_of_no_use():
@@ -394,6 +456,7 @@ def copies_that_others_have_count_after_a_restart():
 main([
     a_worker_is_taken_back_after_a_stop_and_after_a_kill,
     requests_of_a_killed_daemon_are_forgotten,
+    what_was_under_way_at_a_kill_is_counted_once,
     a_snapshot_that_is_odd_is_of_no_use,
     a_link_to_somebody_else_is_refused,
     a_missing_copy_is_made_again,

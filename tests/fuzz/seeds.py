@@ -249,7 +249,7 @@ def snapshot():
     file = {'device': 1, 'inode': 2, 'bytes': 3, 'mtime_ns': 4, 'ctime_ns': 5}
     model = {'name': 'm', 'pin': 1, 'loading': '{}', 'link': 7, 'copies': 8, 'pid': 9, 'uid': 61184, 'granted': 10, 'kv': 11, 'scratch': 12,
              'files': [file, file]}
-    return [jsons.dumps({'epoch': 5, 'next_id': 9, 'starts': starts, 'models': models}).encode()
+    return [jsons.dumps({'epoch': 5, 'next_id': 9, 'mark_key': [1, 2, 3, 4], 'starts': starts, 'models': models}).encode()
             for starts, models in (([], []), ([1, 2], [{'name': 'n', 'pin': 0}]), ([3], [model, model]))]
 
 

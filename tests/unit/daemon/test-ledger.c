@@ -23,7 +23,7 @@ struct fixture {
     struct log log;
     struct ledger *ledger;
     int64_t day, hour;
-    unsigned n_recorded, n_loaded;
+    unsigned n_recorded, n_new, n_loaded;
     struct ledger_day loaded[8];
     size_t n_days;
 };
@@ -39,8 +39,9 @@ static void on_loaded(const struct ledger_day *list, size_t n, void *userdata)
     f->n_loaded++;
 }
 
-static void on_recorded(void *userdata)
+static void on_recorded(bool is_new, void *userdata)
 {
+    ((struct fixture *)userdata)->n_new += is_new;
     ((struct fixture *)userdata)->n_recorded++;
 }
 
@@ -165,6 +166,8 @@ static void same_request_counts_once(void **state)
     wait_recorded(f, 3);
     assert_int_equal(ask(f, "SELECT requests FROM usage"), 2);
     assert_int_equal(ask(f, "SELECT count(*) FROM recorded"), 2);
+    /* And it is said which one was there already. */
+    assert_int_equal(f->n_new, 2);
 }
 
 static void day_is_there_after_a_restart(void **state)

@@ -62,7 +62,9 @@ static void refused(const char *json, const char *expected)
 #define MODEL_JSON(files)                                                                                          \
     "{\"name\":\"m\",\"pin\":1,\"loading\":\"{}\",\"link\":7,\"copies\":0,\"pid\":8,\"uid\":61184,\"granted\":9,"    \
     "\"kv\":10,\"scratch\":11,\"files\":" files "}"
-#define WITH(starts, models) "{\"epoch\":5,\"next_id\":9,\"starts\":" starts ",\"models\":" models "}"
+#define WITH_KEY(key, starts, models)                                                                              \
+    "{\"epoch\":5,\"next_id\":9,\"mark_key\":" key ",\"starts\":" starts ",\"models\":" models "}"
+#define WITH(starts, models) WITH_KEY("[1,2,3,4294967295]", starts, models)
 
 static void what_is_written_is_read(void **state)
 {
@@ -74,7 +76,7 @@ static void what_is_written_is_read(void **state)
          .n_files = 2},
     };
     const struct snapshot s = {
-        .epoch = 77, .next_id = 5, .starts_us = {1, 2}, .n_starts = 2, .models = models, .n_models = 2};
+        .epoch = 77, .next_id = 5, .mark_key = {{1, 0, UINT32_MAX, 7}}, .starts_us = {1, 2}, .n_starts = 2, .models = models, .n_models = 2};
     _cleanup_(snapshot_freep) struct snapshot *back = NULL;
     _cleanup_close_ int fd = -EBADF;
     const char *why = "";
@@ -84,6 +86,7 @@ static void what_is_written_is_read(void **state)
     assert_int_equal(snapshot_read(fd, &back, &why), 0);
     assert_int_equal(back->epoch, 77);
     assert_int_equal(back->next_id, 5);
+    assert_memory_equal(&back->mark_key, &s.mark_key, sizeof(s.mark_key));
     assert_int_equal(back->n_starts, 2);
     assert_int_equal(back->starts_us[1], 2);
     assert_int_equal(back->n_models, 2);
@@ -171,6 +174,11 @@ static void values_out_of_range_are_refused(void **state)
     refused(WITH("[1,2,3,4,5,6,7,8,9]", "[]"), "no starts or no models, or too many");
     refused(WITH("[-1]", "[]"), "a bad time of a start");
     refused(WITH("[1.5]", "[]"), "a bad time of a start");
+    refused(WITH_KEY("[1,2,3]", "[]", "[]"), "no key of marks");
+    refused(WITH_KEY("[1,2,3,4,5]", "[]", "[]"), "no key of marks");
+    refused(WITH_KEY("[1,2,3,4294967296]", "[]", "[]"), "a bad key of marks");
+    refused(WITH_KEY("[1,2,3,-1]", "[]", "[]"), "a bad key of marks");
+    refused(WITH_KEY("[1,2,3,\"4\"]", "[]", "[]"), "a bad key of marks");
     refused(WITH("[]", "{}"), "no starts or no models, or too many");
     refused(WITH("[]", "[1]"), "a model that is no object");
     refused("[]", "no epoch or no next number");
@@ -200,8 +208,8 @@ static void values_out_of_range_are_refused(void **state)
 static void more_files_than_a_worker_can_get_are_refused(void **state)
 {
     for (size_t n = 128; n <= 129; n++) {
-        char json[16384] = "{\"epoch\":5,\"next_id\":9,\"starts\":[],\"models\":[{\"name\":\"m\",\"pin\":1,\"loading\":"
-                           "\"{}\",\"link\":7,\"copies\":0,\"pid\":8,\"uid\":1,\"granted\":9,\"kv\":10,\"scratch\":11,"
+        char json[16384] = "{\"epoch\":5,\"next_id\":9,\"mark_key\":[1,2,3,4],\"starts\":[],\"models\":[{\"name\":\"m\","
+                           "\"pin\":1,\"loading\":\"{}\",\"link\":7,\"copies\":0,\"pid\":8,\"uid\":1,\"granted\":9,\"kv\":10,\"scratch\":11,"
                            "\"files\":[";
         const char *why = "";
 

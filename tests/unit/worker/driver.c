@@ -220,6 +220,10 @@ static void take(struct driver *d, const struct channel_packet *received)
         a->failed = true;
         take_fault(p, &a->fault);
         break;
+    case PACKET_USED:
+        assert_true(d->n_used < 64);
+        d->used[d->n_used++] = *p->used;
+        break;
     case PACKET_PONG:
         d->pong = true;
         d->cookie = p->pong->cookie;

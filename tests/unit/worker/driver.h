@@ -43,6 +43,8 @@ struct driver {
     struct step_tenant tenants[64];
     uint32_t n_tenants;
     uint64_t n_steps_heard, cost_ns, n_drafted, n_accepted, n_prompt, n_output;
+    struct packet_used used[64];
+    uint32_t n_used;
     struct fault model_fault;
     struct answer answers[DRIVER_REQUESTS_MAX];
     size_t n_answers;

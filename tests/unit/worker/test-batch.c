@@ -400,6 +400,81 @@ static void test_forgotten_tenants(void **state)
     sim_done(&s);
 }
 
+static void set_marked(struct sim *s, uint32_t id, uint64_t mark)
+{
+    struct fair_tenant *t;
+
+    fair_rejoin(batch_fair(s->b), id, mark);
+    assert_int_equal(fair_tenant_set(batch_fair(s->b), id, 100, 0, 0, &t), 0);
+    t->mark = mark;
+}
+
+/* Another daemon gives the same users other numbers: who was ahead is still ahead. */
+static void test_tenants_keep_their_due_under_other_numbers(void **state)
+{
+    struct fair_tenant *busy, *other, *unmarked;
+    uint64_t cost_ns, virtual_time;
+    struct sim s;
+
+    sim_init(&s, &config_default);
+    set_marked(&s, 1, 0xb);
+    set_marked(&s, 2, 0xa);
+    assert_int_equal(fair_tenant_set(batch_fair(s.b), 3, 100, 0, 0, NULL), 0);
+    sim_submit(&s, 1, 0, 2000, 50);
+    while (sim_step(&s))
+        ;
+    sim_submit(&s, 2, 0, 10, 2);
+    sim_submit(&s, 3, 0, 10, 2);
+    while (sim_step(&s))
+        ;
+    busy = fair_tenant_find(batch_fair(s.b), 1);
+    cost_ns = busy->cost_ns;
+    virtual_time = busy->virtual_time;
+    for (int round = 0; round < 3; round++) {
+        fair_part_all(batch_fair(s.b));
+        assert_int_equal(fair_n_tenants(batch_fair(s.b)), 0);
+        /* In the second round nobody comes: nobody's due is lost for that. */
+        if (round == 1)
+            continue;
+        set_marked(&s, 1, 0xa);
+        set_marked(&s, 2, 0xb);
+        assert_int_equal(fair_n_tenants(batch_fair(s.b)), 2);
+        busy = fair_tenant_find(batch_fair(s.b), 2);
+        other = fair_tenant_find(batch_fair(s.b), 1);
+        assert_int_equal(busy->cost_ns, cost_ns);
+        assert_true(busy->virtual_time == virtual_time);
+        assert_true(other->virtual_time > 0 && other->cost_ns < cost_ns);
+    }
+    assert_int_equal(fair_tenant_set(batch_fair(s.b), 3, 100, 0, 0, &unmarked), 0);
+    assert_int_equal(unmarked->cost_ns, 0);
+    /* A number that somebody has already is not given to another. */
+    fair_part_all(batch_fair(s.b));
+    set_marked(&s, 5, 0xc);
+    fair_rejoin(batch_fair(s.b), 5, 0xb);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 5)->cost_ns, 0);
+    sim_done(&s);
+}
+
+static void test_parted_tenants_are_bounded(void **state)
+{
+    struct sim s;
+
+    sim_init(&s, &config_default);
+    for (uint32_t i = 0; i < FAIR_PARTED_MAX + 100; i++) {
+        set_marked(&s, 1, 1000 + i);
+        fair_charge(batch_fair(s.b), fair_tenant_find(batch_fair(s.b), 1), MS);
+        fair_part_all(batch_fair(s.b));
+    }
+    /* The latest are there, the first are not. */
+    set_marked(&s, 1, 1000 + FAIR_PARTED_MAX + 99);
+    set_marked(&s, 2, 1000 + 100);
+    set_marked(&s, 3, 1000 + 99);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 1)->cost_ns, MS);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 2)->cost_ns, MS);
+    assert_int_equal(fair_tenant_find(batch_fair(s.b), 3)->cost_ns, 0);
+    sim_done(&s);
+}
+
 static void test_flood_delays_by_a_step(void **state)
 {
     struct sim s;
@@ -999,6 +1074,8 @@ int main(void)
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_class_weight),
         cmocka_unit_test(test_forgotten_tenants),
+        cmocka_unit_test(test_tenants_keep_their_due_under_other_numbers),
+        cmocka_unit_test(test_parted_tenants_are_bounded),
         cmocka_unit_test(test_flood_delays_by_a_step),
         cmocka_unit_test(test_moments_between_requests_cost_nothing),
         cmocka_unit_test(test_nobody_starves),

@@ -182,7 +182,7 @@ static void test_every_packet(void **state)
 {
     struct pair p = pair_in(PROTO_STATE_LOADING);
     struct packet_threads threads = {.n_threads = 3};
-    struct packet_tenant tenant = {.tenant = 7, .weight = 100, .kv_max_bytes = 1 << 20};
+    struct packet_tenant tenant = {.tenant = 7, .weight = 100, .kv_max_bytes = 1 << 20, .mark = 99};
     struct packet_submit submit = {
         .request = 1, .tenant = 7, .priority = -3, .deadline_ns = UINT64_C(1) << 60, .kind = SUBMIT_CHAT};
     struct packet_request request = {.request = 1};
@@ -195,6 +195,7 @@ static void test_every_packet(void **state)
     struct packet_failed failed = {.request = 2};
     struct packet_log log = {.level = LOG_INFO, .tenant = 7};
     struct packet_pong pong = {.cookie = 42, .n_steps = 1};
+    struct packet_used used = {.epoch = EPOCH - 1, .request = 3, .mark = 99, .age_ns = 5, .output_tokens = 6};
     struct channel_packet got;
 
     SEND(p.worker, PACKET_FACTS, facts, "{\"a\":1}");
@@ -254,6 +255,13 @@ static void test_every_packet(void **state)
     receive(p.daemon, PACKET_PONG, &got);
     assert_memory_equal(got.p.pong, &pong, sizeof(pong));
     channel_packet_done(&got);
+    SEND(p.worker, PACKET_USED, used, NULL);
+    receive(p.daemon, PACKET_USED, &got);
+    assert_memory_equal(got.p.used, &used, sizeof(used));
+    channel_packet_done(&got);
+    /* Of this daemon's own requests only DONE speaks. */
+    used.epoch = EPOCH;
+    assert_int_equal(channel_send(p.worker, PACKET_USED, &used, sizeof(used), NULL, 0, NULL, 0), -EINVAL);
     receive(p.worker, PACKET_DRAIN, &got);
     assert_int_equal(got.p.drain->deadline_ns, 9);
     channel_packet_done(&got);
@@ -407,6 +415,7 @@ static void test_truncated_all(void **state)
         {PACKET_FAILED, PROTO_WORKER, PROTO_STATE_READY, sizeof(struct packet_failed)},
         {PACKET_LOG, PROTO_WORKER, PROTO_STATE_READY, sizeof(struct packet_log)},
         {PACKET_PONG, PROTO_WORKER, PROTO_STATE_READY, sizeof(struct packet_pong)},
+        {PACKET_USED, PROTO_WORKER, PROTO_STATE_READY, sizeof(struct packet_used)},
     };
     char zeros[128] = {0};
 
