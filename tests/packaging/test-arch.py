@@ -55,7 +55,8 @@ def they_have_what_meson_installs():
     packages = {name: files_of(os.path.join(folder, "pkg", name)) for name in names()}
     staging = os.path.join(folder, "staging")
     subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", staging], check=True)
-    installed = {os.path.basename(x) for x in files_of(staging)}
+    # Where the tests' build has kernels for GPUs, they are of a package that is not built here.
+    installed = {os.path.basename(x) for x in files_of(staging) if "gpu-" not in os.path.basename(x)}
     packaged = [os.path.basename(x) for found in packages.values() for x in found]
     assert len(installed) > 25 and installed <= set(packaged), installed - set(packaged)
     for found in packages.values():

@@ -4,6 +4,7 @@
 
 With --upgrade: also those of a later version, to which the installed ones are upgraded while somebody asks.
 With --twice: built twice, in different folders, and compared.
+With --cuda: residentd-cuda, too, where there is NVIDIA's compiler.
 $RESIDENTD_SUITE: which Debian is booted.
 """
 
@@ -41,11 +42,14 @@ built = None   # {package: path}
 later = {}
 
 
-def build(into, *version):
+def build(into, *version, cuda=False):
     for program in ("dpkg-buildpackage", "dh", "git"):
         if not shutil.which(program):
             raise Skip(program + " is not installed")
-    done = subprocess.run([os.path.join(SOURCE, "packaging", "build-deb"), into, *version], stdout=subprocess.PIPE,
+    if cuda and not shutil.which("nvcc") and not os.path.exists("/usr/local/cuda/bin/nvcc"):
+        raise Skip("nvcc is not installed")
+    done = subprocess.run([os.path.join(SOURCE, "packaging", "build-deb"), *(["--cuda"] if cuda else []), into, *version],
+                          stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     return {os.path.basename(p).split("_")[0]: p for p in glob.glob(os.path.join(into, "*.deb")) if "-dbgsym_" not in p}
@@ -240,14 +244,61 @@ def purge_leaves_nothing_behind():
     assert active == "", active
 
 
-def two_builds_are_the_same():
-    sums = []
-    for name in ("first", "second/deeper"):
-        packages = build(os.path.join(folder, name))
-        assert sorted(packages) == PACKAGES, sorted(packages)
-        sums.append({p: hashlib.sha256(open(packages[p], "rb").read()).hexdigest() for p in packages})
-    assert sums[0] == sums[1], sums
+def sums(packages):
+    return {p: hashlib.sha256(open(path, "rb").read()).hexdigest() for p, path in packages.items()}
 
+
+def two_builds_are_the_same():
+    first, second = (sums(build(os.path.join(folder, name))) for name in ("first", "second/deeper"))
+    assert sorted(first) == PACKAGES and first == second, (first, second)
+
+
+def the_one_for_gpus_is_built():
+    global built
+    built = build(folder, cuda=True)
+    assert sorted(built) == sorted([*PACKAGES, "residentd-cuda"]), sorted(built)
+
+
+def the_others_are_the_same_without_it():
+    plain = sums(build(os.path.join(folder, "plain")))
+    with_it = sums(need_packages())
+    del with_it["residentd-cuda"]
+    assert with_it == plain, (with_it, plain)
+
+
+def kernels_for_gpus_are_found():
+    m = need_machine()
+    assert m.run("systemctl", "is-active", "residentd-gpu-worker.socket").stdout.strip() == "active"
+    command = ["resident-engine", "logits", "/usr/share/residentd/primer.gguf", "--ids", "1 2", "--out", "/tmp/logits",
+               "--gpu-layers", "1"]
+    said = m.run(*command, check=False).stderr
+    assert "no NVIDIA driver is installed" in said, said
+    # Those of another build are not used.
+    library = "/usr/libexec/residentd/gpu-kernels.so"
+    version = m.run("dpkg-query", "-W", "-f", "${Version}", "residentd").stdout
+    m.run("perl", "-0777", "-pi", "-e", r"s/\0\Q%s\E\0/\0%s\0/ or die" % (version, version[:-1] + "9"), library)
+    said = m.run(*command, check=False).stderr
+    assert "not installed in the same version" in said, said
+
+
+def without_the_package_the_service_goes_on():
+    m = need_machine()
+    m.run("dpkg", "--remove", "residentd-cuda", timeout=300)
+    assert m.run("systemctl", "is-active", "residentd-gpu-worker.socket", check=False).stdout.strip() == "inactive"
+    assert m.run("test", "-e", "/run/residentd-worker/gpu-worker", check=False).returncode != 0
+    assert m.run("residentctl", "run", "primer", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+CUDA_TESTS = [
+    the_one_for_gpus_is_built,
+    the_others_are_the_same_without_it,
+    lintian_finds_nothing,
+    the_service_answers_after_the_installation,
+    kernels_for_gpus_are_found,
+    without_the_package_the_service_goes_on,
+    removal_stops_it_and_keeps_the_policy,
+    purge_leaves_nothing_behind,
+]
 
 TESTS = [
     the_packages_are_built,
@@ -268,6 +319,8 @@ def run():
     with tempfile.TemporaryDirectory(prefix="residentd-debs.") as folder:
         if sys.argv[1:] == ["--twice"]:
             main([two_builds_are_the_same])
+        if sys.argv[1:] == ["--cuda"]:
+            stage.run(CUDA_TESTS, suite=SUITE)
         tests = TESTS if SUITE != "bookworm" else [t for t in TESTS if not t.__name__.startswith("varlinkctl")]
         if sys.argv[1:] == ["--upgrade"]:
             at = tests.index(removal_stops_it_and_keeps_the_policy)

@@ -75,7 +75,8 @@ def they_have_what_meson_installs():
     staging = os.path.join(folder, "staging")
     run("meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", staging)
     names = {re.sub(r"\.gz$", "", os.path.basename(x)) for x in files}
-    installed = {name for _, _, found in os.walk(staging) for name in found}
+    # Where the tests' build has kernels for GPUs, they are of a package that is not built here.
+    installed = {name for _, _, found in os.walk(staging) for name in found if "gpu-" not in name}
     assert len(installed) > 25 and installed <= names, installed - names
 
 
