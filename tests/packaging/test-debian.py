@@ -276,7 +276,7 @@ def kernels_for_gpus_are_found():
     # Those of another build are not used.
     library = "/usr/libexec/residentd/gpu-kernels.so"
     version = m.run("dpkg-query", "-W", "-f", "${Version}", "residentd").stdout
-    m.run("perl", "-0777", "-pi", "-e", r"s/\0\Q%s\E\0/\0%s\0/ or die" % (version, version[:-1] + "9"), library)
+    m.run("perl", "-0777", "-pi", "-e", r"s/\x00\Q%s\E\x00/\x00%s\x00/ or die" % (version, version[:-1] + "9"), library)
     said = m.run(*command, check=False).stderr
     assert "not installed in the same version" in said, said
 
@@ -294,6 +294,7 @@ CUDA_TESTS = [
     the_others_are_the_same_without_it,
     lintian_finds_nothing,
     the_service_answers_after_the_installation,
+    the_installed_service_reloads,
     kernels_for_gpus_are_found,
     without_the_package_the_service_goes_on,
     removal_stops_it_and_keeps_the_policy,
