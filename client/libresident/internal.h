@@ -108,6 +108,11 @@ int reply_dup(const struct resident_reply *reply, struct resident_reply **ret);
 int error_new_take(const char *name, json_object *parameters, struct resident_error **ret);
 
 /**
+ * error_new_of_errno() - that of a connection which is lost for the reason @error. Returns 0 or -ENOMEM
+ */
+int error_new_of_errno(int error, struct resident_error **ret);
+
+/**
  * error_of_errno() - a lost connection as an error; in place, because there may be no memory left
  */
 void error_of_errno(int error, struct resident_error *ret);

@@ -213,12 +213,24 @@ void error_of_errno(int error, struct resident_error *ret)
 {
     *ret = (struct resident_error){.error = error};
     if (error == -ECONNRESET)
-        snprintf(ret->description, sizeof(ret->description), "the service closed the connection");
+        snprintf(ret->description, sizeof(ret->description),
+                 "the service went away before it had answered (it was stopped or has crashed): ask again in a moment");
     else if (error == -EBADMSG)
         snprintf(ret->description, sizeof(ret->description), "the service does not speak varlink");
     else
         snprintf(ret->description, sizeof(ret->description), "the connection is lost (%s)",
                  strerrorname_np(-error) ? strerrorname_np(-error) : "no known error");
+}
+
+int error_new_of_errno(int error, struct resident_error **ret)
+{
+    struct resident_error *e = calloc(1, sizeof(*e));
+
+    if (!e)
+        return -ENOMEM;
+    error_of_errno(error, e);
+    *ret = e;
+    return 0;
 }
 
 const char *resident_error_name(const struct resident_error *error)

@@ -129,7 +129,7 @@ int resident_attach_fd(struct resident *r, int fd);
  * @method:     fully qualified, such as RESIDENT_INFERENCE "ListModels"
  * @parameters: a JSON object as text; NULL: no parameters
  * @ret:        the reply, freed by resident_reply_free(); may be NULL when it does not matter
- * @reterr:     set on RESIDENT_REFUSED, freed by resident_error_free(); may be NULL
+ * @reterr:     set on RESIDENT_REFUSED and when the connection is lost, freed by resident_error_free(); may be NULL
  * Calls that were started on @r before go on meanwhile, callbacks included, and have their turn first: the service runs
  * one call of a connection at a time.
  * Returns 0, RESIDENT_REFUSED, RESIDENT_STOPPED, or a negative errno.

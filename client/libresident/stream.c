@@ -74,6 +74,18 @@ static int run(struct resident *r, struct waiting *w)
     return w->result;
 }
 
+/* What was refused, or that the connection is lost, and what to do. */
+static int end(const struct resident *r, struct waiting *w, int result, struct resident_error **reterr)
+{
+    if (result < 0 && result == r->lost && error_new_of_errno(result, &w->error) < 0)
+        result = -ENOMEM;
+    if (reterr && w->error)
+        *reterr = TAKE_PTR(w->error);
+    resident_reply_free(w->reply);
+    resident_error_free(w->error);
+    return result;
+}
+
 int resident_call(struct resident *r, const char *method, const char *parameters, struct resident_reply **ret,
                   struct resident_error **reterr)
 {
@@ -82,15 +94,11 @@ int resident_call(struct resident *r, const char *method, const char *parameters
 
     k = resident_start(r, method, parameters, 0, on_answer, &w, &w.call);
     if (k < 0)
-        return k;
+        return end(r, &w, k, reterr);
     k = run(r, &w);
     if (k == 0 && ret)
         *ret = TAKE_PTR(w.reply);
-    if (k == RESIDENT_REFUSED && reterr)
-        *reterr = TAKE_PTR(w.error);
-    resident_reply_free(w.reply);
-    resident_error_free(w.error);
-    return k;
+    return end(r, &w, k, reterr);
 }
 
 int resident_stream(struct resident *r, const char *method, const char *parameters, resident_piece_t piece,
@@ -102,13 +110,9 @@ int resident_stream(struct resident *r, const char *method, const char *paramete
     if (!piece)
         return -EINVAL;
     k = resident_start(r, method, parameters, RESIDENT_MORE, on_answer, &w, &w.call);
-    if (k < 0)
-        return k;
-    k = run(r, &w);
-    if (k == RESIDENT_REFUSED && reterr)
-        *reterr = TAKE_PTR(w.error);
-    resident_error_free(w.error);
-    return k;
+    if (k == 0)
+        k = run(r, &w);
+    return end(r, &w, k, reterr);
 }
 
 const char *resident_version(void)

@@ -76,7 +76,7 @@ int ctl_report(const struct ctl *ctl, int result, const struct resident_error *e
         return STATUS_FAILED;
     }
     fprintf(stderr, "residentctl: %s: %s\n", socket_of(ctl),
-            result == -ECONNRESET ? "the service closed the connection" : strerror(-result));
+            error ? resident_error_description(error) : strerror(-result));
     return STATUS_FAILED;
 }
 

@@ -193,6 +193,17 @@ def ctrl_c_stops_the_work():
         assert "request cancelled" in d.log(), d.log()
 
 
+def a_killed_service_ends_the_stream_with_what_to_do():
+    with daemon() as d:
+        expect(ctl(d, "wait", "m"), 0)
+        p = subprocess.Popen([RESIDENTCTL, "--socket", d.socket, "run", "m", "count 100000"], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        assert p.stdout.read(4) == b"1 2 "
+        d.kill()
+        _, err = p.communicate(timeout=PATIENCE_S)
+        assert p.returncode == 1 and b"ask again" in err, err
+
+
 def cancel_ends_somebodys_request():
     with daemon() as d:
         expect(ctl(d, "wait", "m"), 0)
@@ -319,6 +330,7 @@ main([
     options_become_parameters,
     model_text_can_not_harm_a_terminal,
     ctrl_c_stops_the_work,
+    a_killed_service_ends_the_stream_with_what_to_do,
     cancel_ends_somebodys_request,
     chat_keeps_the_conversation,
     other_users_see_only_theirs,

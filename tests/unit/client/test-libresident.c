@@ -512,6 +512,24 @@ static void a_lost_connection_ends_every_call(void **state)
     resident_close(r);
 }
 
+/* As after kill -9 of the service in the middle of an answer. */
+static void a_lost_connection_says_what_to_do(void **state)
+{
+    struct resident *r = connect_to(*state);
+    struct resident_error *error = NULL;
+
+    assert_int_equal(resident_call(r, "a.b.Close", NULL, NULL, &error), -ECONNRESET);
+    assert_non_null(error);
+    assert_int_equal(resident_error_errno(error), -ECONNRESET);
+    assert_string_equal(resident_error_name(error), "");
+    assert_non_null(strstr(resident_error_description(error), "ask again"));
+    error = resident_error_free(error);
+    assert_int_equal(resident_call(r, "a.b.Echo", NULL, NULL, &error), -ECONNRESET);
+    assert_non_null(error);
+    resident_error_free(error);
+    resident_close(r);
+}
+
 /* A service that was restarted between two calls. */
 static void a_connection_that_was_closed_while_idle_is_opened_again(void **state)
 {
@@ -611,6 +629,7 @@ int main(void)
         TEST(calls_from_a_loop_are_answered_in_order),
         TEST(a_cancel_from_the_callback_lets_the_next_call_run),
         TEST(a_lost_connection_ends_every_call),
+        TEST(a_lost_connection_says_what_to_do),
         TEST(a_connection_that_was_closed_while_idle_is_opened_again),
         TEST(a_service_that_is_none_is_told_apart),
         TEST(a_blocking_call_can_be_interrupted),
