@@ -52,6 +52,7 @@ struct channel {
     uint64_t queued_bytes;
     size_t queued_fds;
 
+    size_t n_buffer; /* of the last packet that lies in it: prompts and answers are not left there */
     _Alignas(16) unsigned char buffer[sizeof(struct packet_head) + PROTO_INLINE_MAX];
 };
 
@@ -85,6 +86,7 @@ static void waiting_free(struct waiting *w)
 {
     for (size_t i = 0; i < w->n_fds; i++)
         close(w->fds[i]);
+    explicit_bzero(w->bytes, w->n_bytes);
     free(w);
 }
 
@@ -97,6 +99,7 @@ struct channel *channel_free(struct channel *c)
         waiting_free(w);
     }
     close(c->fd);
+    explicit_bzero(c->buffer, c->n_buffer);
     free(c);
     return NULL;
 }
@@ -277,8 +280,12 @@ int channel_receive(struct channel *c, struct channel_packet *ret)
             .msg_controllen = sizeof(control),
         };
         struct ancillary a = {.pidfd = -EBADF};
-        ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        ssize_t n;
         int r;
+
+        explicit_bzero(c->buffer, c->n_buffer);
+        c->n_buffer = 0;
+        n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
         if (n < 0) {
             /* ECONNRESET says, once, that the peer closed without having read everything; what it sent before that
@@ -287,6 +294,7 @@ int channel_receive(struct channel *c, struct channel_packet *ret)
                 continue;
             return errno == EAGAIN ? CHANNEL_NOTHING : -errno;
         }
+        c->n_buffer = (size_t)n;
         ancillary_take(&msg, &a);
         if (n == 0)
             r = CHANNEL_EOF;
@@ -310,6 +318,8 @@ void channel_packet_done(struct channel_packet *p)
     /* A zeroed one has pidfd 0, which is nobody's pidfd. */
     if (p->pidfd > 0)
         close(p->pidfd);
+    if (p->owned)
+        explicit_bzero(p->owned, (size_t)(p->p.blob - (const char *)p->p.fixed) + p->p.n_blob);
     free(p->owned);
     *p = (struct channel_packet){.pidfd = -EBADF};
 }

@@ -93,6 +93,7 @@ int intake_post(struct intake *in, const struct command *command)
 
 static void job_free(struct job *j)
 {
+    explicit_bzero(j->json, j->n_json);
     free(j->json);
     free(j);
 }

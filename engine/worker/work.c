@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/fault.h"
 #include "base/utf8.h"
@@ -17,10 +18,21 @@
 #include "engine/worker/model.h"
 #include "engine/worker/params.h"
 
+/* Room for tokens that it has at least. */
+static size_t n_tokens(const struct work *w)
+{
+    const struct embedding *e = w->embedding;
+
+    return e ? e->ends[e->n_inputs - 1] : (size_t)w->n_prompt + w->n_output_max;
+}
+
 struct work *work_free(struct work *w)
 {
     if (!w)
         return NULL;
+    /* What was asked and said, in the model's words. */
+    if (w->tokens)
+        explicit_bzero(w->tokens, n_tokens(w) * sizeof(*w->tokens));
     sampler_free(w->sampler);
     matcher_free(w->matcher);
     reply_free(w->reply);

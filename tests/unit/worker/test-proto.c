@@ -268,6 +268,25 @@ static void test_every_packet(void **state)
     pair_free(&p);
 }
 
+/* Prompts and answers are not left where they came in. */
+static void test_a_packets_memory_is_zeroed(void **state)
+{
+    struct pair p = pair_in(PROTO_STATE_READY);
+    struct packet_submit submit = {.request = 1, .tenant = 7, .kind = SUBMIT_COMPLETE};
+    struct channel_packet got;
+    const char *at;
+
+    SEND(p.daemon, PACKET_SUBMIT, submit, "{\"prompt\":\"a secret\"}");
+    receive(p.worker, PACKET_SUBMIT, &got);
+    at = got.p.blob;
+    assert_memory_equal(at, "{\"prompt\":\"a secret\"}", 21);
+    channel_packet_done(&got);
+    assert_int_equal(channel_receive(p.worker, &got), CHANNEL_NOTHING);
+    for (size_t i = 0; i < 21; i++)
+        assert_int_equal(at[i], 0);
+    pair_free(&p);
+}
+
 /* Two pieces and a tenant, as the worker builds them. Returns the number of bytes. */
 static size_t build_step(char *to)
 {
@@ -799,6 +818,7 @@ int main(void)
         cmocka_unit_test(test_greeting),
         cmocka_unit_test(test_model_fds),
         cmocka_unit_test(test_every_packet),
+        cmocka_unit_test(test_a_packets_memory_is_zeroed),
         cmocka_unit_test(test_step),
         cmocka_unit_test(test_truncated_step),
         cmocka_unit_test(test_truncated_all),
