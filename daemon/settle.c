@@ -14,7 +14,7 @@ struct settling {
     struct list entry;
     struct manager *manager;
     struct ledger_record *record;
-    uid_t uid;
+    struct log_fields fields; /* request and user */
     int64_t day;
     uint64_t tokens;
 };
@@ -25,9 +25,14 @@ static void on_recorded(bool is_new, void *userdata)
     struct manager *m = s->manager;
     const struct quota_time now = manager_quota_time(m);
 
-    if (is_new && s->day == now.day_s && quotas_add_day(m->quotas, &now, s->uid, s->tokens) < 0)
+    /* Most were written by the daemon that had them. */
+    if (is_new)
+        log_line(m->log, LOG_INFO, &s->fields,
+                 "a request of the daemon before, which did not write it into the ledger, has used %" PRIu64 " tokens",
+                 s->tokens);
+    if (is_new && s->day == now.day_s && quotas_add_day(m->quotas, &now, s->fields.uid, s->tokens) < 0)
         log_line(m->log, LOG_ERR,
-                 &(struct log_fields){.has_uid = true, .uid = s->uid, .message_id = MESSAGE_LEDGER_LOST},
+                 &(struct log_fields){.has_uid = true, .uid = s->fields.uid, .message_id = MESSAGE_LEDGER_LOST},
                  "out of memory: what was used today is not counted in full");
     list_remove(&s->entry);
     free(s);
@@ -36,8 +41,6 @@ static void on_recorded(bool is_new, void *userdata)
 void settle_used(struct model *model, uid_t uid, const struct packet_used *used)
 {
     struct manager *m = model->manager;
-    const struct log_fields fields = {
-        .model = model->rules->name, .request = used->request, .has_uid = true, .uid = uid};
     struct settling *s = calloc(1, sizeof(*s));
     struct timespec now;
     int64_t admitted_s;
@@ -57,13 +60,12 @@ void settle_used(struct model *model, uid_t uid, const struct packet_used *used)
         .duration_us = used->duration_ns / 1000,
     };
 
-    log_line(m->log, LOG_INFO, &fields,
-             "a request of the daemon before had used %" PRIu64 " prompt tokens (%" PRIu64 " cached) and %" PRIu64
-             " output tokens",
-             used->prompt_tokens, used->cached_tokens, used->output_tokens);
     if (s)
         *s = (struct settling){
-            .manager = m, .uid = uid, .day = entry.day, .tokens = ledger_entry_tokens(&entry)};
+            .manager = m,
+            .fields = {.request = used->request, .has_uid = true, .uid = uid},
+            .day = entry.day,
+            .tokens = ledger_entry_tokens(&entry)};
     if (s && ledger_record(m->ledger, &entry, on_recorded, s, &s->record) == 0) {
         list_append(&m->settling, &s->entry);
         return;

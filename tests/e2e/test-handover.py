@@ -267,7 +267,7 @@ def what_was_under_way_at_a_kill_is_counted_once():
         assert n_requests == 1 and n_prompt > 0 and n_short == 40
         d.kill()
         heard = [join_user(h) for h in long_ones]
-        for _ in range(2):
+        for n_new in (2, 0):
             d.start()
             assert d.wait_state("ready")["worker_pid"] == before["worker_pid"]
             wait_for(lambda: len(rows(d)) == 3, "what had been under way, in the ledger")
@@ -277,6 +277,7 @@ def what_was_under_way_at_a_kill_is_counted_once():
                 wait_for(lambda: tokens_today(d, uid) == prompt + output, "the day's quota to know of it")
             assert found[2] == (3, 1, n_prompt, 40), found
             assert tokens_today(d, 3) == n_prompt + 40
+            assert d.log().count("did not write it into the ledger") == n_new, d.log()
             wait_for(lambda: systemd.names("state-"), "the store to have the state")
             d.end_in_order()
         assert rows(d) == found
