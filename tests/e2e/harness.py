@@ -240,6 +240,32 @@ class Daemon:
             print("# " + log.rstrip().replace("\n", "\n# "), flush=True)
 
 
+def one_model(quotas=None, options=None, **model):
+    """A daemon with the fake worker and one model, m, of a few bytes; @model is said of it in the policy."""
+    return Daemon({"version": 1, "quotas": quotas or {},
+                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}, **model}}},
+                  files={"m.gguf": b"x" * 4096}, **(options or {}))
+
+
+def refusal(function):
+    """The error that it is refused with, and its parameters."""
+    try:
+        answer = function()
+    except Refused as e:
+        return e.error, e.parameters
+    raise AssertionError(f"not refused but {answer}")
+
+
+def connections(d):
+    """How many each user has, for an administrator."""
+    with d.client() as c:
+        return {u["uid"]: u["connections"] for u in c.call("Models.Status")["users"]}
+
+
+def n_fds(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def wait_for(condition, what):
     end = time.monotonic() + PATIENCE_S
     while not condition():
@@ -253,6 +279,11 @@ def open_proc(pid, name):
         return open(f"/proc/{pid}/{name}")
     except PermissionError:
         raise Skip(f"only root may read /proc/PID/{name} of the service") from None
+
+
+def private_bytes(pid):
+    with open_proc(pid, "smaps") as f:
+        return sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Private_Dirty:"))
 
 
 def smaps(pid, path):

@@ -15,12 +15,6 @@ USERS = [0, 1, 2, 3]  # that the user database knows
 SLOW = bool(os.environ.get("RESIDENTD_SLOW"))
 
 
-def daemon(quotas=None):
-    return Daemon({"version": 1, "quotas": quotas or {},
-                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
-                  files={"m.gguf": b"x" * 4096})
-
-
 def connect_as(d, uid):
     """A connection of that user, from this process."""
     os.seteuid(uid)
@@ -30,22 +24,13 @@ def connect_as(d, uid):
         os.seteuid(0)
 
 
-def private_bytes(pid):
-    with open_proc(pid, "smaps") as f:
-        return sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Private_Dirty:"))
-
-
-def n_fds(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 def two_thousand_idle_connections_cost_less_than_8_KB_each():
     need_root()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4500:
         raise Skip("needs 4500 descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (4500, hard))
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         with open_proc(d.process.pid, "maps") as f:
             if "asan" in f.read():
@@ -65,15 +50,13 @@ def two_thousand_idle_connections_cost_less_than_8_KB_each():
         for c in clients:
             c.close()
         wait_for(lambda: n_fds(d.process.pid) <= fds_before, "the descriptors to be given back")
-        with d.client() as c:
-            users = c.call("Models.Status")["users"]
-        assert [(u["uid"], u["connections"]) for u in users] == [(0, 1)], users
+        assert connections(d) == {0: 1}
 
 
 def nobody_takes_all_connections():
     need_root()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         mine = []
         try:
@@ -93,7 +76,7 @@ def nobody_takes_all_connections():
 
 def descriptors_that_nobody_takes_are_counted():
     need_root()
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         held = []
         r, w = os.pipe()
@@ -121,7 +104,7 @@ def descriptors_that_nobody_takes_are_counted():
 def half_a_frame_ends_the_connection():
     if not SLOW:
         raise Skip("takes a minute: in suite slow")
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         with d.client() as half, d.client() as idle:
             begin = time.monotonic()
@@ -135,7 +118,7 @@ def half_a_frame_ends_the_connection():
 def a_client_that_does_not_read_is_paused_and_dropped():
     if not SLOW:
         raise Skip("takes a minute: in suite slow")
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         with d.client() as slow, d.client() as other:
             slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -88,23 +88,9 @@ def in_container(d, owner, uid, method="Inference.Complete", **parameters):
     return reply["parameters"]
 
 
-def daemon(quotas=None, **model):
-    return Daemon({"version": 1, "quotas": quotas or {},
-                   "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}, **model}}},
-                  files={"m.gguf": b"x" * 4096})
-
-
-def refusal(function):
-    try:
-        answer = function()
-    except Refused as e:
-        return e.error, e.parameters
-    raise AssertionError(f"not refused but {answer}")
-
-
 def subordinate_uids_are_charged_to_their_owner():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
-    with daemon({"users": {name(ALICE): {"tokens_per_day": 60}}}) as d:
+    with one_model({"users": {name(ALICE): {"tokens_per_day": 60}}}) as d:
         d.wait_state("ready")
         # As many people as a container may be, they are one: three times 20 tokens, not a day's worth for each.
         for uid in (1, 2, 65535):
@@ -123,12 +109,12 @@ def subordinate_uids_are_charged_to_their_owner():
 
 def subordinate_uids_inherit_denials_and_not_grants():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n{name(BOB)}:{FIRST + COUNT}:{COUNT}\n")
-    with daemon(deny={"users": [name(ALICE)]}) as d:
+    with one_model(deny={"users": [name(ALICE)]}) as d:
         d.wait_state("ready")
         error, parameters = refusal(lambda: in_container(d, ALICE, 5))
         assert (error, parameters) == ("io.residentd.NotAllowed", {"model": "m", "reason": "policy"}), parameters
         assert in_container(d, BOB, 5)["text"] == "one"
-    with daemon(allow={"users": [name(ALICE)]}) as d:
+    with one_model(allow={"users": [name(ALICE)]}) as d:
         d.wait_state("ready")
         assert refusal(lambda: in_container(d, ALICE, 5))[0] == "io.residentd.NotAllowed"
         # Root of the container is the owner's own uid.
@@ -137,7 +123,7 @@ def subordinate_uids_inherit_denials_and_not_grants():
 
 def subordinate_uids_administrate_nothing():
     give_ranges(f"root:{FIRST}:{COUNT}\n")
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         error, parameters = refusal(lambda: in_container(d, 0, 5, "Models.Unload", model="m"))
         assert (error, parameters) == ("io.residentd.NotAllowed", {"reason": "admins_only"}), parameters
@@ -145,7 +131,7 @@ def subordinate_uids_administrate_nothing():
 
 def uids_that_nobody_knows_are_refused():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
 
         def ask():
@@ -158,7 +144,7 @@ def uids_that_nobody_knows_are_refused():
 
 def uids_of_two_owners_are_refused():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n{name(BOB)}:{FIRST + 5}:1\n")
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
 
         def ask():
@@ -171,7 +157,7 @@ def uids_of_two_owners_are_refused():
 
 def connections_of_a_container_count_as_its_owners():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
-    with daemon({"default": {"connections": 3}}) as d:
+    with one_model({"default": {"connections": 3}}) as d:
         d.wait_state("ready")
 
         def hold(i):
@@ -186,10 +172,7 @@ def connections_of_a_container_count_as_its_owners():
             signal.pause()
         held = [hold(i) for i in range(3)]
         try:
-            def n_connections():
-                with d.client() as c:
-                    return {u["uid"]: u["connections"] for u in c.call("Models.Status")["users"]}.get(ALICE)
-            wait_for(lambda: n_connections() == 3, "three connections of one person")
+            wait_for(lambda: connections(d).get(ALICE) == 3, "three connections of one person")
 
             def ask():
                 with d.client() as c:
@@ -205,7 +188,7 @@ def connections_of_a_container_count_as_its_owners():
 
 def a_container_can_not_hold_everybodys_connections():
     give_ranges(f"{name(ALICE)}:{FIRST}:{COUNT}\n")
-    with daemon({"default": {"connections": 3}}) as d:
+    with one_model({"default": {"connections": 3}}) as d:
         d.wait_state("ready")
         held = []
         try:
@@ -216,14 +199,12 @@ def a_container_can_not_hold_everybodys_connections():
                 os.seteuid(0)
 
             def n_left():
-                with d.client() as c:
-                    users = {u["uid"]: u["connections"] for u in c.call("Models.Status")["users"]}
+                users = connections(d)
                 assert set(users) <= {0, ALICE} | set(range(FIRST, FIRST + COUNT + 300)), users
                 return users.get(ALICE), len(users)
             # Three, and a few that are to be told why not; the unknown are none of the users.
             wait_for(lambda: n_left() == (11, 2), "all others to be closed")
-            n_fds = len(os.listdir(f"/proc/{d.process.pid}/fd"))
-            assert n_fds < 2 * (11 + 64) + 60, n_fds
+            assert n_fds(d.process.pid) < 2 * (11 + 64) + 60
         finally:
             os.seteuid(0)
             for c in held:

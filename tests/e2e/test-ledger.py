@@ -20,16 +20,6 @@ RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
 KILLS = 100 if os.environ.get("RESIDENTD_SLOW") else 5
 
 
-def policy(quotas=None, **model):
-    return {"version": 1,
-            "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}, **model}},
-            "quotas": quotas or {}}
-
-
-def daemon(quotas=None, **options):
-    return Daemon(policy(quotas), files={"m.gguf": b"x" * 4096}, **options)
-
-
 def read(d, question, *values, dir=None):
     with sqlite3.connect(f"file:{os.path.join(dir or d.dir, 'usage.sqlite')}?mode=ro", uri=True) as db:
         return db.execute(question, values).fetchall()
@@ -42,7 +32,7 @@ def admin_status(d):
 
 def a_finished_request_is_in_the_ledger_by_uid_model_and_hour():
     need_root()
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
 
         def ask():
@@ -58,7 +48,7 @@ def a_finished_request_is_in_the_ledger_by_uid_model_and_hour():
 
 
 def a_cancelled_request_counts_what_it_has_used():
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         c = d.client()
         stream = c.stream("Inference.Complete", model="m", prompt="count 1000")
@@ -103,7 +93,7 @@ class Load:
 def kill_9_loses_no_finished_request_and_counts_none_twice():
     rng = random.Random(20261126)
     n_seen = n_begun = 0
-    d = daemon()
+    d = one_model()
     try:
         for i in range(KILLS):
             d.start()
@@ -133,7 +123,7 @@ def kill_9_loses_no_finished_request_and_counts_none_twice():
 
 def a_full_disk_keeps_nobody_from_an_answer():
     need_root()
-    d = daemon({"users": {pwd.getpwuid(ALICE).pw_name: {"tokens_per_day": 100}}})
+    d = one_model({"users": {pwd.getpwuid(ALICE).pw_name: {"tokens_per_day": 100}}})
     state = os.path.join(d.dir, "state")
     os.mkdir(state)
     r = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", state], capture_output=True)
@@ -188,7 +178,7 @@ def a_full_disk_keeps_nobody_from_an_answer():
 
 
 def a_damaged_file_is_set_aside_and_that_is_said():
-    with daemon() as d:
+    with one_model() as d:
         d.wait_state("ready")
         with d.client() as c:
             c.complete("one")
@@ -210,7 +200,7 @@ def a_damaged_file_is_set_aside_and_that_is_said():
 
 def users_hear_of_the_ledger_only_how_it_is():
     need_root()
-    with daemon() as d:
+    with one_model() as d:
         def ask():
             with d.client() as c:
                 return c.call("Models.Status")["ledger"]

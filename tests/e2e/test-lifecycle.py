@@ -14,7 +14,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, need_root, run_as, wait_for  # noqa: E402
+from harness import (Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, n_fds, need_root,  # noqa: E402
+                     run_as, wait_for)
 
 SLOW = os.environ.get("RESIDENTD_SLOW") == "1"
 MB = 1 << 20
@@ -47,12 +48,12 @@ def children(pid):
 def holdings(pid):
     """What a leak would show in: descriptors, mappings, locked memory, threads, children."""
     try:
-        n_fds = len(os.listdir(f"/proc/{pid}/fd"))
+        fds = n_fds(pid)
         with open(f"/proc/{pid}/maps") as f:
             n_models = f.read().count(".gguf")
     except PermissionError:
         raise Skip("only root may count the descriptors of the service") from None
-    return {"fds": n_fds, "models": n_models, "locked": status_field(pid, "VmLck"),
+    return {"fds": fds, "models": n_models, "locked": status_field(pid, "VmLck"),
             "threads": status_field(pid, "Threads"), "children": children(pid)}
 
 

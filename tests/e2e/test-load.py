@@ -18,8 +18,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (REAL_WORKER, SOURCE, Client, Daemon, Refused, as_user, join_user, main, need_root,  # noqa: E402
-                     open_proc, wait_for)
+from harness import (REAL_WORKER, SOURCE, Client, Daemon, Refused, as_user, join_user, main, n_fds,  # noqa: E402
+                     need_root, open_proc, private_bytes, wait_for)
 
 SECONDS = float(os.environ.get("RESIDENTD_LOAD_S", "300"))
 MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
@@ -155,11 +155,6 @@ class Clients:
         return {"counts": self.counts, "wrong": self.wrong[:5]}
 
 
-def private_bytes(pid):
-    with open_proc(pid, "smaps") as f:
-        return sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Private_Dirty:"))
-
-
 def figures(d):
     """What the service and the kernel say of what is held."""
     with d.client() as c:
@@ -169,11 +164,11 @@ def figures(d):
     worker = status["models"][0]["worker_pid"]
     held = {"requests": len(requests), "users": [(u["uid"], u["connections"], u["requests"]) for u in status["users"]]}
     for line in metrics.splitlines():
-        name = re.match(r"residentd_(user_(requests|kv)_\w+|model_(kv_bytes|sequences_active))", line)
+        name = re.match(r'residentd_(user_(requests|kv)_\w+|model_(kv_bytes|sequences_active|kv_pages{model="m",use="running"}))', line)
         if name:
             held[name[1]] = held.get(name[1], 0) + int(line.split()[-1])
     for name, pid in (("daemon", d.process.pid), ("worker", worker)):
-        held[name + "_fds"] = len(os.listdir(f"/proc/{pid}/fd"))
+        held[name + "_fds"] = n_fds(pid)
         with open_proc(pid, "status") as f:
             held[name + "_threads"] = int(re.search(r"Threads:\s*(\d+)", f.read())[1])
     ended = int(re.search(r'residentd_model_requests_total{model="m"} (\d+)', metrics)[1])

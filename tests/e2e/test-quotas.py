@@ -38,12 +38,9 @@ def ask(d, prompt="one", uid=ALICE, **parameters):
 
 
 def refused(d, error, prompt="one", uid=ALICE, **parameters):
-    try:
-        answer = ask(d, prompt, uid, **parameters)
-    except Refused as e:
-        assert e.error == "io.residentd." + error, e
-        return e.parameters
-    raise AssertionError(f"not refused but {answer}")
+    name, said = refusal(lambda: ask(d, prompt, uid, **parameters))
+    assert name == "io.residentd." + error, (name, said)
+    return said
 
 
 def usage(d, asker=ALICE, **parameters):
