@@ -230,6 +230,8 @@ def fair(a, harness):
                         worker=harness.REAL_WORKER) as d:
         d.wait_state("ready")
         lone = User(harness, d, 1, 1, a, a.seconds / 3).join()
+        three = [User(harness, d, 3 + i, 1, a, a.seconds / 3) for i in range(3)]
+        among_them = [stamps[0] - b for u in three for b, stamps in u.join() if stamps]
         begin = time.monotonic()
         users = [User(harness, d, 2 + i, n, a, a.seconds) for i, n in enumerate([32, 1, 1, 1])]
         results = [u.join() for u in users]
@@ -241,6 +243,8 @@ def fair(a, harness):
     print(json.dumps({"tokens": got, "shares": [round(g / sum(got), 4) for g in got],
                       "light_first_token_p99_ms": round(sorted(waits)[int(0.99 * (len(waits) - 1))] * 1e3, 1),
                       "light_first_token_median_ms": round(statistics.median(waits) * 1e3, 1),
+                      "three_without_flood_p99_ms": quantile(among_them, 0.99),
+                      "three_without_flood_median_ms": quantile(among_them, 0.5),
                       "alone_p99_ms": round(alone[int(0.99 * (len(alone) - 1))] * 1e3, 1), "requests": len(waits)}))
 
 
@@ -254,7 +258,8 @@ def light(a, harness):
                         worker=harness.REAL_WORKER) as d:
         d.wait_state("ready")
         alone = User(harness, d, 1, 1, a, a.seconds / 2, a.pause).join()
-        flood = User(harness, d, 2, 32, a, a.seconds + 5)
+        # The flood's own requests are as large whatever the light user asks.
+        flood = User(harness, d, 2, 32, argparse.Namespace(**{**vars(a), "prompt": a.flood_prompt}), a.seconds + 5)
         time.sleep(5)
         beside = User(harness, d, 3, 1, a, a.seconds, a.pause).join()
         flood.join()
@@ -284,6 +289,7 @@ def main():
     p.add_argument("--peer", help="llama-server, to compare throughput with")
     p.add_argument("--peer-context", type=int, default=512, help="tokens of one slot of the peer")
     p.add_argument("--users", type=int, default=16, help="connections that ask, in wait")
+    p.add_argument("--flood-prompt", type=int, default=128, help="tokens of the prompts beside which a light user asks")
     p.add_argument("--places", type=int, default=4)
     p.add_argument("--seconds", type=float, default=60)
     p.add_argument("--pause", type=float, default=0.5, help="seconds between two requests of a light user")
