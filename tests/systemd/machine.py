@@ -45,6 +45,7 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+[ -z "$3" ] || { mkdir -p srv/disk; mount --bind "$3" srv/disk; }
 pivot_root . old
 umount -l /old
 exec env -i container=residentd-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system
@@ -99,10 +100,11 @@ def make_root(cache, suite="bookworm"):
 
 
 class Machine:
-    """One booted systemd. Use it with `with`."""
+    """One booted systemd. Use it with `with`. @disk: a folder that it sees as /srv/disk; all else is in memory."""
 
-    def __init__(self, root):
+    def __init__(self, root, disk=""):
         self.root = root
+        self.disk = disk
 
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="residentd-machine.")
@@ -120,7 +122,7 @@ class Machine:
     def boot(self):
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child",
-             "sh", "-c", BOOT, "boot", self.root, self.dir],
+             "sh", "-c", BOOT, "boot", self.root, self.dir, self.disk],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 90
         state = ""
@@ -206,7 +208,8 @@ class Stage:
         except Unavailable as e:
             self.reason = str(e)
             main(tests)
-        with Machine(root) as self.machine:
+        with tempfile.TemporaryDirectory(dir=CACHE) as disk, Machine(root, disk) as self.machine:
+            os.chmod(disk, 0o755)
             try:
                 if install:
                     install()

@@ -369,4 +369,4 @@ TESTS = [
 
 
 if __name__ == "__main__":
-    stage.run(TESTS, install)
+    stage.run(TESTS, install, os.environ.get("RESIDENTD_SUITE", "bookworm"))

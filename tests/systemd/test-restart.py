@@ -107,6 +107,13 @@ def bytes_read(pid):
     return int(next(line for line in text.splitlines() if line.startswith("rchar:")).split()[1])
 
 
+def disk_reads(pid):
+    """Bytes that a process had read from a disk, and page faults for which it waited for one."""
+    text = stage.machine.run("cat", "/proc/%s/io" % pid).stdout
+    stat = stage.machine.run("cat", "/proc/%s/stat" % pid).stdout.rsplit(")", 1)[1].split()
+    return int(next(line for line in text.splitlines() if line.startswith("read_bytes:")).split()[1]), int(stat[9])
+
+
 def ask(n="4", user="alice", check=True):
     return stage.machine.run("residentctl", "run", "default", "Hello!", "-n", n, user=user, check=check)
 
@@ -138,6 +145,38 @@ def a_restart_keeps_worker_and_memory():
     assert bytes_read(main_pid()) < SIZE // 4, bytes_read(main_pid())
     assert len(worker_units()) == 1, worker_units()
     assert "loaded anew" not in m.journal("-u", "residentd.service")
+
+
+def no_byte_of_a_model_is_read_from_the_disk():
+    m = stage.need()
+    file = "/srv/disk/primer.gguf"
+    m.run("cp", FILE, file)
+    m.run("sync", file)
+    for ram in ("lock", "copy", "map"):
+        m.write("/etc/residentd/policy.json", json.dumps(policy(path=file, residency={"ram": ram, "when": "always"})))
+        m.run("systemctl", "stop", "residentd.service")
+        m.wait_for("the worker's end", lambda: not worker_units())
+        # Out of the page cache: what is there is read by somebody now.
+        m.run("dd", "if=" + file, "iflag=nocache", "count=0")
+        m.run("systemctl", "start", "residentd.service")
+        before = m.wait_for("a ready model", lambda: model() if model()["state"] == "ready" else None)
+        worker = before["worker_pid"]
+        ask()
+        first = sum(disk_reads(pid)[0] for pid in (worker, main_pid()))
+        # The process that looks at the headers of so small a file reads some or all of it, and is gone.
+        assert first > 0 or ram == "map", (ram, first)
+        for end in (lambda: m.run("systemctl", "restart", "residentd.service"), kill_daemon):
+            read = disk_reads(worker)
+            end()
+            assert ask("16").stdout.strip()
+            assert model()["worker_pid"] == worker, ram
+            assert disk_reads(worker) == read, (ram, read, disk_reads(worker))
+            # Its own libraries are in the page cache: the daemon before had them.
+            assert disk_reads(main_pid())[0] < 64 << 10, (ram, disk_reads(main_pid()))
+        # Starts before it count no more.
+        m.run("systemctl", "restart", "residentd.service")
+    m.write("/etc/residentd/policy.json", json.dumps(policy()))
+    settle()
 
 
 def a_killed_daemon_leaves_worker_and_memory():
@@ -390,6 +429,7 @@ def a_stop_frees_everything():
 
 TESTS = [
     a_restart_keeps_worker_and_memory,
+    no_byte_of_a_model_is_read_from_the_disk,
     a_killed_daemon_leaves_worker_and_memory,
     what_is_locked_stays_locked_without_a_daemon,
     the_third_start_in_a_minute_loads_anew,
