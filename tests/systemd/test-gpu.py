@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The unit of workers with a GPU, under a real systemd: what of an NVIDIA driver it can see and open.
+"""The unit of workers with a GPU, under a real systemd: what of an NVIDIA driver it can see and open, and a model.
 
 There is no GPU: names in /proc/devices, nodes without a driver behind them and an nvidia-modprobe that makes them stand
 in for one. Opening such a node says "no such device" where the sandbox allows it, and something else where it does not.
+What computes is the test double of libcuda, where Debian has the driver's.
 """
 
+import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE                                                    # noqa: E402
+from harness import BUILD, SOURCE, Skip                                                 # noqa: E402
 from machine import Stage                                                            # noqa: E402
 
 UNITS = "/run/systemd/system/"
@@ -34,6 +38,13 @@ case "$*" in
 esac
 """
 
+# The worker with kernels that the double knows.
+WORKER = os.path.join(BUILD, "tests", "e2e", "gpu-worker")
+MODEL = "/var/lib/residentd/models/primer.gguf"
+POLICY = {"version": 1, "models": {
+    name: {"path": MODEL, "residency": {"ram": "map", "when": "on-demand"}, "placement": {"gpu_layers": layers}}
+    for name, layers in (("gpu", "all"), ("cpu", 0))}}
+
 stage = Stage()
 n_probes = 0
 
@@ -50,6 +61,18 @@ def unit(name):
 def install():
     m = stage.machine
     os.makedirs(m.path("/usr/bin"))
+    os.makedirs(m.path("/usr/lib/nvidia/current"))
+    double = os.path.join(BUILD, "tests", "fake-libcuda", "libcuda.so.1")
+    if os.path.exists(WORKER) and os.path.exists(double):
+        subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", m.path("/")], check=True,
+                       stdout=subprocess.DEVNULL)
+        shutil.copy(WORKER, m.path(re.search(r"^ExecStart=(\S+)", unit("residentd-gpu-worker@.service"), flags=re.M)[1]))
+        shutil.copy(double, m.path("/usr/lib/nvidia/current"))
+        os.makedirs(m.path(os.path.dirname(MODEL)))
+        shutil.copy(os.path.join(SOURCE, "primer", "primer.gguf"), m.path(MODEL))
+    else:
+        with open(m.path("/usr/lib/nvidia/current/libcuda.so.1"), "w") as f:
+            f.write("driver\n")
     with open(m.path("/usr/bin/nvidia-modprobe"), "w", encoding="utf-8") as f:
         f.write(MODPROBE)
     os.chmod(m.path("/usr/bin/nvidia-modprobe"), 0o755)
@@ -67,8 +90,7 @@ def install():
     m.run("chmod", "+x", program)
     m.write(UNITS + "residentd-gpu-devices.service", unit("residentd-gpu-devices.service"))
     # Debian's libcuda.so.1: by two alternatives, into the folder of one version of the driver.
-    m.run("sh", "-c", "mkdir -p /usr/lib/nvidia/current && echo driver >/usr/lib/nvidia/current/libcuda.so.1 && "
-          "ln -s /usr/lib/nvidia/current/libcuda.so.1 /etc/alternatives/nvidia--libcuda.so.1 && "
+    m.run("sh", "-c", "ln -s /usr/lib/nvidia/current/libcuda.so.1 /etc/alternatives/nvidia--libcuda.so.1 && "
           "ln -s /etc/alternatives/nvidia--libcuda.so.1 /usr/lib/libcuda.so.1")
 
 
@@ -189,7 +211,7 @@ def other_devices_are_closed():
 def what_a_driver_reads_is_there():
     m = stage.need()
     m.run("sh", "-c", "echo secret >/etc/secret; mkdir -p /srv/secret")
-    said = probe("cat /usr/lib/libcuda.so.1\nls -d /proc/driver /sys/devices/system\n"
+    said = probe("cat /usr/lib/libcuda.so.1 >/dev/null && echo driver\nls -d /proc/driver /sys/devices/system\n"
                  "echo worker >/proc/$$/task/$$/comm && cat /proc/$$/task/$$/comm\n"
                  "ls -d /* /etc/*; id -u\n")
     # The last is a thread's name: without that, drivers from 570 on do not start.
@@ -205,8 +227,45 @@ def what_a_driver_reads_is_there():
 
 def without_alternatives_debians_library_is_not_found():
     stage.need()
-    said = probe("cat /usr/lib/libcuda.so.1 2>&1 || true\n", without=["BindReadOnlyPaths=-/etc/alternatives"])
+    said = probe("cat /usr/lib/libcuda.so.1 2>&1 >/dev/null || true\n", without=["BindReadOnlyPaths=-/etc/alternatives"])
     assert "No such file" in said, said
+
+
+def units(pattern):
+    listed = stage.machine.run("systemctl", "list-units", "--no-legend", "--plain", pattern).stdout
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def a_model_has_its_layers_on_the_gpu():
+    m = stage.need()
+    if not os.path.exists(WORKER):
+        raise Skip("this build has no kernels that run without a GPU")
+    for name in ("residentd-gpu-worker.socket", "residentd-gpu-worker@.service"):
+        m.write(UNITS + name, unit(name))
+    m.run("ldconfig")
+    m.run("systemd-sysusers")
+    m.run("systemd-tmpfiles", "--create")
+    m.write("/etc/residentd/policy.json", json.dumps(POLICY))
+    m.run("systemctl", "daemon-reload")
+    m.run("systemctl", "start", "residentd.socket", "residentd.service")
+
+    def known():
+        status = json.loads(m.run("residentctl", "--json", "status").stdout)
+        return status if status["vram"] or status.get("gpu_reason") else None
+    status = m.wait_for("somebody to look for GPUs", known)
+    assert not status.get("gpu_reason"), status
+    answers = [m.run("residentctl", "run", name, "Hello!", "-n", "16", "--temperature", "0").stdout for name in ("gpu", "cpu")]
+    assert answers[0].strip() and answers[0] == answers[1], answers
+    models = {x["name"]: x for x in json.loads(m.run("residentctl", "--json", "status").stdout)["models"]}
+    assert models["gpu"]["gpu_layers"] > 0 and models["gpu"]["vram_bytes"] > 0, models["gpu"]
+    assert models["cpu"]["gpu_layers"] == 0, models["cpu"]
+    assert len(units("residentd-gpu-worker@*")) == 1 and len(units("residentd-worker@*")) == 1
+    # A restart keeps what is there.
+    worker = models["gpu"]["worker_pid"]
+    m.run("systemctl", "restart", "residentd.service")
+    assert m.run("residentctl", "run", "gpu", "Hello!", "-n", "16", "--temperature", "0").stdout == answers[0]
+    models = {x["name"]: x for x in json.loads(m.run("residentctl", "--json", "status").stdout)["models"]}
+    assert models["gpu"]["worker_pid"] == worker and models["gpu"]["gpu_layers"] > 0, models["gpu"]
 
 
 TESTS = [
@@ -220,6 +279,7 @@ TESTS = [
     other_devices_are_closed,
     what_a_driver_reads_is_there,
     without_alternatives_debians_library_is_not_found,
+    a_model_has_its_layers_on_the_gpu,
 ]
 
 
