@@ -42,6 +42,8 @@
 
 #define BACKOFF_FIRST_US UINT64_C(100000)
 #define BACKOFF_MAX_US (UINT64_C(30) * 1000000)
+/* How often it is looked whether a worker's process has ended that another one follows. */
+#define LINGER_US UINT64_C(20000)
 /* A worker that lived so long has not crashed "in a row". */
 #define HEALTHY_US (UINT64_C(60) * 1000000)
 /* How long a failure is believed: requests are refused at once, then the next one tries again. Opening a file once more
@@ -245,6 +247,17 @@ static void start_worker(struct model *model)
         worker_hold(model->worker, grant_ref(model->grant), grant_unref);
 }
 
+/* The memory of one that is on its way out is in the same grant: there is room for one of them. */
+static void start_worker_alone(struct model *model)
+{
+    bool is_alone = model->grant->n_refs <= 2; /* the model's and the residency's */
+
+    if (is_alone)
+        start_worker(model);
+    else
+        set_timer(model, LINGER_US);
+}
+
 static void forget_worker(struct model *model)
 {
     handover_forget_link(model);
@@ -275,7 +288,7 @@ static void enter_loading(struct model *model, enum model_state from)
     } else if (from == MODEL_DRAINING) {
         model->renews = false;
         forget_worker(model);
-        start_worker(model);
+        start_worker_alone(model);
     } else if (from != MODEL_ABSENT) { /* there its worker runs already */
         forget_worker(model);
         set_timer(model, model_backoff_us(model->n_crashes));
@@ -673,7 +686,7 @@ static int on_timer(sd_event_source *s, uint64_t now, void *userdata)
 
     switch (model->state) {
     case MODEL_LOADING:
-        start_worker(model);
+        start_worker_alone(model);
         break;
     case MODEL_READY:
         log_model(model, LOG_INFO, NULL, "idle, leaves");

@@ -79,6 +79,24 @@ def what_a_worker_has_counts_until_it_has_ended():
         assert used(c) == FAKE, used(c)
 
 
+def a_worker_is_followed_when_it_has_ended():
+    with daemon(policy(FAKE, lingers=model("m", ram="map", when="always"))) as d, d.client() as c:
+        before = d.wait_state("ready", "lingers")["worker_pid"]
+        try:
+            c.complete("break", model="lingers")
+        except Refused as e:
+            assert e.error == "io.residentd.ModelUnavailable", e
+        else:
+            raise AssertionError("answered")
+        assert is_alive(before)
+        while True:
+            now, alive = d.status("lingers").get("worker_pid"), is_alive(before)
+            if now not in (None, before):
+                break
+        assert not alive, "there were two, where the budget has room for one"
+        d.wait_state("ready", "lingers")
+
+
 def loads_that_race_stay_within_the_budget():
     """One that is being loaded for somebody stays; who comes too late is told how much there is."""
     need_locking(4 * SIZE)
@@ -142,6 +160,7 @@ if __name__ == "__main__":
         a_file_that_two_models_lock_counts_once,
         each_copy_of_a_file_counts,
         what_a_worker_has_counts_until_it_has_ended,
+        a_worker_is_followed_when_it_has_ended,
         loads_that_race_stay_within_the_budget,
         a_smaller_budget_has_idle_models_leave_and_pinned_ones_stay,
     ])
