@@ -24,8 +24,9 @@
 #include "base/units.h"
 #include "daemon/numa.h"
 
-/* Large enough for the device's bandwidth, small enough that progress and cancelling feel prompt on a slow one. */
-#define CHUNK_BYTES (UINT64_C(32) << 20)
+/* Large enough for the device's bandwidth; small enough that a digest, which is slower than many devices, begins soon,
+ * and that progress and cancelling feel prompt on a slow one. */
+#define CHUNK_BYTES (UINT64_C(8) << 20)
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
