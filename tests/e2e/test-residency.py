@@ -8,7 +8,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import REAL_WORKER, REFERENCE, Daemon, Refused, Skip, is_alive, main, need_locking, wait_for  # noqa: E402
+from harness import (REAL_WORKER, REFERENCE, Daemon, Refused, Skip, is_alive, main, need_locking,  # noqa: E402
+                     need_root, wait_for)
 
 MODEL = os.path.join(REFERENCE, "models", "stories260k-f32.gguf")
 
@@ -114,6 +115,61 @@ def answers_alike_with_a_part_of_it_in_memory():
             wait_for(lambda: "a copy is always whole" in d.log(), "that to be refused, too")
 
 
+class MemoryGroup:
+    """A memory cgroup of its own, for a process that enters it; skips where root may not make one."""
+
+    def __enter__(self):
+        need_root()
+        roots = [("/sys/fs/cgroup/memory", "memory.usage_in_bytes"), ("/sys/fs/cgroup", "memory.current")]
+        for root, usage in roots:
+            self.path = os.path.join(root, f"residentd-test-{os.getpid()}")
+            try:
+                os.mkdir(self.path)
+            except OSError:
+                continue
+            self.usage = os.path.join(self.path, usage)
+            if os.path.exists(self.usage):
+                return self
+            os.rmdir(self.path)
+        raise Skip("no memory cgroup can be made here")
+
+    def take(self, pid):
+        with open(os.path.join(self.path, "cgroup.procs"), "w") as f:
+            f.write(str(pid))
+
+    def bytes(self):
+        with open(self.usage) as f:
+            return int(f.read())
+
+    def __exit__(self, *_):
+        # It empties when the last process has ended; what is cached moves up.
+        wait_for(self.remove, "the group to be left")
+
+    def remove(self):
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            return False
+        return True
+
+
+def a_cold_lock_is_charged_to_the_service():
+    """Whoever copied the file has it in the page cache and pays for that; what is locked, the service pays for, so that
+    its limits and figures are true."""
+    size = 48 << 20
+    need_locking(2 * size)
+    models = {name: {"path": "@DIR@/large.gguf", "residency": {"ram": name}} for name in ("map", "lock")}
+    with MemoryGroup() as group, Daemon({"models": models}, files={"large.gguf": os.urandom(size)}) as d:
+        group.take(d.process.pid)
+        before = group.bytes()
+        with d.client() as c:
+            c.call("Models.Load", model="map")
+            assert group.bytes() - before < size // 2, (before, group.bytes())
+            c.call("Models.Unload", model="map")
+            c.call("Models.Load", model="lock")
+            assert group.bytes() - before >= size, (before, group.bytes())
+
+
 if __name__ == "__main__":
     main([
         a_locked_file_that_is_cut_short_ends_its_model_only,
@@ -121,4 +177,5 @@ if __name__ == "__main__":
         a_file_that_is_written_to_ends_its_model,
         a_copy_does_not_care,
         answers_alike_with_a_part_of_it_in_memory,
+        a_cold_lock_is_charged_to_the_service,
     ])
