@@ -28,6 +28,21 @@ static struct quota_time at(double s)
     };
 }
 
+static int setup(void **state)
+{
+    struct quotas *q;
+
+    assert_int_equal(quotas_new(&q), 0);
+    *state = q;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    quotas_free(*state);
+    return 0;
+}
+
 static int take(struct quotas *q, double s, const struct quota_party *p, uint64_t tokens, struct quota_hold *hold,
                 struct fault *fault)
 {
@@ -55,12 +70,11 @@ static void assert_fault(const struct fault *f, const char *quota, int64_t limit
 static void requests_run_off_one_by_one(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold hold = QUOTA_HOLD_NULL;
     struct fault fault;
 
     p.limits.requests_per_minute = 60;
-    assert_int_equal(quotas_new(&q), 0);
     for (int i = 0; i < 60; i++) {
         assert_int_equal(take(q, 0, &p, 5, &hold, &fault), 0);
         settle(q, 0, 5, &hold);
@@ -86,12 +100,11 @@ static void requests_run_off_one_by_one(void **state)
 static void tokens_are_reserved_and_given_back(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL, b = QUOTA_HOLD_NULL;
     struct fault fault;
 
     p.limits.tokens_per_minute = 1000;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(take(q, 0, &p, 700, &a, &fault), 0);
     assert_int_equal(take(q, 0, &p, 400, &b, &fault), QUOTA_FULL);
     /* 100 too many at 1000 a minute. */
@@ -108,12 +121,11 @@ static void tokens_are_reserved_and_given_back(void **state)
 static void what_was_used_beyond_the_reservation_is_owed(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     struct fault fault;
 
     p.limits.tokens_per_minute = 600;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(take(q, 0, &p, 100, &a, &fault), 0);
     settle(q, 0, 900, &a);
     assert_int_equal(take(q, 0, &p, 100, &a, &fault), QUOTA_FULL);
@@ -126,14 +138,13 @@ static void what_was_used_beyond_the_reservation_is_owed(void **state)
 static void what_has_run_off_is_not_given_back_again(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL, b = QUOTA_HOLD_NULL;
     const struct quota_time t = at(60);
     struct quota_used used;
     struct fault fault;
 
     p.limits.tokens_per_minute = 1000;
-    assert_int_equal(quotas_new(&q), 0);
     /* Reserves all, uses nothing, takes a minute: then all of it has run off. */
     assert_int_equal(take(q, 0, &p, 1000, &a, &fault), 0);
     assert_int_equal(take(q, 60, &p, 1000, &b, &fault), 0);
@@ -147,14 +158,13 @@ static void what_has_run_off_is_not_given_back_again(void **state)
 static void day_is_whole_again_at_midnight(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL, b = QUOTA_HOLD_NULL;
     const struct quota_time noon = at(43200), next = at(86400);
     struct quota_used used;
     struct fault fault;
 
     p.limits.tokens_per_day = 1000;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(quotas_add_day(q, &noon, 1000, 500), 0);
     assert_int_equal(take(q, 43200, &p, 400, &a, &fault), 0);
     quotas_used(q, &noon, &p, &used);
@@ -177,12 +187,11 @@ static void day_is_whole_again_at_midnight(void **state)
 static void clock_that_is_set_back_gives_no_second_day(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     struct fault fault;
 
     p.limits.tokens_per_day = 10;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(take(q, 100000, &p, 10, &a, &fault), 0);
     settle(q, 100000, 10, &a);
     assert_int_equal(take(q, 50000, &p, 1, &a, &fault), QUOTA_FULL);
@@ -192,7 +201,7 @@ static void longest_wait_is_the_one_that_is_said(void **state)
 {
     struct quota_party parties[2] = {{.id = 1000, .limits = unlimited},
                                      {.id = LEDGER_GROUP | 50, .name = "groups.students.total.", .limits = unlimited}};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     const struct quota_time t = at(0);
     struct fault fault;
@@ -200,7 +209,6 @@ static void longest_wait_is_the_one_that_is_said(void **state)
     parties[0].limits.requests_per_minute = 1;
     parties[0].limits.tokens_per_minute = 100;
     parties[1].limits.tokens_per_minute = 120;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(quotas_tokens_max(parties, 2), 100);
     assert_int_equal(quotas_take(q, &t, parties, 2, 60, true, &a, &fault), 0);
     quotas_settle(q, &t, 60, &a);
@@ -222,13 +230,12 @@ static void longest_wait_is_the_one_that_is_said(void **state)
 static void nothing_is_promised_that_can_not_come_true(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL, b = QUOTA_HOLD_NULL;
     const struct quota_time t = at(0);
     struct fault fault;
 
     p.limits.tokens_per_minute = 100;
-    assert_int_equal(quotas_new(&q), 0);
     /* One that may be larger than the bucket takes all of it … */
     assert_int_equal(quotas_take(q, &t, &p, 1, 5000, false, &a, &fault), 0);
     assert_int_equal(a.tokens, 100);
@@ -244,13 +251,12 @@ static void nothing_is_promised_that_can_not_come_true(void **state)
 static void what_did_not_begin_is_given_back(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = {1, 10, 10}};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     const struct quota_time t = at(0);
     struct quota_used used;
     struct fault fault;
 
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(take(q, 0, &p, 10, &a, &fault), 0);
     quotas_give_back(q, &t, &a);
     quotas_used(q, &t, &p, &used);
@@ -267,12 +273,11 @@ static void what_did_not_begin_is_given_back(void **state)
 static void another_limit_holds_for_what_was_used_before(void **state)
 {
     struct quota_party p = {.id = 1000, .limits = unlimited};
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     struct fault fault;
 
     p.limits.tokens_per_minute = 1000;
-    assert_int_equal(quotas_new(&q), 0);
     assert_int_equal(take(q, 0, &p, 900, &a, &fault), 0);
     settle(q, 0, 900, &a);
     p.limits.tokens_per_minute = 2000;
@@ -283,13 +288,12 @@ static void another_limit_holds_for_what_was_used_before(void **state)
 
 static void thousands_of_users_do_not_mix(void **state)
 {
-    _cleanup_(quotas_freep) struct quotas *q = NULL;
+    struct quotas *q = *state;
     struct quota_hold a = QUOTA_HOLD_NULL;
     _cleanup_free_ uint64_t *ids = NULL;
     struct fault fault;
     size_t n;
 
-    assert_int_equal(quotas_new(&q), 0);
     for (uint64_t i = 0; i < 5000; i++) {
         struct quota_party p = {.id = (i * 7919) % 5000, .limits = {1, 10, 10}};
 
@@ -306,17 +310,17 @@ static void thousands_of_users_do_not_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_run_off_one_by_one),
-        cmocka_unit_test(tokens_are_reserved_and_given_back),
-        cmocka_unit_test(what_was_used_beyond_the_reservation_is_owed),
-        cmocka_unit_test(what_has_run_off_is_not_given_back_again),
-        cmocka_unit_test(day_is_whole_again_at_midnight),
-        cmocka_unit_test(clock_that_is_set_back_gives_no_second_day),
-        cmocka_unit_test(longest_wait_is_the_one_that_is_said),
-        cmocka_unit_test(nothing_is_promised_that_can_not_come_true),
-        cmocka_unit_test(what_did_not_begin_is_given_back),
-        cmocka_unit_test(another_limit_holds_for_what_was_used_before),
-        cmocka_unit_test(thousands_of_users_do_not_mix),
+        cmocka_unit_test_setup_teardown(requests_run_off_one_by_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(tokens_are_reserved_and_given_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_used_beyond_the_reservation_is_owed, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_has_run_off_is_not_given_back_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(day_is_whole_again_at_midnight, setup, teardown),
+        cmocka_unit_test_setup_teardown(clock_that_is_set_back_gives_no_second_day, setup, teardown),
+        cmocka_unit_test_setup_teardown(longest_wait_is_the_one_that_is_said, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_promised_that_can_not_come_true, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_did_not_begin_is_given_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_limit_holds_for_what_was_used_before, setup, teardown),
+        cmocka_unit_test_setup_teardown(thousands_of_users_do_not_mix, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
