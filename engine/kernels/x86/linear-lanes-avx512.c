@@ -24,7 +24,7 @@
 
 /* One row's 256 values in the tile. */
 struct tile_row {
-    uint8_t q[256];
+    uint8_t q[256]; /* weights, or weights * scale (fits_scaled()) */
     union {
         struct { /* types with 256-blocks */
             int32_t scale[16];
@@ -40,7 +40,56 @@ struct tile_row {
 
 _Static_assert(sizeof(struct tile_row) <= SCRATCH_ROW_BYTES, "scratch is laid out for this");
 
+/*
+ * Weights that still fit in a byte when they are multiplied by their integer scale: Q2_K's, 0..3 times 0..15, and, with
+ * SCALED_OFFSET added, Q3_K's, -4..3 times -32..31. The scales then cost nothing while tokens are multiplied.
+ */
+TEMPLATE bool fits_scaled(const enum tensor_type type)
+{
+    return type == TENSOR_Q2_K || type == TENSOR_Q3_K;
+}
+
+#define SCALED_OFFSET 127
+
 /* --- unpacking --- */
+
+/*
+ * Weights as block_weights_256() gives them times the scale that all sixteen bytes of a lane have in @s: a table of the
+ * multiples in each lane, looked up. Bytes may wrap on the way, the results do not.
+ */
+TEMPLATE __m512i scaled_weights(const enum tensor_type type, __m512i q, __m512i s)
+{
+    const __m512i twice = _mm512_add_epi8(s, s), four = _mm512_add_epi8(twice, twice);
+    __m512i multiples = _mm512_maskz_mov_epi8(0xAAAAAAAAAAAAAAAAu, s);
+
+    multiples = _mm512_mask_add_epi8(multiples, 0xCCCCCCCCCCCCCCCCu, multiples, twice);
+    if (type == TENSOR_Q3_K) { /* its weights come with 4 added */
+        multiples = _mm512_mask_add_epi8(multiples, 0xF0F0F0F0F0F0F0F0u, multiples, four);
+        multiples = _mm512_add_epi8(_mm512_sub_epi8(multiples, four), _mm512_set1_epi8(SCALED_OFFSET));
+    }
+    return _mm512_shuffle_epi8(multiples, q);
+}
+
+TEMPLATE void unpack_scaled(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
+{
+    const __m512i lanes = _mm512_set_epi64(0x0303030303030303, 0x0303030303030303, 0x0202020202020202, 0x0202020202020202,
+                                           0x0101010101010101, 0x0101010101010101, 0, 0);
+    const __m512i scales = _mm512_broadcast_i32x4(sub16_scales(type, p));
+    __m512i q[4];
+
+    block_weights_256(type, p, q);
+    UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        __m512i s = _mm512_shuffle_epi8(scales, _mm512_add_epi8(lanes, _mm512_set1_epi8((char)(4 * i))));
+
+        _mm512_store_si512(row->q + 64 * i, scaled_weights(type, q[i], s));
+    }
+    row->d = load_half(p + type_d_offset(type));
+    if (type == TENSOR_Q2_K) {
+        row->dmin = load_half(p + type_d_offset(type) + 2);
+        _mm256_store_si256((void *)row->min, _mm256_cvtepi8_epi16(q2_k_mins(p)));
+    }
+}
 
 TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
 {
@@ -64,12 +113,11 @@ TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct t
 
         _mm256_store_si256((void *)row->scale, _mm256_cvtepi8_epi32(u));
         _mm_store_si128((void *)row->min, _mm_slli_epi16(_mm_cvtepi8_epi16(u), 7));
-    } else {
+    } else { /* Q6_K */
         __m128i u = sub16_scales(type, p);
 
         _mm512_store_si512(row->scale, _mm512_cvtepi8_epi32(u));
-        _mm256_store_si256((void *)row->min, type == TENSOR_Q2_K ? _mm256_cvtepi8_epi16(q2_k_mins(p))
-                                                                 : _mm256_slli_epi16(_mm256_cvtepi8_epi16(u), type_offset_log2(type)));
+        _mm256_store_si256((void *)row->min, _mm256_slli_epi16(_mm256_cvtepi8_epi16(u), type_offset_log2(type)));
     }
 }
 
@@ -154,18 +202,11 @@ TEMPLATE __m512i add_token_lanes(__m512i z, const int T)
     return T == 16 ? z : _mm512_add_epi32(z, _mm512_shuffle_epi32(z, 0xB1));
 }
 
-/*
- * R rows times V groups of T tokens, one block: sums[r * sums_stride + v * 16] += terms. @act: the block of the first group;
- * groups are @group_bytes apart.
- */
-TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
-                           const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
+/* S[r][v] = sum of scale[j] * dot of sub-block j */
+TEMPLATE void dots_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
+                       const uint8_t *act, size_t group_bytes, __m512i S[8][2])
 {
     const int W = 64 / T, sub = (int)type_sub_values(type), n_sub = 256 / sub, steps = sub / W;
-    const size_t d_at = T == 16 ? offsetof(struct act_lanes16_256, d) : offsetof(struct act_lanes8_256, d);
-    const size_t sums32_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
-    const size_t sums16_at = T == 16 ? offsetof(struct act_lanes16_256, sums16) : offsetof(struct act_lanes8_256, sums16);
-    __m512i S[8][2];
 
     UNROLL(8)
     for (int r = 0; r < R; r++)
@@ -200,6 +241,86 @@ TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R
                 S[r][v] = _mm512_add_epi32(S[r][v], _mm512_mullo_epi32(dot[r][v], scale));
         }
     }
+}
+
+/* The same sums of weights that have been multiplied by their scales; two chains each, which hide the latency. */
+TEMPLATE void dots_scaled(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
+                          const uint8_t *act, size_t group_bytes, __m512i S[8][2])
+{
+    const int W = 64 / T, steps = 256 / W;
+    __m512i chain[8][2][2];
+
+    UNROLL(8)
+    for (int r = 0; r < R; r++)
+        UNROLL(2)
+        for (int v = 0; v < V; v++)
+            chain[r][v][0] = chain[r][v][1] = _mm512_setzero_si512();
+    for (int s = 0; s < steps; s += 4) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            __m512i x[2];
+
+            UNROLL(2)
+            for (int v = 0; v < V; v++)
+                x[v] = _mm512_load_si512(act + (size_t)v * group_bytes + (size_t)(s + i) * 64);
+            UNROLL(8)
+            for (int r = 0; r < R; r++) {
+                __m512i w = broadcast(rows[r].q + (s + i) * W, W);
+
+                UNROLL(2)
+                for (int v = 0; v < V; v++)
+                    chain[r][v][i % 2] = _mm512_dpbusd_epi32(chain[r][v][i % 2], w, x[v]);
+            }
+        }
+    }
+    UNROLL(2)
+    for (int v = 0; v < V; v++) {
+        __m512i offset = _mm512_setzero_si512();
+
+        if (type_offset_log2(type) >= 0) {
+            const size_t sums_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
+
+            UNROLL(4)
+            for (int i = 0; i < 8 / (W / 2); i++)
+                offset = _mm512_dpwssd_epi32(offset, _mm512_load_si512(act + (size_t)v * group_bytes + sums_at + (size_t)i * 64),
+                                             _mm512_set1_epi16(SCALED_OFFSET));
+        }
+        UNROLL(8)
+        for (int r = 0; r < R; r++)
+            S[r][v] = _mm512_sub_epi32(_mm512_add_epi32(chain[r][v][0], chain[r][v][1]), offset);
+    }
+}
+
+/* sum of min[j] * (sum of the activations of sub-block j); @group: the block of a group */
+TEMPLATE __m512i mins_256(const enum tensor_type type, const int T, const struct tile_row *row, const uint8_t *group)
+{
+    const int W = 64 / T, sub = (int)type_sub_values(type);
+    const size_t sums32_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
+    const size_t sums16_at = T == 16 ? offsetof(struct act_lanes16_256, sums16) : offsetof(struct act_lanes8_256, sums16);
+    __m512i M = _mm512_setzero_si512();
+
+    UNROLL(8)
+    for (int i = 0; i < 256 / sub / (W / 2); i++)
+        M = _mm512_dpwssd_epi32(M, _mm512_load_si512(group + (sub == 32 ? sums32_at : sums16_at) + (size_t)i * 64),
+                                broadcast(row->min + i * (W / 2), W));
+    return M;
+}
+
+/*
+ * R rows times V groups of T tokens, one block: sums[r * sums_stride + v * 16] += terms. @act: the block of the first group;
+ * groups are @group_bytes apart.
+ */
+TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
+                           const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
+{
+    const bool has_mins = type_has_mins(type), has_offset = type_offset_log2(type) >= 0 && !fits_scaled(type);
+    const size_t d_at = T == 16 ? offsetof(struct act_lanes16_256, d) : offsetof(struct act_lanes8_256, d);
+    __m512i S[8][2];
+
+    if (fits_scaled(type))
+        dots_scaled(type, T, R, V, rows, act, group_bytes, S);
+    else
+        dots_256(type, T, R, V, rows, act, group_bytes, S);
     UNROLL(2)
     for (int v = 0; v < V; v++) {
         const uint8_t *group = act + (size_t)v * group_bytes;
@@ -207,17 +328,10 @@ TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R
 
         UNROLL(8)
         for (int r = 0; r < R; r++) {
-            const bool has_mins = type_has_mins(type), has_offset = type_offset_log2(type) >= 0;
             float *at = sums + (size_t)r * sums_stride + (size_t)v * 16;
-            __m512i M = _mm512_setzero_si512();
+            __m512i M = has_mins || has_offset ? mins_256(type, T, &rows[r], group) : _mm512_setzero_si512();
             __m512 c;
 
-            if (has_mins || has_offset) {
-                UNROLL(8)
-                for (int i = 0; i < n_sub / (W / 2); i++)
-                    M = _mm512_dpwssd_epi32(M, _mm512_load_si512(group + (sub == 32 ? sums32_at : sums16_at) + (size_t)i * 64),
-                                            broadcast(rows[r].min + i * (W / 2), W));
-            }
             if (has_offset)
                 S[r][v] = _mm512_sub_epi32(S[r][v], M);
             S[r][v] = add_token_lanes(S[r][v], T);
@@ -358,6 +472,8 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *
 
             if (grid)
                 unpack_grid(grid, p, &tile[r]);
+            else if (fits_scaled(type))
+                unpack_scaled(type, p, &tile[r]);
             else if (type_is_256(type))
                 unpack_256(type, p, &tile[r]);
             else
