@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Five and more tokens times quantised weights (nine and more of linear-few-avx512.c's types), tokens in lanes; AVX-512 with
- * VNNI and VBMI. A tile of rows is unpacked, 256
- * values at a time, to bytes and integer scales that stay in the first cache, and every group of tokens of a chunk is
- * multiplied with it: four rows by 32 tokens in registers, the weights broadcast, no shuffles. Sums wait in the scratch,
- * rows by tokens, while the tiles of a K panel go by: panel and chunk are chosen so that the panel's activations
- * stay in the second cache (16 blocks of 128 tokens are 600 KB).
+ * Five and more tokens times quantised weights (nine and more of linear-few-avx512.c's types), tokens in lanes; AVX-512
+ * with VNNI and VBMI. A tile of rows is unpacked, 256 values at a time, to bytes and integer scales that stay in the
+ * first cache (tile-avx512.h), and every group of tokens of a chunk is multiplied with it: four rows by 32 tokens in
+ * registers, the weights broadcast, no shuffles. Sums wait in the scratch, rows by tokens, while the tiles of a K panel
+ * go by: panel and chunk are chosen so that the panel's activations stay in the second cache (16 blocks of 128 tokens
+ * are 600 KB).
  *
- * Up to 16 tokens the weights' stream is what counts: one panel, tiles of 16 rows, and the next tile is
- * prefetched in the order of the file.
+ * Up to 16 tokens the weights' stream is what counts: one panel, tiles of 16 rows, and the next tile is prefetched in
+ * the order of the file.
  */
 #include "engine/kernels/x86/linear-avx512.h"
 
@@ -16,169 +16,10 @@
 
 #include "engine/kernels/linear-act.h"
 #include "engine/kernels/linear-scratch.h"
-#include "engine/kernels/x86/blocks-avx512.h"
-#include "engine/kernels/x86/blocks-grid.h"
+#include "engine/kernels/x86/tile-avx512.h"
 
 #define PANEL_VALUES 4096 /* of k, where there are many tokens */
 #define SMALL_BATCH  16   /* tokens up to which a single panel and the small tile are used */
-
-/* One row's 256 values in the tile. */
-struct tile_row {
-    uint8_t q[256]; /* weights, or weights * scale (fits_scaled()) */
-    union {
-        struct { /* types with 256-blocks */
-            int32_t scale[16];
-            int16_t min[16]; /* mins, or offset * scale */
-            float d, dmin;
-        };
-        struct { /* eight blocks of 32 */
-            float d32[8];
-            float dmin32[8];
-        };
-    };
-} __attribute__((aligned(64)));
-
-_Static_assert(sizeof(struct tile_row) <= SCRATCH_ROW_BYTES, "scratch is laid out for this");
-
-/*
- * Weights that still fit in a byte when they are multiplied by their integer scale: Q2_K's, 0..3 times 0..15, and, with
- * SCALED_OFFSET added, Q3_K's, -4..3 times -32..31. The scales then cost nothing while tokens are multiplied.
- */
-TEMPLATE bool fits_scaled(const enum tensor_type type)
-{
-    return type == TENSOR_Q2_K || type == TENSOR_Q3_K;
-}
-
-#define SCALED_OFFSET 127
-
-/* --- unpacking --- */
-
-/*
- * Weights as block_weights_256() gives them times the scale that all sixteen bytes of a lane have in @s: a table of the
- * multiples in each lane, looked up. Bytes may wrap on the way, the results do not.
- */
-TEMPLATE __m512i scaled_weights(const enum tensor_type type, __m512i q, __m512i s)
-{
-    const __m512i twice = _mm512_add_epi8(s, s), four = _mm512_add_epi8(twice, twice);
-    __m512i multiples = _mm512_maskz_mov_epi8(0xAAAAAAAAAAAAAAAAu, s);
-
-    multiples = _mm512_mask_add_epi8(multiples, 0xCCCCCCCCCCCCCCCCu, multiples, twice);
-    if (type == TENSOR_Q3_K) { /* its weights come with 4 added */
-        multiples = _mm512_mask_add_epi8(multiples, 0xF0F0F0F0F0F0F0F0u, multiples, four);
-        multiples = _mm512_add_epi8(_mm512_sub_epi8(multiples, four), _mm512_set1_epi8(SCALED_OFFSET));
-    }
-    return _mm512_shuffle_epi8(multiples, q);
-}
-
-TEMPLATE void unpack_scaled(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
-{
-    const __m512i lanes = _mm512_set_epi64(0x0303030303030303, 0x0303030303030303, 0x0202020202020202, 0x0202020202020202,
-                                           0x0101010101010101, 0x0101010101010101, 0, 0);
-    const __m512i scales = _mm512_broadcast_i32x4(sub16_scales(type, p));
-    __m512i q[4];
-
-    block_weights_256(type, p, q);
-    UNROLL(4)
-    for (int i = 0; i < 4; i++) {
-        __m512i s = _mm512_shuffle_epi8(scales, _mm512_add_epi8(lanes, _mm512_set1_epi8((char)(4 * i))));
-
-        _mm512_store_si512(row->q + 64 * i, scaled_weights(type, q[i], s));
-    }
-    row->d = load_half(p + type_d_offset(type));
-    if (type == TENSOR_Q2_K) {
-        row->dmin = load_half(p + type_d_offset(type) + 2);
-        _mm256_store_si256((void *)row->min, _mm256_cvtepi8_epi16(q2_k_mins(p)));
-    }
-}
-
-TEMPLATE void unpack_256(const enum tensor_type type, const uint8_t *p, struct tile_row *row)
-{
-    size_t d_at = type_d_offset(type);
-    __m512i q[4];
-
-    block_weights_256(type, p, q);
-    UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        _mm512_store_si512(row->q + 64 * i, q[i]);
-    row->d = load_half(p + d_at);
-    if (type_has_mins(type))
-        row->dmin = load_half(p + d_at + 2);
-    if (type == TENSOR_Q4_K || type == TENSOR_Q5_K) {
-        __m128i u = _mm512_castsi512_si128(k4_scales(_mm512_castsi128_si512(_mm_loadu_si128((const void *)p))));
-
-        _mm256_store_si256((void *)row->scale, _mm256_cvtepu8_epi32(u));
-        _mm_store_si128((void *)row->min, _mm_cvtepu8_epi16(_mm_unpackhi_epi64(u, u)));
-    } else if (type == TENSOR_IQ4_XS) {
-        __m128i u = iq4_xs_scales(p);
-
-        _mm256_store_si256((void *)row->scale, _mm256_cvtepi8_epi32(u));
-        _mm_store_si128((void *)row->min, _mm_slli_epi16(_mm_cvtepi8_epi16(u), 7));
-    } else { /* Q6_K */
-        __m128i u = sub16_scales(type, p);
-
-        _mm512_store_si512(row->scale, _mm512_cvtepi8_epi32(u));
-        _mm256_store_si256((void *)row->min, _mm256_slli_epi16(_mm256_cvtepi8_epi16(u), type_offset_log2(type)));
-    }
-}
-
-/* A block of blocks-grid.h's types; they are multiplied as bytes with 128 added and sixteen scales. */
-static void unpack_grid(const struct grid_format *grid, const uint8_t *p, struct tile_row *row)
-{
-    struct grid_block block;
-    __m128i scales;
-
-    grid->unpack(p, &block);
-    for (int i = 0; i < 4; i++)
-        _mm512_store_si512(row->q + 64 * i, _mm512_xor_si512(_mm512_load_si512(block.q + 64 * i), _mm512_set1_epi8((char)0x80)));
-    scales = _mm_load_si128((const void *)block.scale);
-    _mm512_store_si512(row->scale, _mm512_cvtepi8_epi32(scales));
-    _mm256_store_si256((void *)row->min, _mm256_slli_epi16(_mm256_cvtepi8_epi16(scales), 7));
-    row->d = block.d;
-}
-
-/* Up to eight blocks; the bytes of those that are missing stay as they were, and nobody looks at them. */
-TEMPLATE void unpack_32(const enum tensor_type type, const uint8_t *p, uint32_t n_blocks, struct tile_row *row)
-{
-    const size_t bytes = type_block_bytes(type);
-    const uint8_t *last = p + (n_blocks - 1) * bytes;
-    __m128i d = _mm_setzero_si128(), m = d;
-
-    UNROLL(4)
-    for (uint32_t i = 0; i < 8; i += 2) {
-        const uint8_t *a = i < n_blocks ? p + i * bytes : last;
-        const uint8_t *b = i + 1 < n_blocks ? p + (i + 1) * bytes : last;
-
-        _mm512_store_si512(row->q + 32 * i, block_weights_32(type, a, b));
-    }
-    if (type == TENSOR_MXFP4) {
-        uint8_t e[8];
-
-        for (uint32_t i = 0; i < 8; i++)
-            e[i] = i < n_blocks ? p[i * bytes] : 0;
-        _mm256_store_ps(row->d32, e8m0_scales(_mm_loadl_epi64((const void *)e)));
-        return;
-    }
-#define INSERT(i)                                                                                                  \
-    {                                                                                                              \
-        const uint8_t *at = i < n_blocks ? p + i * bytes : last;                                                   \
-                                                                                                                   \
-        d = _mm_insert_epi16(d, load_u16(at), i);                                                                  \
-        if (type_has_mins(type))                                                                                   \
-            m = _mm_insert_epi16(m, load_u16(at + 2), i);                                                          \
-    }
-    INSERT(0)
-    INSERT(1)
-    INSERT(2)
-    INSERT(3)
-    INSERT(4)
-    INSERT(5)
-    INSERT(6)
-    INSERT(7)
-#undef INSERT
-    _mm256_store_ps(row->d32, _mm256_cvtph_ps(d));
-    if (type_has_mins(type)) /* the format adds m, the rule subtracts dmin */
-        _mm256_store_ps(row->dmin32, _mm256_xor_ps(_mm256_cvtph_ps(m), _mm256_set1_ps(-0.0f)));
-}
 
 /* --- multiplying --- */
 
@@ -202,17 +43,21 @@ TEMPLATE __m512i add_token_lanes(__m512i z, const int T)
     return T == 16 ? z : _mm512_add_epi32(z, _mm512_shuffle_epi32(z, 0xB1));
 }
 
-/* S[r][v] = sum of scale[j] * dot of sub-block j */
-TEMPLATE void dots_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
-                       const uint8_t *act, size_t group_bytes, __m512i S[8][2])
+/*
+ * S[r][v] = sum of scale[j] * dot of sub-block j. Where a token has two lanes, which are added later, only one begins with
+ * the surplus.
+ */
+TEMPLATE void dots_256(const enum tensor_type type, const bool as_signed, const int T, const int R, const int V,
+                       const struct tile_row *rows, const uint8_t *act, size_t group_bytes, __m512i S[8][2])
 {
     const int W = 64 / T, sub = (int)type_sub_values(type), n_sub = 256 / sub, steps = sub / W;
+    const __m512i act_offset = _mm512_set1_epi8((char)ACT_OFFSET);
 
     UNROLL(8)
     for (int r = 0; r < R; r++)
         UNROLL(2)
         for (int v = 0; v < V; v++)
-            S[r][v] = _mm512_setzero_si512();
+            S[r][v] = _mm512_maskz_set1_epi32(!as_signed ? 0 : T == 16 ? 0xFFFF : 0x5555, -rows[r].surplus);
     for (int j = 0; j < n_sub; j++) {
         __m512i dot[8][2];
 
@@ -221,15 +66,19 @@ TEMPLATE void dots_256(const enum tensor_type type, const int T, const int R, co
             __m512i x[2];
 
             UNROLL(2)
-            for (int v = 0; v < V; v++)
+            for (int v = 0; v < V; v++) {
                 x[v] = _mm512_load_si512(act + (size_t)v * group_bytes + (size_t)(j * steps + s) * 64);
+                if (as_signed)
+                    x[v] = _mm512_xor_si512(x[v], act_offset);
+            }
             UNROLL(8)
             for (int r = 0; r < R; r++) {
                 __m512i w = broadcast(rows[r].q + j * sub + s * W, W);
 
                 UNROLL(2)
                 for (int v = 0; v < V; v++)
-                    dot[r][v] = _mm512_dpbusd_epi32(s ? dot[r][v] : _mm512_setzero_si512(), w, x[v]);
+                    dot[r][v] = _mm512_dpbusd_epi32(s ? dot[r][v] : _mm512_setzero_si512(), as_signed ? x[v] : w,
+                                                    as_signed ? w : x[v]);
             }
         }
         UNROLL(8)
@@ -248,6 +97,7 @@ TEMPLATE void dots_scaled(const enum tensor_type type, const int T, const int R,
                           const uint8_t *act, size_t group_bytes, __m512i S[8][2])
 {
     const int W = 64 / T, steps = 256 / W;
+    const size_t sums32_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
     __m512i chain[8][2][2];
 
     UNROLL(8)
@@ -278,12 +128,11 @@ TEMPLATE void dots_scaled(const enum tensor_type type, const int T, const int R,
         __m512i offset = _mm512_setzero_si512();
 
         if (type_offset_log2(type) >= 0) {
-            const size_t sums_at = T == 16 ? offsetof(struct act_lanes16_256, sums32) : offsetof(struct act_lanes8_256, sums32);
+            const uint8_t *at = act + (size_t)v * group_bytes + sums32_at;
 
             UNROLL(4)
             for (int i = 0; i < 8 / (W / 2); i++)
-                offset = _mm512_dpwssd_epi32(offset, _mm512_load_si512(act + (size_t)v * group_bytes + sums_at + (size_t)i * 64),
-                                             _mm512_set1_epi16(SCALED_OFFSET));
+                offset = _mm512_dpwssd_epi32(offset, _mm512_load_si512(at + (size_t)i * 64), _mm512_set1_epi16(SCALED_OFFSET));
         }
         UNROLL(8)
         for (int r = 0; r < R; r++)
@@ -310,17 +159,17 @@ TEMPLATE __m512i mins_256(const enum tensor_type type, const int T, const struct
  * R rows times V groups of T tokens, one block: sums[r * sums_stride + v * 16] += terms. @act: the block of the first group;
  * groups are @group_bytes apart.
  */
-TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R, const int V, const struct tile_row *rows,
-                           const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
+TEMPLATE void multiply_256(const enum tensor_type type, const bool as_signed, const int T, const int R, const int V,
+                           const struct tile_row *rows, const uint8_t *act, size_t group_bytes, float *sums, size_t sums_stride)
 {
-    const bool has_mins = type_has_mins(type), has_offset = type_offset_log2(type) >= 0 && !fits_scaled(type);
+    const bool has_mins = type_has_mins(type), has_offset = may_be_signed(type) && !as_signed;
     const size_t d_at = T == 16 ? offsetof(struct act_lanes16_256, d) : offsetof(struct act_lanes8_256, d);
     __m512i S[8][2];
 
     if (fits_scaled(type))
         dots_scaled(type, T, R, V, rows, act, group_bytes, S);
     else
-        dots_256(type, T, R, V, rows, act, group_bytes, S);
+        dots_256(type, as_signed, T, R, V, rows, act, group_bytes, S);
     UNROLL(2)
     for (int v = 0; v < V; v++) {
         const uint8_t *group = act + (size_t)v * group_bytes;
@@ -337,7 +186,8 @@ TEMPLATE void multiply_256(const enum tensor_type type, const int T, const int R
             S[r][v] = add_token_lanes(S[r][v], T);
             c = _mm512_mul_ps(_mm512_cvtepi32_ps(S[r][v]), _mm512_mul_ps(_mm512_set1_ps(rows[r].d), dx));
             if (has_mins)
-                c = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(add_token_lanes(M, T)), _mm512_mul_ps(_mm512_set1_ps(rows[r].dmin), dx), c);
+                c = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(add_token_lanes(M, T)),
+                                     _mm512_mul_ps(_mm512_set1_ps(rows[r].dmin), dx), c);
             _mm512_store_ps(at, _mm512_add_ps(_mm512_load_ps(at), c));
         }
     }
@@ -425,7 +275,7 @@ struct chunk {
 };
 
 /* One unpacked block of all rows of the tile times all groups. @b: which block of 256 values. */
-TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chunk, uint32_t b, uint32_t n_blocks32,
+TEMPLATE void multiply_tile(const enum tensor_type type, const bool as_signed, const struct chunk *chunk, uint32_t b, uint32_t n_blocks32,
                             const struct tile_row *tile, uint32_t n_rows, float *sums)
 {
     const size_t wide_bytes = type_is_256(type) ? sizeof(struct act_lanes16_256) : 8 * sizeof(struct act_lanes16_32);
@@ -436,7 +286,7 @@ TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chu
 #define MULTIPLY(T, R, V, act, at)                                                                                 \
     do {                                                                                                           \
         if (type_is_256(type))                                                                                          \
-            multiply_256(type, T, R, V, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);                \
+            multiply_256(type, as_signed, T, R, V, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);     \
         else                                                                                                       \
             multiply_32(type, T, R, V, n_blocks32, tile + r, act, chunk->group_bytes, at, chunk->sums_stride);     \
     } while (0)
@@ -456,8 +306,8 @@ TEMPLATE void multiply_tile(const enum tensor_type type, const struct chunk *chu
 }
 
 /* Blocks [b0, b1) of the tile's rows. */
-TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *grid, const struct linear_args *args, const struct chunk *chunk, uint32_t row,
-                         uint32_t n_rows, uint32_t b0, uint32_t b1, bool stream, struct tile_row *tile, float *sums)
+TEMPLATE void tile_panel(const enum tensor_type type, const bool as_signed, const struct grid_format *grid,
+                         const struct linear_args *args, const struct chunk *chunk, uint32_t row, uint32_t n_rows, uint32_t b0, uint32_t b1, bool stream, struct tile_row *tile, float *sums)
 {
     const size_t block_bytes = grid ? grid->block_bytes : type_block_bytes(type) * (type_is_256(type) ? 1 : 8);
     const uint8_t *w = args->w + row * args->row_bytes, *next = w + n_rows * args->row_bytes;
@@ -471,18 +321,18 @@ TEMPLATE void tile_panel(const enum tensor_type type, const struct grid_format *
             const char *ahead = (const char *)(stream ? next : p + n_rows * args->row_bytes);
 
             if (grid)
-                unpack_grid(grid, p, &tile[r]);
+                unpack_grid(grid, as_signed, p, &tile[r]);
             else if (fits_scaled(type))
                 unpack_scaled(type, p, &tile[r]);
             else if (type_is_256(type))
-                unpack_256(type, p, &tile[r]);
+                unpack_256(type, as_signed, p, &tile[r]);
             else
                 unpack_32(type, p, n32, &tile[r]);
             for (size_t line = 0; line < block_bytes; line += 64)
                 _mm_prefetch(ahead + line, _MM_HINT_T1);
             next += block_bytes;
         }
-        multiply_tile(type, chunk, b, n32, tile, n_rows, sums);
+        multiply_tile(type, as_signed, chunk, b, n32, tile, n_rows, sums);
     }
 }
 
@@ -558,7 +408,8 @@ static void store_sums(const struct linear_args *args, const struct chunk *chunk
 }
 
 /* @grid: NULL, or the format of the weights, which then are multiplied like @type's. */
-TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type, const struct grid_format *grid)
+TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type type, const bool as_signed,
+                         const struct grid_format *grid)
 {
     const enum act_format format = type_is_256(type) ? ACT_Q8_256 : ACT_Q8_32;
     const bool stream = args->m <= SMALL_BATCH;
@@ -582,12 +433,20 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
             memset(sums, 0, (size_t)((n_rows + 15) & ~15u) * chunk.sums_stride * sizeof(float));
             for (uint32_t b = 0; b < n_blocks; b += panel) {
                 for (uint32_t r = 0; r < n_rows; r += tile_max)
-                    tile_panel(type, grid, args, &chunk, row0 + r, n_rows - r < tile_max ? n_rows - r : tile_max, b,
+                    tile_panel(type, as_signed, grid, args, &chunk, row0 + r, n_rows - r < tile_max ? n_rows - r : tile_max, b,
                                b + panel < n_blocks ? b + panel : n_blocks, stream, tile, sums + r * chunk.sums_stride);
             }
             store_sums(args, &chunk, sums, row0, n_rows, t0, n_tokens);
         }
     }
+}
+
+TEMPLATE void rows_any(const struct linear_args *args, const enum tensor_type type, const struct grid_format *grid)
+{
+    if (may_be_signed(type) && args->m > SMALL_BATCH)
+        rows_lanes(args, type, true, grid);
+    else
+        rows_lanes(args, type, false, grid);
 }
 
 #define OTHER_TYPES(X)                                                                                             \
@@ -603,7 +462,7 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
 #define DEFINE_ROWS(name, type)                                                                                    \
     static void name(const struct linear_args *args)                                                               \
     {                                                                                                              \
-        rows_lanes(args, type, NULL);                                                                              \
+        rows_any(args, type, NULL);                                                                              \
     }
 #define DEFINE_FEW_ROWS(name, type)                                                                                \
     static void name(const struct linear_args *args)                                                               \
@@ -611,14 +470,14 @@ TEMPLATE void rows_lanes(const struct linear_args *args, const enum tensor_type 
         if (args->m <= 8)                                                                                          \
             linear_few_8_##name(args);                                                                             \
         else                                                                                                       \
-            rows_lanes(args, type, NULL);                                                                          \
+            rows_any(args, type, NULL);                                                                          \
     }
 OTHER_TYPES(DEFINE_ROWS)
 LINEAR_FEW_TYPES(DEFINE_FEW_ROWS)
 
 static void grid_rows(const struct linear_args *args, const struct grid_format *grid)
 {
-    rows_lanes(args, TENSOR_IQ2_XS, grid);
+    rows_any(args, TENSOR_IQ2_XS, grid);
 }
 
 #define DEFINE_GRID_ROWS(name, type)                                                                               \
