@@ -38,7 +38,7 @@ struct batch_config {
     uint32_t pages_total;       /* at least one request's worth of the longest context */
     bool whole_prompts;         /* a prompt is never cut: encoders; none is longer than step_tokens_max */
     uint64_t step_ns_max;       /* a slice of prompts is cut so that a step takes about this … */
-    uint64_t step_alone_ns_max; /* … or this when nobody else is there to wait for it */
+    uint64_t step_alone_ns_max; /* … or this when nobody waits for it but tenants with several requests, or nobody */
     uint64_t
         quantum_ns; /* by how much cost a tenant may run ahead of one that waits before it is preempted */
     /* How many of the first tokens of @r, which has no pages, need not be computed; less than n_tokens. The answer has
