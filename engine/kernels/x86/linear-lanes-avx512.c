@@ -392,18 +392,16 @@ static void store_group(const struct linear_args *args, const float *sums, size_
 static void store_sums(const struct linear_args *args, const struct chunk *chunk, const float *sums, uint32_t row, uint32_t n_rows,
                        uint32_t t0, uint32_t n_tokens)
 {
-    for (uint32_t r = 0; r < n_rows; r += 16) {
-        const float *from = sums + r * chunk->sums_stride;
-        uint32_t rows = n_rows - r < 16 ? n_rows - r : 16;
+    /* Token groups outside, so that what is written lies in few places at a time; the next group's lines come meanwhile. */
+    for (uint32_t v = 0; v < chunk->n_wide + chunk->has_narrow; v++) {
+        uint32_t left = n_tokens - v * 16, lanes = v < chunk->n_wide ? 1 : 2;
 
-        for (uint32_t v = 0; v < chunk->n_wide; v++) {
-            uint32_t left = n_tokens - v * 16;
-
-            store_group(args, from + v * 16, chunk->sums_stride, row + r, rows, t0 + v * 16, left < 16 ? left : 16, 1);
+        for (uint32_t r = 0; r < n_rows; r += 16) {
+            for (uint32_t t = v * 16 + 16; t < v * 16 + 32 && t < n_tokens; t++)
+                __builtin_prefetch(args->y + (t0 + t) * args->y_stride + row + r, 1);
+            store_group(args, sums + r * chunk->sums_stride + v * 16, chunk->sums_stride, row + r, n_rows - r < 16 ? n_rows - r : 16,
+                        t0 + v * 16, left < 16 ? left : 16, lanes);
         }
-        if (chunk->has_narrow)
-            store_group(args, from + chunk->n_wide * 16, chunk->sums_stride, row + r, rows, t0 + chunk->n_wide * 16,
-                        n_tokens - chunk->n_wide * 16, 2);
     }
 }
 
