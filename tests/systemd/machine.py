@@ -162,8 +162,10 @@ class Machine:
     def write(self, path, text):
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")"; cat > "$1"', "write", path, stdin=text)
 
-    def journal(self, *options):
-        return self.run("journalctl", "--no-pager", "-o", "cat", *options).stdout
+    def journal(self, *options, output="cat"):
+        # What was written before is in it then, also on a machine that is slow.
+        self.run("journalctl", "--sync")
+        return self.run("journalctl", "--no-pager", "-o", output, *options).stdout
 
     def wait_for(self, what, condition, timeout=30):
         deadline = time.monotonic() + timeout

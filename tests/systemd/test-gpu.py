@@ -120,7 +120,6 @@ def probe(script, *more, without=()):
     m.run("systemctl", "daemon-reload")
     # Whatever comes of it: what it says is looked at.
     m.run("systemctl", "start", "gpu-probe@1.service", check=False)
-    m.run("journalctl", "--sync")
     return m.journal("-t", "probe-%d" % n_probes)
 
 
