@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/grant.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "daemon/residency.h"
+
+static void count(void *userdata)
+{
+    ++*(unsigned *)userdata;
+}
+
+static void comes_back_with_its_last_holder(void **state)
+{
+    unsigned n_back = 0;
+    struct grants grants = {.came_back = count, .userdata = &n_back};
+    struct grant *g, *worker, *residency;
+
+    list_init(&grants.all);
+    assert_int_equal(grant_new(&grants, &g), 0);
+    residency = grant_ref(g);
+    worker = grant_ref(g);
+    assert_int_equal(grant_set(g, 100, NULL, 0), 0);
+    g->is_given = true;
+    grant_unref(residency);
+    assert_null(grant_leave(g));
+    assert_int_equal(n_back, 0);
+    assert_true(worker->is_leaving);
+    assert_int_equal(grant_bytes(worker), 100);
+    assert_ptr_equal(grants.all.next, &worker->entry);
+    grant_unref(worker);
+    assert_int_equal(n_back, 1);
+    assert_true(list_is_empty(&grants.all));
+    assert_null(grant_leave(NULL));
+}
+
+static void counts_from_when_it_is_given(void **state)
+{
+    unsigned n_back = 0;
+    struct grants grants = {.came_back = count, .userdata = &n_back};
+    struct grant *g;
+
+    list_init(&grants.all);
+    assert_int_equal(grant_bytes(NULL), 0);
+    assert_int_equal(grant_new(&grants, &g), 0);
+    assert_int_equal(grant_set(g, 100, NULL, 0), 0);
+    assert_int_equal(grant_bytes(g), 0);
+    g->is_given = true;
+    assert_int_equal(grant_bytes(g), 100);
+    grant_leave(g);
+}
+
+static void tells_files_apart_as_far_as_they_are_in_it(void **state)
+{
+    static const struct residency_identity files[] = {{.device = 1, .inode = 2, .n_bytes = 60},
+                                                      {.device = 1, .inode = 3, .n_bytes = 30}};
+    unsigned n_back = 0;
+    struct grants grants = {.came_back = count, .userdata = &n_back};
+    struct grant *g;
+
+    list_init(&grants.all);
+    assert_int_equal(grant_new(&grants, &g), 0);
+    g->is_given = true;
+    assert_int_equal(grant_set(g, 100, files, 2), 0);
+    assert_int_equal(g->memory.own_bytes, 10);
+    assert_int_equal(g->memory.n_files, 2);
+    assert_int_equal(g->memory.files[1].inode, 3);
+    assert_int_equal(grant_bytes(g), 100);
+    assert_int_equal(grant_set(g, 70, files, 2), 0);
+    assert_int_equal(g->memory.n_files, 1);
+    assert_int_equal(g->memory.own_bytes, 10);
+    assert_int_equal(grant_bytes(g), 70);
+    grant_leave(g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(comes_back_with_its_last_holder),
+        cmocka_unit_test(counts_from_when_it_is_given),
+        cmocka_unit_test(tells_files_apart_as_far_as_they_are_in_it),
+    };
+
+    return cmocka_run_group_tests_name("grant", tests, NULL, NULL);
+}
