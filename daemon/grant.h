@@ -13,6 +13,7 @@
 
 #include "base/list.h"
 #include "daemon/budget.h"
+#include "daemon/gpus.h"
 
 struct residency_identity;
 
@@ -30,6 +31,7 @@ struct grant {
     bool is_given;   /* from here on it counts */
     bool is_leaving; /* its model has let go; what is left is on its way out */
     struct budget_memory memory; /* what is asked for, then given; the list of files is its own */
+    uint64_t vram_bytes[GPUS_MAX]; /* of GPUs, by number: counts as soon as it is planned */
 };
 
 /**

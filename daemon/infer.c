@@ -13,9 +13,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
 #include "client/varlink/frame.h"
-#include "daemon/build.h"
 
 enum { WAITING_PIECES_US = 250 * 1000 /* a queue that moves in every step is told four times a second */ };
 

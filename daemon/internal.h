@@ -14,9 +14,11 @@
 #include "base/list.h"
 #include "daemon/account.h"
 #include "daemon/blame.h"
+#include "daemon/gpus.h"
 #include "daemon/grant.h"
 #include "daemon/handover.h"
 #include "daemon/ledger.h"
+#include "daemon/manager-gpu.h"
 #include "daemon/manager.h"
 #include "daemon/measure.h"
 #include "daemon/model.h"
@@ -44,6 +46,8 @@ struct manager {
     uid_t own_uid;
     uint32_t n_cores;
     uint64_t ram_total_bytes;
+    struct gpus gpus;
+    struct measure *look; /* while a worker looks for them, after the start */
     bool stopping;
     bool said_ready;
     uint64_t start_bytes_done; /* until then: read of models, at the last tick */
@@ -122,6 +126,8 @@ struct model {
     struct plan_shape shape; /* what one said; no layers: nothing yet */
     struct grant *grant;     /* of the budget; of nothing until there is room */
     bool waits_for_room;
+    bool measures_again; /* … since what is free on GPUs has to be seen anew then */
+    struct model_gpu gpu;
     struct worker *worker;
     bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
     bool is_opened, is_answered; /* of one taken over: its files are the same still; the worker has answered */
@@ -221,6 +227,11 @@ int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret
 
 /* After a new policy, and at each tick until what is in memory fits into its budget. */
 void manager_look_at_budget(struct manager *m);
+
+/* Who has to leave so that @needed fits into @budget beside the others, and they go. @gpu: the number of one, of whose
+ * memory it is; -1: RAM. Returns as budget_make_room(), or -ENOMEM. */
+int manager_evict(struct manager *m, const struct model *model, uint64_t budget, const struct budget_memory *needed,
+                  int gpu, uint64_t *ret_needed, uint64_t *ret_available);
 
 /* The event source that serves those that wait for room. */
 int manager_watch_room(struct manager *m);

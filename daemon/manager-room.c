@@ -23,9 +23,18 @@ uint64_t manager_ram_budget(const struct manager *m)
     return budget < left ? budget : left;
 }
 
+/* What a grant is of: RAM, or with @gpu >= 0 memory of that one, which counts as soon as it is planned. */
+static struct budget_memory memory_of(const struct grant *g, int gpu)
+{
+    if (gpu >= 0)
+        return (struct budget_memory){.own_bytes = g->vram_bytes[gpu]};
+    return g->is_given ? g->memory : (struct budget_memory){.own_bytes = 0};
+}
+
 /* What every model holds, in the order of m->models, then the memory that belongs to none any more. @model: the one
  * that asks, or NULL. */
-static int list_holders(struct manager *m, const struct model *model, struct budget_holder **ret, size_t *ret_n)
+static int list_holders(struct manager *m, const struct model *model, int gpu, struct budget_holder **ret,
+                        size_t *ret_n)
 {
     static const struct budget_memory nothing = {.own_bytes = 0};
     struct budget_holder *holders;
@@ -44,7 +53,7 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
         const struct model *other = list_entry(at, struct model, entry);
 
         holders[n++] = (struct budget_holder){
-            .memory = other != model && other->grant && other->grant->is_given ? other->grant->memory : nothing,
+            .memory = other != model && other->grant ? memory_of(other->grant, gpu) : nothing,
             .is_leaving = other->state == MODEL_DRAINING,
             .may_leave = other != model && (!model || other != model->predecessor) && !model_is_pinned(other) &&
                          other->state == MODEL_READY && other->n_submitted == 0 && other->n_held == 0,
@@ -55,11 +64,11 @@ static int list_holders(struct manager *m, const struct model *model, struct bud
     list_foreach (at, after, &m->grants.all) {
         const struct grant *g = list_entry(at, struct grant, entry);
 
-        if (g->is_leaving && g->is_given)
-            holders[n++] = (struct budget_holder){.memory = g->memory, .is_leaving = true};
+        if (g->is_leaving)
+            holders[n++] = (struct budget_holder){.memory = memory_of(g, gpu), .is_leaving = true};
     }
     /* What other programs have of models that left: nobody can make them go. */
-    holders[n++] = (struct budget_holder){.memory = {.own_bytes = shared_bytes(&m->shared)}};
+    holders[n++] = (struct budget_holder){.memory = {.own_bytes = gpu < 0 ? shared_bytes(&m->shared) : 0}};
     *ret = holders;
     *ret_n = n;
     return 0;
@@ -85,27 +94,36 @@ int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret
 {
     _cleanup_free_ struct budget_holder *holders = NULL;
     size_t n = 0;
-    int r = list_holders(m, model, &holders, &n);
+    int r = list_holders(m, model, /* gpu= */ -1, &holders, &n);
 
     if (r == 0)
         *ret = budget_used(holders, n);
     return r;
 }
 
-int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
-                      struct fault *reterr)
+int manager_evict(struct manager *m, const struct model *model, uint64_t budget, const struct budget_memory *needed,
+                  int gpu, uint64_t *ret_needed, uint64_t *ret_available)
 {
     _cleanup_free_ struct budget_holder *holders = NULL;
-    uint64_t bytes = 0, available = 0;
     size_t n = 0;
     int r;
 
-    r = list_holders(m, model, &holders, &n);
-    if (r < 0) {
-        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
+    r = list_holders(m, model, gpu, &holders, &n);
+    if (r < 0)
         return r;
-    }
-    r = budget_make_room(manager_ram_budget(m), needed, holders, n, &bytes, &available);
+    r = budget_make_room(budget, needed, holders, n, ret_needed, ret_available);
+    let_leave(m, holders, "another one needs its room");
+    return r;
+}
+
+int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
+                      struct fault *reterr)
+{
+    uint64_t bytes = 0, available = 0;
+    int r = manager_evict(m, model, manager_ram_budget(m), needed, /* gpu= */ -1, &bytes, &available);
+
+    if (r < 0)
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, model->rules->name, "out of memory");
     if (r == BUDGET_TOO_SMALL) {
         fault_set(reterr, FAULT_INSUFFICIENT_MEMORY, "ram",
                   "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, bytes, available);
@@ -113,7 +131,6 @@ int manager_make_room(struct manager *m, const struct model *model, const struct
         reterr->limit = (int64_t)available;
         model_suggest(model, available, reterr);
     }
-    let_leave(m, holders, "another one needs its room");
     return r;
 }
 
@@ -126,7 +143,7 @@ void manager_look_at_budget(struct manager *m)
     size_t n = 0;
     int r;
 
-    if (!m->may_exceed_budget || list_holders(m, NULL, &holders, &n) < 0)
+    if (!m->may_exceed_budget || list_holders(m, NULL, /* gpu= */ -1, &holders, &n) < 0)
         return;
     r = budget_make_room(manager_ram_budget(m), &nothing, holders, n, &needed, &available);
     for (size_t i = 0; r == BUDGET_TOO_SMALL && i < n; i++)
@@ -169,7 +186,7 @@ static void unload_one(struct manager *m)
     struct budget_holder *first;
     size_t n = 0;
 
-    if (list_holders(m, NULL, &holders, &n) < 0)
+    if (list_holders(m, NULL, /* gpu= */ -1, &holders, &n) < 0)
         return;
     first = budget_first_to_leave(holders, n);
     if (!first)
@@ -204,7 +221,7 @@ static int on_room(sd_event_source *s, void *userdata)
         struct model *model = list_entry(at, struct model, entry);
 
         if (model->waits_for_room)
-            model_ask_for_room(model);
+            model_room_came(model);
     }
     return 0;
 }

@@ -656,6 +656,8 @@ int manager_new(const struct manager_options *options, struct manager **ret, str
         r = watch(m);
     if (r >= 0)
         r = apply_models(m);
+    if (r >= 0)
+        r = manager_look_for_gpus(m);
     if (r < 0)
         return r;
     handover_take_back(m->handover);
@@ -673,6 +675,7 @@ struct manager *manager_free(struct manager *m)
     reload_free(m->reload);
     if (m->handover)
         handover_leave(m->handover);
+    measure_free(m->look);
     while (!list_is_empty(&m->models))
         model_free(list_entry(m->models.next, struct model, entry));
     workers_free(m->workers);

@@ -90,8 +90,24 @@ bool manager_is_stopping(const struct manager *m);
  */
 int manager_list_models(struct manager *m, const struct policy_subject *s, struct model_info **ret, size_t *ret_n);
 
+/* One GPU. The name is borrowed until control goes back to the event loop. */
+struct vram_status {
+    uint32_t number;
+    const char *name;
+    uint64_t budget_bytes, used_bytes; /* for models; held by them, with what the driver takes for each */
+    uint64_t total_bytes;
+    int64_t others_bytes; /* held by other programs; -1: nobody knows, as with the next two */
+    int temperature_celsius;
+    const char *throttled; /* why it is slower than it could be; NULL: it is not, or nobody knows */
+};
+
+#define VRAM_STATUS_MAX 16
+
 struct manager_status {
     uint64_t ram_budget_bytes, ram_locked_bytes, ram_kv_bytes, ram_used_bytes;
+    struct vram_status vram[VRAM_STATUS_MAX]; /* [n_vram] by number */
+    size_t n_vram;
+    const char *gpu_reason; /* why there are no GPUs, or not all; NULL: nothing is wrong. Borrowed as models' strings */
     struct model_status *models; /* [n_models] those that the asker may use; an administrator sees all */
     size_t n_models;
     bool has_users; /* the asker is an administrator */

@@ -7,8 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
+#include "daemon/gpus.h"
 #include "daemon/limits.h"
 #include "daemon/model-files.h"
 
@@ -17,6 +18,8 @@ struct measure {
     const struct measure_callbacks *callbacks;
     void *userdata;
     sd_event_source *timer;
+    struct gpus *gpus; /* NULL: not asked for */
+    bool look;
     bool settled;
 };
 
@@ -44,6 +47,13 @@ static void on_facts(struct worker *w, json_object *facts, void *userdata)
 
     if (m->settled)
         return;
+    if (m->gpus)
+        gpus_take_facts(m->gpus, facts);
+    if (m->look) {
+        m->settled = true;
+        m->callbacks->done(m, NULL, m->userdata);
+        return;
+    }
     if (!json_object_object_get_ex(facts, "shape", &value) || plan_shape_parse(value, &shape) < 0) {
         fail_text(m, "a worker said what can't be true of a model");
         return;
@@ -114,7 +124,13 @@ static int make_config(const struct measure_options *options, char **ret)
     _cleanup_json_ json_object *o = json_object_new_object();
     const char *text;
 
-    if (!o || !add_text(o, "model", options->name) ||
+    if (!o || (options->look && !add_bool(o, "look", true)))
+        return -ENOMEM;
+    if (options->look) {
+        *ret = strdup(json_object_to_json_string(o));
+        return *ret ? 0 : -ENOMEM;
+    }
+    if (!add_text(o, "model", options->name) ||
         !add_count_if(o, options->context_tokens > 0, "context_tokens", options->context_tokens) ||
         !add_count(o, "sequences", options->sequences) || !add_text(o, "k", options->k) ||
         !add_text(o, "v", options->v) || !add_take(o, "measure", json_object_new_boolean(true)) ||
@@ -134,7 +150,8 @@ int measure_new(sd_event *event, struct workers *workers, const struct measure_o
     struct worker_options worker = {.path = options->worker_path,
                                     .fds = options->fds,
                                     .n_fds = options->n_fds,
-                                    .n_threads = options->n_threads};
+                                    .n_threads = options->n_threads,
+                                    .gpu = options->gpus != NULL};
     int r = -ENOMEM;
 
     if (m)
@@ -149,6 +166,8 @@ int measure_new(sd_event *event, struct workers *workers, const struct measure_o
     }
     m->callbacks = callbacks;
     m->userdata = userdata;
+    m->gpus = options->gpus;
+    m->look = options->look;
     worker.config = config;
     r = worker_new(workers, &worker, &worker_callbacks, m, &m->worker);
     if (r < 0)

@@ -5,8 +5,8 @@
  */
 #include <errno.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/infer.h"
 #include "daemon/method-table.h"
 

@@ -4,8 +4,8 @@
  */
 #include <errno.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 
 static json_object *texts(const char *const *list, size_t n)

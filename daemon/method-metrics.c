@@ -9,8 +9,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 #include "daemon/usage.h"
 
@@ -195,6 +195,58 @@ static void put_users(FILE *f, struct manager *m, const uid_t *uids, size_t n)
     }
 }
 
+/* ---- GPUs ---- */
+
+static uint64_t vram_budget(const struct vram_status *v)
+{
+    return v->budget_bytes;
+}
+
+static uint64_t vram_used(const struct vram_status *v)
+{
+    return v->used_bytes;
+}
+
+static uint64_t vram_others(const struct vram_status *v)
+{
+    return (uint64_t)v->others_bytes;
+}
+
+static uint64_t temperature(const struct vram_status *v)
+{
+    return (uint64_t)v->temperature_celsius;
+}
+
+static uint64_t throttled(const struct vram_status *v)
+{
+    return v->throttled != NULL;
+}
+
+static const struct vram_figure {
+    const char *name, *help;
+    uint64_t (*value)(const struct vram_status *v);
+    bool is_sampled; /* left out where nobody can say */
+} vram_figures[] = {
+    {"residentd_vram_budget_bytes", "Memory of a GPU that all models together may take.", vram_budget, false},
+    {"residentd_vram_used_bytes", "Memory of a GPU that they hold, its driver's for them too.", vram_used, false},
+    {"residentd_vram_others_bytes", "Memory of a GPU that other programs hold.", vram_others, true},
+    {"residentd_gpu_temperature_celsius", "Temperature of a GPU.", temperature, true},
+    {"residentd_gpu_throttled", "1 while a GPU is too hot, or short of power.", throttled, true},
+};
+
+static void put_vram(FILE *f, const struct manager_status *s)
+{
+    for (size_t i = 0; s->n_vram > 0 && i < sizeof(vram_figures) / sizeof(vram_figures[0]); i++) {
+        const struct vram_figure *figure = &vram_figures[i];
+
+        family(f, figure->name, "gauge", figure->help);
+        for (size_t j = 0; j < s->n_vram; j++)
+            if (!figure->is_sampled || (s->vram[j].others_bytes >= 0 && s->vram[j].temperature_celsius >= 0))
+                fprintf(f, "%s{device=\"%u\"} %" PRIu64 "\n", figure->name, s->vram[j].number,
+                        figure->value(&s->vram[j]));
+    }
+}
+
 /* ---- the service ---- */
 
 static void put_service(FILE *f, const struct manager_status *s)
@@ -231,6 +283,7 @@ static int put_all(FILE *f, struct call *call, const struct manager_status *s)
     put_models(f, s, for_admins, sizeof(for_admins) / sizeof(for_admins[0]));
     put_seconds(f, s);
     put_service(f, s);
+    put_vram(f, s);
     return 0;
 }
 

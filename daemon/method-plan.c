@@ -6,8 +6,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 #include "daemon/plan-job.h"
 

@@ -4,9 +4,9 @@
  */
 #include <errno.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
 #include "client/varlink/interfaces.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 
 int method_get_info(struct call *call, struct fault *reterr_fault)

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 
 struct share {

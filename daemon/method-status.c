@@ -4,8 +4,8 @@
  */
 #include <errno.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 
 static json_object *model_to_json(const struct model_status *m)
@@ -21,7 +21,7 @@ static json_object *model_to_json(const struct model_status *m)
         !add_count_if(o, m->ram_lost_bytes > 0, "ram_lost_bytes", m->ram_lost_bytes) ||
         !add_count(o, "vram_bytes", m->vram_bytes) ||
         !add_count_if(o, m->kv_bytes >= 0, "kv_bytes", (uint64_t)m->kv_bytes) ||
-        !add_count(o, "gpu_layers", m->gpu_layers) ||
+        !add_count(o, "gpu_layers", m->gpu_layers) || !add_text_if(o, "gpu_reason", m->gpu_reason) ||
         !add_count_if(o, m->sequences_active >= 0, "sequences_active", (uint64_t)m->sequences_active) ||
         !add_count_if(o, m->tokens_drafted >= 0, "tokens_drafted", (uint64_t)m->tokens_drafted) ||
         !add_count_if(o, m->tokens_accepted >= 0, "tokens_accepted", (uint64_t)m->tokens_accepted))
@@ -38,6 +38,25 @@ static json_object *ram_to_json(const struct manager_status *s)
         !add_count(o, "used_bytes", s->ram_used_bytes))
         return NULL;
     return TAKE_PTR(o);
+}
+
+static json_object *vram_to_json(const struct manager_status *s)
+{
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < s->n_vram; i++) {
+        const struct vram_status *v = &s->vram[i];
+        json_object *o = json_object_new_object();
+
+        if (!append_take(array, o) || !add_count(o, "device", v->number) || !add_text(o, "name", v->name) ||
+            !add_count(o, "budget_bytes", v->budget_bytes) || !add_count(o, "used_bytes", v->used_bytes) ||
+            !add_count(o, "total_bytes", v->total_bytes) ||
+            !add_count_if(o, v->others_bytes >= 0, "others_bytes", (uint64_t)v->others_bytes) ||
+            !add_count_if(o, v->temperature_celsius >= 0, "temperature_celsius", (uint64_t)v->temperature_celsius) ||
+            !add_text_if(o, "throttled", v->throttled))
+            return NULL;
+    }
+    return TAKE_PTR(array);
 }
 
 static json_object *user_to_json(const struct call *call, const struct account_status *u, uint64_t kv_bytes)
@@ -84,7 +103,8 @@ static json_object *status_to_json(const struct call *call, const struct manager
     if (!o)
         return NULL;
     if (!add_text(o, "version", RESIDENTD_VERSION) || !add_take(o, "ram", ram_to_json(s)) ||
-        !add_take(o, "vram", json_object_new_array()) || !add_take(o, "models", status_models_to_json(s)) ||
+        !add_take(o, "vram", vram_to_json(s)) || !add_text_if(o, "gpu_reason", s->gpu_reason) ||
+        !add_take(o, "models", status_models_to_json(s)) ||
         !add_take(o, "ledger", ledger_to_json(s)))
         return NULL;
     if (!s->has_users)

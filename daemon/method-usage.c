@@ -4,8 +4,8 @@
  */
 #include <errno.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 
 json_object *request_to_json(const struct request_status *q)

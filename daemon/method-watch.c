@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/method-table.h"
 #include "daemon/watch.h"
 

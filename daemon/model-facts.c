@@ -95,4 +95,5 @@ void model_take_facts(struct model *model, json_object *facts)
         check_plan(model);
     }
     get_capabilities(model, facts);
+    model_gpu_take_facts(model, facts);
 }

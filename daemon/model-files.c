@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/build.h"
+#include "base/json-build.h"
 #include "daemon/residency.h"
 #include "policy/policy.h"
 

@@ -53,6 +53,9 @@ bool model_is_pinned(const struct model *model);
  * before. */
 void model_take_back(struct model *model, const struct snapshot_model *kept, int link_fd, const int *copy_fds);
 
+/* Starts one with what was planned; the files are in memory. */
+void model_start_worker(struct model *model);
+
 /* ---- model-update.c ---- */
 
 /* All of @rules, of policy @p, that decides what is loaded and how, as JSON text, to compare. Returns 0 or -ENOMEM. */
@@ -86,8 +89,37 @@ int model_wish_memory(struct model *model, uint64_t n_bytes);
 /* Loads it if there is room; else it waits for others to leave, or fails. */
 void model_ask_for_room(struct model *model);
 
+/* Others have left: it has another try. */
+void model_room_came(struct model *model);
+
 /* What would fit into @available. */
 void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
+
+/* ---- model-gpu.c ---- */
+
+/* GPUs that a model of @rules may use, as far as they are known, for struct plan_wish. @model: the one that it is for,
+ * NULL: none of those that are there. @devices: [GPUS_MAX]; how many is returned. */
+size_t model_gpu_devices(const struct manager *m, const struct policy_model *rules, const struct model *model,
+                         bool evict, struct plan_device *devices);
+
+/* The part of @wish that the policy's placement decides. */
+void model_gpu_wish(const struct policy_model *rules, struct plan_wish *wish);
+
+/* Whether its worker has to be one for GPUs. */
+bool model_gpu_is_wanted(const struct model *model);
+
+/* What was planned of @wish is to be done: it counts in the budgets from now on. */
+void model_gpu_place(struct model *model, const struct plan_wish *wish, const struct plan_result *made);
+
+/* Nothing of it is on GPUs any more. */
+void model_gpu_forget(struct model *model);
+
+/* The member "gpu" of a worker's configuration. */
+bool model_gpu_add(struct json_object *config, const struct model *model);
+
+void model_gpu_take_facts(struct model *model, struct json_object *facts);
+
+uint64_t model_vram_bytes(const struct model *model);
 
 /* ---- model-sample.c ---- */
 

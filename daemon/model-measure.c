@@ -18,28 +18,32 @@
 #include "daemon/internal.h"
 #include "policy/plan.h"
 
-/* What the policy wishes for @model. Devices come with the GPU's own planner inputs; there are none on this
- * path. */
-static struct plan_wish wish_of(const struct model *model, uint64_t ram_bytes)
+/* What the policy wishes for @model. @devices: [GPUS_MAX], borrowed by the wish; @evict: as if idle models had left. */
+static struct plan_wish wish_of(const struct model *model, uint64_t ram_bytes, bool evict, struct plan_device *devices)
 {
     const struct policy_model *rules = model->loaded;
-
-    return (struct plan_wish){
+    struct plan_wish wish = {
         .context_tokens = rules->context.tokens,
         .sequences = rules->context.sequences,
         .k = rules->context.k,
         .v = rules->context.v,
-        .gpu_layers = PLAN_AUTO,
         .is_mapped_only = rules->residency.ram == POLICY_RAM_MAP,
         .ram_bytes = ram_bytes,
         .n_threads = model->manager->n_cores,
+        .devices = devices,
     };
+
+    model_gpu_wish(rules, &wish);
+    if (model_gpu_is_wanted(model))
+        wish.n_devices = model_gpu_devices(model->manager, rules, model, evict, devices);
+    return wish;
 }
 
 void model_suggest(const struct model *model, uint64_t available, struct fault *fault)
 {
     struct plan_alternative alternatives[PLAN_ALTERNATIVES_MAX];
-    struct plan_wish wish = wish_of(model, available);
+    struct plan_device devices[GPUS_MAX];
+    struct plan_wish wish = wish_of(model, available, /* evict= */ false, devices);
     _cleanup_json_ json_object *array = NULL;
     struct plan_result made;
     const char *text;
@@ -97,22 +101,76 @@ void model_ask_for_room(struct model *model)
         return;
     }
     model->grant->is_given = true;
+    /* One whose worker has ended is in memory already. */
+    if (model->state == MODEL_LOADING) {
+        model_start_worker(model);
+        return;
+    }
     r = residency_load(model->residency);
     if (r < 0)
         model_fail_errno(model, "can't load the model", r);
 }
 
+void model_room_came(struct model *model)
+{
+    if (!model->measures_again) {
+        model_ask_for_room(model);
+        return;
+    }
+    model->waits_for_room = model->measures_again = false;
+    model->note[0] = 0;
+    model_measure(model);
+}
+
+/* Layers that the policy wants on GPUs don't fit there now. If they would without idle models, those leave, and the
+ * model waits for that; else it fails with the figures. */
+static void make_vram_room(struct model *model, const struct plan_result *refused)
+{
+    struct plan_device devices[GPUS_MAX];
+    const struct plan_wish wish = wish_of(model, UINT64_MAX, /* evict= */ true, devices);
+    char needed[UNITS_TEXT_MAX], left[UNITS_TEXT_MAX];
+    struct plan_result made;
+    struct fault fault;
+    uint64_t available = 0;
+    bool waits = false;
+
+    if (plan_make(&model->shape, &wish, &made) == 0 && made.devices_fit)
+        for (size_t i = 0; i < made.n_devices; i++) {
+            const struct plan_bytes *b = &made.devices[i];
+
+            waits |= made.device_layers[i] > 0 &&
+                     manager_make_vram_room(model->manager, model, gpus_find(&model->manager->gpus, devices[i].index),
+                                            b->weights + b->kv + b->scratch + b->driver) == BUDGET_LATER;
+        }
+    if (waits) {
+        model->waits_for_room = model->measures_again = true;
+        snprintf(model->note, sizeof(model->note), "waits until others have left the GPU");
+        return;
+    }
+    for (size_t i = 0; i < wish.n_devices; i++)
+        available += devices[i].budget_bytes;
+    fault_set(&fault, FAULT_INSUFFICIENT_MEMORY, "vram", "%u layers need %s of VRAM, %s may be used",
+              refused->gpu_layers, units_format_size(refused->vram_needed_bytes, needed),
+              units_format_size(available, left));
+    fault.used = (int64_t)refused->vram_needed_bytes;
+    fault.limit = (int64_t)available;
+    model_suggest(model, UINT64_MAX, &fault);
+    model_fail(model, &fault);
+}
+
 static void on_measured(struct measure *measure, struct plan_shape *shape, void *userdata)
 {
     struct model *model = userdata;
-    struct plan_wish wish = wish_of(model, UINT64_MAX);
+    struct plan_device devices[GPUS_MAX];
     struct plan_result made;
+    struct plan_wish wish;
     struct fault fault;
 
     model->measure = measure_free(model->measure);
     plan_shape_done(&model->shape);
     model->shape = *shape;
     *shape = (struct plan_shape){.layers = NULL};
+    wish = wish_of(model, UINT64_MAX, /* evict= */ false, devices);
     if (plan_make(&model->shape, &wish, &made) < 0) {
         fault_set(&fault, FAULT_MODEL_UNAVAILABLE, NULL,
                   "the KV cache of this model can't have keys of type %s and values of type %s", wish.k,
@@ -120,6 +178,11 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
         model_fail(model, &fault);
         return;
     }
+    if (!made.devices_fit) {
+        make_vram_room(model, &made);
+        return;
+    }
+    model_gpu_place(model, &wish, &made);
     model->kv_bytes = made.ram.kv;
     model->scratch_bytes = made.ram.scratch;
     model_ask_for_room(model);
@@ -148,6 +211,7 @@ void model_measure(struct model *model)
         .rules = model->loaded,
         .residency = model->residency,
         .n_threads = model->manager->n_cores,
+        .gpus = model_gpu_is_wanted(model) ? &model->manager->gpus : NULL,
     };
     int r;
 

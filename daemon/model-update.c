@@ -20,8 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
-#include "daemon/build.h"
 #include "daemon/internal.h"
 #include "daemon/model-files.h"
 

@@ -212,7 +212,7 @@ static int make_config(const struct model *model, char **ret)
     r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
     r |= json_object_object_add(config, "small_pages",
                                 json_object_new_boolean(rules->residency.huge == POLICY_HUGE_OFF));
-    if (r != 0 || !model_files_add(config, rules, model->residency) ||
+    if (r != 0 || !model_files_add(config, rules, model->residency) || !model_gpu_add(config, model) ||
         !prefixes_add(config, rules, model->manager->own_uid, model->manager->log))
         return -ENOMEM;
     text = json_text(config);
@@ -222,10 +222,12 @@ static int make_config(const struct model *model, char **ret)
     return *ret ? 0 : -ENOMEM;
 }
 
-static void start_worker(struct model *model)
+void model_start_worker(struct model *model)
 {
     _cleanup_free_ char *config = NULL;
-    struct worker_options options = {.path = model->manager->worker_path, .n_threads = model->manager->n_cores};
+    struct worker_options options = {.path = model->manager->worker_path,
+                                     .n_threads = model->manager->n_cores,
+                                     .gpu = model->gpu.layers > 0};
     int *fds = NULL, r;
 
     r = make_config(model, &config);
@@ -247,15 +249,16 @@ static void start_worker(struct model *model)
         worker_hold(model->worker, grant_ref(model->grant), grant_unref);
 }
 
-/* The memory of one that is on its way out is in the same grant: there is room for one of them. */
-static void start_worker_alone(struct model *model)
+/* The memory of one that is on its way out is in the same grant: there is room for one of them. With its end, what is
+ * free on GPUs may have changed, or whether they are there at all. */
+static void follow_worker(struct model *model)
 {
-    bool is_alone = model->grant->n_refs <= 2; /* the model's and the residency's */
-
-    if (is_alone)
-        start_worker(model);
-    else
+    if (model->grant->n_refs > 2) /* the model's and the residency's */
         set_timer(model, LINGER_US);
+    else if (model->gpu.layers > 0)
+        model_measure(model);
+    else
+        model_start_worker(model);
 }
 
 static void forget_worker(struct model *model)
@@ -275,7 +278,8 @@ static void let_go(struct model *model)
     model->residency = residency_free(model->residency);
     model->is_kept = model->renews = false;
     model->grant = grant_leave(model->grant);
-    model->waits_for_room = false;
+    model->waits_for_room = model->measures_again = false;
+    model_gpu_forget(model);
     manager_room_came(model->manager);
     model->kv_bytes = model->scratch_bytes = model->worker_locked_bytes = 0;
     model->bytes_done = model->bytes_lost = 0;
@@ -284,11 +288,11 @@ static void let_go(struct model *model)
 static void enter_loading(struct model *model, enum model_state from)
 {
     if (from == MODEL_MAPPING) {
-        start_worker(model);
+        model_start_worker(model);
     } else if (from == MODEL_DRAINING) {
         model->renews = false;
         forget_worker(model);
-        start_worker_alone(model);
+        follow_worker(model);
     } else if (from != MODEL_ABSENT) { /* there its worker runs already */
         forget_worker(model);
         set_timer(model, model_backoff_us(model->n_crashes));
@@ -468,7 +472,7 @@ static void on_opened(struct residency *residency, uint64_t bytes_total, void *u
     if (model->worker)
         go_on_if_both(model);
     else
-        start_worker(model);
+        model_start_worker(model);
 }
 
 static void on_residency_progress(struct residency *residency, uint64_t bytes_done, uint64_t bytes_total,
@@ -525,7 +529,13 @@ static void on_facts(struct worker *w, json_object *facts, void *userdata)
 
 static void on_worker_progress(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata)
 {
-    model_tell_progress(userdata);
+    struct model *model = userdata;
+
+    if (model->state == MODEL_LOADING && model->gpu.layers > 0 && bytes_total > 0)
+        snprintf(model->note, sizeof(model->note), "copies weights to GPUs: %u%%",
+                 (unsigned)((double)bytes_done * 100 / (double)bytes_total));
+    model_tell_progress(model);
+    manager_model_changed(model->manager);
 }
 
 static void on_ready(struct worker *w, json_object *facts, void *userdata)
@@ -595,6 +605,13 @@ static void on_failed(struct worker *w, uint64_t request, const struct fault *fa
     if (named.kind == FAULT_MODEL_INVALID || named.kind == FAULT_MODEL_UNAVAILABLE)
         fault_subject(&named, model->rules->name);
     request_fail(r, &named);
+}
+
+static void on_gpus(struct worker *w, json_object *samples, void *userdata)
+{
+    struct manager *m = ((struct model *)userdata)->manager;
+
+    gpus_take_samples(&m->gpus, samples, manager_now_us(m));
 }
 
 static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)
@@ -676,6 +693,7 @@ static const struct worker_callbacks worker_callbacks = {
     .done = on_done,
     .failed = on_failed,
     .used = on_used,
+    .gpus = on_gpus,
     .log = on_log,
     .gone = on_gone,
 };
@@ -686,7 +704,7 @@ static int on_timer(sd_event_source *s, uint64_t now, void *userdata)
 
     switch (model->state) {
     case MODEL_LOADING:
-        start_worker_alone(model);
+        follow_worker(model);
         break;
     case MODEL_READY:
         log_model(model, LOG_INFO, NULL, "idle, leaves");

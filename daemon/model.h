@@ -64,6 +64,7 @@ struct model_status {
     uint64_t vram_bytes;
     int64_t kv_bytes;   /* -1: not for the asker */
     uint64_t gpu_layers;
+    const char *gpu_reason; /* why not more; NULL: all that was wanted is there */
     int64_t sequences_active; /* -1: not for the asker */
     uint32_t kv_pages_running, kv_pages_kept, kv_pages; /* of requests that run, of kept prefixes, all; 0 for others */
     int64_t tokens_drafted, tokens_accepted; /* by speculation, since it was loaded; -1: the same */

@@ -170,15 +170,11 @@ static int take_wish(struct plan_job *job, const struct plan_job_wish *w, const 
         .devices = job->devices,
         .n_devices = w->n_devices,
     };
-    if (rules) {
-        wish->keeps_offloaded = rules->residency.offloaded == POLICY_OFFLOADED_KEEP;
-        wish->experts = rules->placement.experts == POLICY_EXPERTS_RAM    ? PLAN_EXPERTS_RAM
-                        : rules->placement.experts == POLICY_EXPERTS_VRAM ? PLAN_EXPERTS_VRAM
-                                                                          : PLAN_EXPERTS_AUTO;
-        wish->gpu_layers = rules->placement.gpu_layers == POLICY_AUTO  ? PLAN_AUTO
-                           : rules->placement.gpu_layers == POLICY_ALL ? PLAN_ALL
-                                                                       : rules->placement.gpu_layers;
-    }
+    if (rules)
+        model_gpu_wish(rules, wish);
+    if (rules && w->n_devices == 0)
+        wish->n_devices = model_gpu_devices(job->manager, rules, model_find(job->manager, rules->name),
+                                            /* evict= */ false, job->devices);
     for (size_t i = 0; i < w->n_devices; i++)
         job->devices[i] = (struct plan_device){.index = (uint32_t)i,
                                                .budget_bytes = w->vram_bytes[i],

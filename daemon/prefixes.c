@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/json-build.h"
 #include "base/log.h"
 #include "base/trust.h"
 #include "base/utf8.h"
-#include "daemon/build.h"
 #include "daemon/messages.h"
 #include "policy/policy.h"
 

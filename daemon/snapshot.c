@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json-build.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "daemon/build.h"
 #include "engine/proto/worker-proto.h"
 
 /* Linux 6.3, newer than the headers of Debian 12. */

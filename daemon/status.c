@@ -64,6 +64,31 @@ static int add_users(struct manager *m, struct manager_status *status)
     return 0;
 }
 
+_Static_assert(VRAM_STATUS_MAX == GPUS_MAX, "one for each GPU");
+
+static void add_vram(struct manager *m, struct manager_status *status)
+{
+    for (size_t i = 0; i < m->gpus.n; i++) {
+        const struct gpu_known *gpu = &m->gpus.list[i];
+        struct vram_status *v = &status->vram[status->n_vram++];
+        uint64_t all = gpu->total_bytes - (gpu->sample.free_bytes < gpu->total_bytes ? gpu->sample.free_bytes : 0);
+
+        *v = (struct vram_status){.number = gpu->number,
+                                  .name = gpu->name,
+                                  .budget_bytes = gpus_budget(gpu, m->policy),
+                                  .used_bytes = manager_vram_used(m, gpu->number),
+                                  .total_bytes = gpu->total_bytes,
+                                  .others_bytes = -1,
+                                  .temperature_celsius = -1};
+        if (gpu->sample.at_us == 0 || manager_now_us(m) - gpu->sample.at_us > GPUS_SAMPLE_US)
+            continue;
+        v->others_bytes = all > v->used_bytes ? (int64_t)(all - v->used_bytes) : 0;
+        v->temperature_celsius = gpu->sample.temperature_celsius;
+        v->throttled = gpu->sample.throttled[0] ? gpu->sample.throttled : NULL;
+    }
+    status->gpu_reason = m->gpus.reason[0] ? m->gpus.reason : NULL;
+}
+
 int manager_status(struct manager *m, const struct policy_subject *s, struct manager_status *ret)
 {
     struct manager_status status = {.has_users = policy_is_admin(m->policy, s)};
@@ -72,6 +97,7 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
     status.ram_budget_bytes = manager_ram_budget(m);
     if (manager_ram_used(m, NULL, &status.ram_used_bytes) < 0)
         return -ENOMEM;
+    add_vram(m, &status);
     status.models = calloc(count_models(m) + 1, sizeof(*status.models));
     if (!status.models)
         return -ENOMEM;
@@ -99,7 +125,10 @@ int manager_status(struct manager *m, const struct policy_subject *s, struct man
             .ram_huge_bytes = model->residency ? residency_huge_bytes(model->residency) : 0,
             .ram_pages = model_pages(model),
             .ram_lost_bytes = model->bytes_lost,
-            .kv_bytes = status.has_users ? (int64_t)model->kv_bytes : -1,
+            .vram_bytes = model_vram_bytes(model),
+            .gpu_layers = model->gpu.layers_there,
+            .gpu_reason = model->gpu.reason[0] ? model->gpu.reason : NULL,
+            .kv_bytes = status.has_users ? (int64_t)(model->kv_bytes + model->gpu.kv_bytes) : -1,
             .sequences_active = status.has_users ? (int64_t)(model->n_submitted > 0 ? model->n_running : 0) : -1,
             .kv_pages_running = status.has_users && model->n_submitted > 0 ? model->pages_used : 0,
             .kv_pages_kept = status.has_users ? model->pages_kept : 0,

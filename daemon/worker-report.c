@@ -66,6 +66,10 @@ enum worker_end worker_exit_describe(int status, char *buffer, size_t size)
         snprintf(buffer, size, "the worker could not read the model's file any more");
         return WORKER_END_PAGES_LOST;
     }
+    if (status == PROTO_EXIT_GPU_LOST) {
+        snprintf(buffer, size, "the worker lost its GPU");
+        return WORKER_END_GPU_LOST;
+    }
     snprintf(buffer, size, "the worker ended with status %d", status);
     return WORKER_END_OTHER;
 }

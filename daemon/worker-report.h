@@ -25,6 +25,7 @@ enum worker_end {
     WORKER_END_OTHER,      /* its own will, the kernel's or the administrator's, or unknown */
     WORKER_END_CRASH,      /* of its program (worker_signal_is_crash()) */
     WORKER_END_PAGES_LOST, /* of a model's file or its device (PROTO_EXIT_PAGES_LOST) */
+    WORKER_END_GPU_LOST,   /* of a GPU (PROTO_EXIT_GPU_LOST) */
 };
 
 /* @reason is a sentence for people; borrowed for the call. */

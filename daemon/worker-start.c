@@ -43,6 +43,7 @@ static const char *const passed_on[] = {
 
 struct plan {
     const char *path;
+    bool gpu;
     int link_fd, report_fd, null_fd;
     bool keep_lock; /* CAP_IPC_LOCK */
     pid_t parent;
@@ -85,7 +86,8 @@ static int keep_capabilities(bool lock)
 
 static void __attribute__((noreturn)) child(struct plan *plan)
 {
-    char *const arguments[] = {(char *)(uintptr_t)"resident-worker", NULL};
+    char *const arguments[] = {(char *)(uintptr_t)"resident-worker", plan->gpu ? (char *)(uintptr_t)"--gpu" : NULL,
+                               NULL};
     struct sigaction fresh = {.sa_handler = SIG_DFL};
     sigset_t none;
     int error;
@@ -191,10 +193,10 @@ static int start(struct plan *plan, int report_fd, struct worker_process *ret)
     return 0;
 }
 
-int worker_start_child(const char *path, struct worker_process *ret)
+int worker_start_child(const char *path, bool gpu, struct worker_process *ret)
 {
     _cleanup_close_ int ours = -EBADF, theirs = -EBADF, null_fd = -EBADF, report_fd = -EBADF;
-    struct plan plan = {.path = path, .report_fd = -EBADF};
+    struct plan plan = {.path = path, .gpu = gpu, .report_fd = -EBADF};
     const int yes = 1;
     struct rlimit limit;
     int pair[2], r;
@@ -258,9 +260,40 @@ bool worker_start_is_unit(const char *path)
     return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
-int worker_start(const char *path, struct worker_process *ret)
+/* The socket in the folder of @path. Returns 0, -ENOENT, -ENOMEM. */
+static int find_gpu_socket(const char *path, char **ret)
 {
-    return worker_start_is_unit(path) ? worker_start_unit(path, ret) : worker_start_child(path, ret);
+    const char *slash = strrchr(path, '/');
+    char *socket;
+
+    if (asprintf(&socket, "%.*sgpu-worker", slash ? (int)(slash - path) + 1 : 0, path) < 0)
+        return -ENOMEM;
+    if (!worker_start_is_unit(socket)) {
+        free(socket);
+        return -ENOENT;
+    }
+    *ret = socket;
+    return 0;
+}
+
+bool worker_start_has_gpu(const char *path)
+{
+    _cleanup_free_ char *socket = NULL;
+
+    return !worker_start_is_unit(path) || find_gpu_socket(path, &socket) == 0;
+}
+
+int worker_start(const char *path, bool gpu, struct worker_process *ret)
+{
+    _cleanup_free_ char *socket = NULL;
+    int r;
+
+    if (!worker_start_is_unit(path))
+        return worker_start_child(path, gpu, ret);
+    if (!gpu)
+        return worker_start_unit(path, ret);
+    r = find_gpu_socket(path, &socket);
+    return r < 0 ? r : worker_start_unit(socket, ret);
 }
 
 int worker_start_find(const char *given, char **ret)

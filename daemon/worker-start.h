@@ -4,7 +4,8 @@
 /*
  * Getting a worker process: by starting the binary with one end of a socketpair (tests, containers, a terminal), or by
  * connecting to the socket of residentd-worker.socket, which makes systemd start a unit of its own for it. The worker
- * can't tell which.
+ * can't tell which. One for GPUs is the same binary with --gpu, or of a unit that may see them: its socket is
+ * "gpu-worker" in the same folder, where it is installed.
  */
 
 #include <stdbool.h>
@@ -25,9 +26,10 @@ struct worker_process {
  * It gets LISTEN_FDS=1 and LISTEN_PID as from systemd, the daemon's stderr, nothing else that is open, a
  * minimal environment, no privileges that it could gain, and of capabilities at most CAP_IPC_LOCK, and that
  * only where the limit on locked memory would keep it from locking its mapping.
+ * @gpu: with --gpu
  * @ret: descriptors owned by the caller. Returns 0 or a negative errno (also that of a failed exec).
  */
-int worker_start_child(const char *path, struct worker_process *ret);
+int worker_start_child(const char *path, bool gpu, struct worker_process *ret);
 
 /**
  * worker_start_unit() - have systemd start an instance of residentd-worker@.service, by connecting to @path
@@ -42,9 +44,15 @@ int worker_start_unit(const char *path, struct worker_process *ret);
 bool worker_start_is_unit(const char *path);
 
 /**
- * worker_start() - worker_start_unit() or worker_start_child(), by what @path is
+ * worker_start_has_gpu() - whether there are workers for GPUs beside @path
  */
-int worker_start(const char *path, struct worker_process *ret);
+bool worker_start_has_gpu(const char *path);
+
+/**
+ * worker_start() - worker_start_unit() or worker_start_child(), by what @path is
+ * @gpu: one for GPUs; -ENOENT where there is none
+ */
+int worker_start(const char *path, bool gpu, struct worker_process *ret);
 
 /**
  * worker_start_find() - where the worker's binary is: @given, or beside the daemon's own, or in libexecdir

@@ -459,6 +459,16 @@ static int check_credentials(struct worker *w, struct channel_packet *packet)
     return watch_process(w);
 }
 
+static int on_gpus(struct worker *w, const struct packet *p)
+{
+    _cleanup_json_ json_object *samples = NULL;
+    int r = parse_blob(p, &samples);
+
+    if (r == 0 && samples && w->callbacks->gpus)
+        w->callbacks->gpus(w, samples, w->userdata);
+    return r;
+}
+
 /* The answer to RESET. What it has loaded follows as FACTS. */
 static int on_hello_again(struct worker *w, const struct packet *p)
 {
@@ -642,6 +652,8 @@ static int on_packet(struct worker *w, struct channel_packet *packet)
         return on_used(w, p->used);
     case PACKET_LOG:
         return on_log(w, p);
+    case PACKET_GPUS:
+        return on_gpus(w, p);
     case PACKET_PONG:
         return on_pong(w, p->pong);
     default:
@@ -806,7 +818,7 @@ int worker_new(struct workers *owner, const struct worker_options *options, cons
     w->config = strdup(options->config);
     r = w->config ? tenants_new(&w->tenants) : -ENOMEM;
     if (r >= 0)
-        r = worker_start(options->path, &w->process);
+        r = worker_start(options->path, options->gpu, &w->process);
     if (r >= 0)
         r = channel_new(PROTO_DAEMON, TAKE_FD(w->process.link_fd), &w->channel);
     if (r >= 0)

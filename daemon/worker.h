@@ -43,6 +43,8 @@ struct worker_callbacks {
     /* Of one that was adopted: what a request of an earlier daemon has used. */
     void (*used)(struct worker *w, uid_t uid, const struct packet_used *used, void *userdata);
     void (*failed)(struct worker *w, uint64_t request, const struct fault *fault, void *userdata);
+    /* What GPUs are doing, as engine/worker/gpus.h has it; may be NULL. */
+    void (*gpus)(struct worker *w, struct json_object *samples, void *userdata);
     void (*log)(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata);
     /* The process ended, the link broke or the worker did what it must not do; only worker_free() is left.
      * @expected: it was told to drain. */
@@ -55,6 +57,7 @@ struct worker_options {
     size_t n_fds;
     const char *config; /* the JSON text of MODEL; copied */
     uint32_t n_threads;
+    bool gpu; /* one for GPUs (worker_start_has_gpu()) */
 };
 
 /**

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Opening: try to place all layers that are wanted, and fewer while a device's memory is refused; everything is taken
- * before anything is copied, so a try costs little. A step: the operations in their order, each where it was put, and
- * values carried when the next operation reads them on another side.
+ * before anything is copied, so a try costs little.
  *
  * What is carried is found once, by following where each value's last state is. Only f32 values cross: packed ones are
  * laid out by each side for itself, and are made where they are used.
@@ -19,7 +18,7 @@
 #include "base/checked.h"
 #include "base/fault.h"
 #include "engine/cuda/device.h"
-#include "engine/cuda/launch.h"
+#include "engine/engine-devices.h"
 #include "engine/engine-internal.h"
 
 /* What is left free of a device: others' windows grow, and the driver takes a little for each kernel. */
@@ -182,13 +181,9 @@ static void close_gpus(struct engine_gpus *g)
         g->gpus[i] = gpu_free(g->gpus[i]);
 }
 
-/* Takes the memory for one placement. Returns as gpu_new(), and -ENOTSUP. */
-static int try_placement(struct engine *e, const struct placement *p, const uint32_t *devices,
-                         const uint32_t *n_pages, struct fault *reterr)
+static struct gpu_config gpu_config_of(const struct engine *e)
 {
-    uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
-    struct gpu_config config = {
-        .driver = e->gpus.driver,
+    return (struct gpu_config){
         .graph = &e->graph,
         .places = e->gpus.places,
         .layouts = e->layouts,
@@ -197,20 +192,33 @@ static int try_placement(struct engine *e, const struct placement *p, const uint
         .sequences_max = e->sequences_max,
         .pages_max = e->context_tokens / KV_PAGE_TOKENS + 1,
     };
-    size_t n_bytes;
-    int r;
+}
 
+/* Where each operation is, and what is carried. Returns 0, -ENOMEM, -ENOTSUP. */
+static int place_ops(struct engine *e, const struct placement *p,
+                     uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX])
+{
     for (size_t i = 0; i < e->graph.n_ops; i++)
         e->gpus.places[i] = op_place(e, p, &e->graph.ops[i]);
     keep_back(e);
     number_layers(e, counts);
-    r = find_transfers(e);
+    return find_transfers(e);
+}
+
+/* Takes the memory for one placement. Returns as gpu_new(), and -ENOTSUP. */
+static int try_placement(struct engine *e, const struct placement *p, const uint32_t *devices,
+                         const uint32_t *n_pages, struct fault *reterr)
+{
+    uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
+    struct gpu_config config = gpu_config_of(e);
+    int r;
+
+    r = place_ops(e, p, counts);
     if (r != 0 || p->n_layers == 0)
         return r;
-    config.image = launch_image(&n_bytes);
     memcpy(config.group_pages, n_pages, sizeof(config.group_pages));
     for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++) {
-        config.i_device = devices[i];
+        config.device = engine_devices_find(e->gpus.devices, devices[i]);
         config.place = (uint8_t)(i + 1);
         config.crossing_bytes = crossing_bytes(e, config.place);
         memcpy(config.group_layers, counts[config.place], sizeof(config.group_layers));
@@ -218,21 +226,6 @@ static int try_placement(struct engine *e, const struct placement *p, const uint
     }
     if (r != 0)
         close_gpus(&e->gpus);
-    return r;
-}
-
-/* What each device has free, for sharing layers out among several. */
-static int free_bytes(struct engine *e, uint32_t i_device, uint64_t *ret, struct fault *reterr)
-{
-    _cleanup_(device_closep) struct device *d = NULL;
-    size_t n_bytes;
-    int r;
-
-    r = device_open(e->gpus.driver, i_device, launch_image(&n_bytes), &d, reterr);
-    if (r == 0)
-        r = device_free_bytes(d, ret, reterr);
-    if (r == 0)
-        *ret = *ret > DEVICE_MARGIN_BYTES ? *ret - DEVICE_MARGIN_BYTES : 0;
     return r;
 }
 
@@ -257,22 +250,27 @@ static void share_layers(struct placement *p, const uint64_t *room, uint32_t n)
 static int find_devices(struct engine *e, const struct engine_gpu_config *c, uint32_t *devices, uint64_t *room,
                         struct fault *reterr)
 {
-    uint32_t n = c->n_devices ? (uint32_t)c->n_devices : e->gpus.driver->n_devices;
-    int r = DRIVER_NO_GPU;
+    struct engine_device_info known[ENGINE_DEVICES_MAX];
+    size_t n_known = engine_devices_list(e->gpus.devices, known);
 
-    for (uint32_t i = 0; i < n && e->gpus.n_gpus < ENGINE_DEVICES_MAX; i++) {
-        uint32_t id = c->n_devices ? c->devices[i] : i;
+    fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "%s", engine_devices_reason(e->gpus.devices));
+    for (uint32_t i = 0; i < (c->n_devices ? c->n_devices : n_known); i++) {
+        uint32_t k = 0;
 
-        if (id >= e->gpus.driver->n_devices) {
-            fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "there is no GPU %u, they are counted from 0", id);
+        while (c->n_devices && k < n_known && known[k].i_device != c->devices[i])
+            k++;
+        k = c->n_devices ? k : i;
+        if (k == n_known || e->gpus.n_gpus == ENGINE_DEVICES_MAX)
             continue;
-        }
-        r = free_bytes(e, id, &room[e->gpus.n_gpus], reterr);
-        if (r != 0)
-            continue;
-        devices[e->gpus.n_gpus++] = id;
+        room[e->gpus.n_gpus] = known[k].free_bytes;
+        room[e->gpus.n_gpus] -= room[e->gpus.n_gpus] < DEVICE_MARGIN_BYTES ? room[e->gpus.n_gpus] : DEVICE_MARGIN_BYTES;
+        devices[e->gpus.n_gpus++] = known[k].i_device;
     }
-    return e->gpus.n_gpus > 0 ? 0 : r;
+    if (e->gpus.n_gpus == 0)
+        return DRIVER_NO_GPU;
+    if (!c->n_devices || e->gpus.n_gpus == c->n_devices)
+        fault_init(reterr, FAULT_NONE, NULL);
+    return 0;
 }
 
 static struct placement placement_of(const struct engine *e, const struct engine_gpu_config *c, uint32_t n_layers)
@@ -306,7 +304,7 @@ static int place_layers(struct engine *e, const struct engine_config *config, co
         if (planned && e->gpus.n_gpus == c->n_devices)
             memcpy(p.device_layers, c->device_layers, c->n_devices * sizeof(*c->device_layers));
         r = try_placement(e, &p, devices, n_pages, ret_refused);
-        if (r != DRIVER_OUT_OF_MEMORY) {
+        if (r != DRIVER_OUT_OF_MEMORY || c->exact) {
             e->gpus.n_layers = r == 0 ? n : 0;
             return r;
         }
@@ -369,41 +367,51 @@ static void fill_facts(struct engine *e)
     }
 }
 
+/* Of one device's upload, what all of them come to. */
+struct loading {
+    const struct engine_gpu_config *config;
+    uint64_t before, total;
+};
+
+static bool on_progress(void *userdata, uint64_t n_bytes)
+{
+    const struct loading *l = userdata;
+
+    return !l->config->progress || l->config->progress(l->config->userdata, l->before + n_bytes, l->total);
+}
+
 static int load_weights(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
+    struct loading l = {.config = &c->gpu};
     int r = 0;
 
-    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++)
-        r = gpu_load(e->gpus.gpus[i], c->gpu.progress, c->gpu.userdata, reterr);
+    for (uint32_t i = 0; i < e->gpus.n_gpus; i++)
+        l.total += gpu_weights_bytes(e->gpus.gpus[i]);
+    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++) {
+        r = gpu_load(e->gpus.gpus[i], on_progress, &l, reterr);
+        l.before += gpu_weights_bytes(e->gpus.gpus[i]);
+    }
     return r;
 }
 
 /* Whether a GPU could be used at all; the reason why not is said. */
-static int open_driver(struct engine *e, const struct engine_config *c, struct fault *reterr)
+static int open_devices(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
-    size_t n_bytes;
-
     if (c->weights_bytes_max || e->n_adapters) {
         fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "models with %s are computed on the processor",
                   e->n_adapters ? "adapters" : "a limit of the memory for their weights");
         return DRIVER_NO_GPU;
     }
-    if (!launch_image(&n_bytes)) {
-        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "",
-                  "the kernels for GPUs are not installed in the same version (package residentd-cuda)");
-        return DRIVER_NO_GPU;
-    }
-    return driver_open(&e->gpus.driver, reterr);
+    if (c->gpu.open)
+        return 0;
+    e->gpus.owns_devices = true;
+    return engine_devices_open(c->gpu.devices, c->gpu.n_devices, &e->gpus.devices);
 }
 
-int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages)
+static int prepare(struct engine *e)
 {
     struct engine_gpus *g = &e->gpus;
-    struct fault refused = {.kind = FAULT_NONE};
-    int r;
 
-    if (c->gpu.layers == 0)
-        return 0;
     g->places = calloc(e->graph.n_ops, sizeof(*g->places));
     g->group_layers = calloc(e->graph.n_ops, sizeof(*g->group_layers));
     if (!g->places || !g->group_layers)
@@ -415,13 +423,32 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
                              : op->type == GRAPH_ROPE_WRITE ? op->rope_write.group_layer
                                                             : GRAPH_NONE;
     }
-    r = open_driver(e, c, &refused);
+    return 0;
+}
+
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr)
+{
+    struct fault refused = {.kind = FAULT_NONE};
+    int r;
+
+    if (c->gpu.layers == 0)
+        return 0;
+    r = prepare(e);
+    if (r < 0)
+        return r;
+    e->gpus.devices = c->gpu.open;
+    r = open_devices(e, c, &refused);
     if (r == 0)
         r = place_layers(e, c, n_pages, &refused);
     if (r == 0)
         r = load_weights(e, c, &refused);
     if (r == -ENOMEM || r == -ECANCELED)
         return r;
+    if (r == DRIVER_OUT_OF_MEMORY && c->gpu.exact) {
+        if (reterr)
+            *reterr = refused;
+        return -ENOMEM;
+    }
     /* A device that others filled while weights were on their way: there is still the CPU. */
     if (r != 0) {
         int error = place_nothing(e);
@@ -434,111 +461,38 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     return 0;
 }
 
+int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
+                        struct gpu_bytes *ret, bool *ret_layers)
+{
+    const struct placement p = placement_of(e, c, e->arch.n_layers);
+    uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
+    struct gpu_config config;
+    int r = e->gpus.places ? 0 : prepare(e);
+
+    e->gpus.n_gpus = 1;
+    if (r == 0)
+        r = place_ops(e, &p, counts);
+    e->gpus.n_gpus = 0;
+    if (r < 0)
+        return r;
+    memset(ret_layers, 0, e->arch.n_layers * sizeof(*ret_layers));
+    for (size_t i = 0; i < e->graph.n_ops; i++)
+        if (e->gpus.places[i] != 0 && e->graph.ops[i].layer < e->arch.n_layers)
+            ret_layers[e->graph.ops[i].layer] = true;
+    config = gpu_config_of(e);
+    config.place = 1;
+    memcpy(config.group_pages, n_pages, sizeof(config.group_pages));
+    memcpy(config.group_layers, counts[1], sizeof(config.group_layers));
+    return gpu_measure(&config, ret);
+}
+
 void engine_gpus_close(struct engine_gpus *g)
 {
     close_gpus(g);
-    g->driver = driver_close(g->driver);
+    if (g->owns_devices)
+        engine_devices_close(g->devices);
     free(g->places);
     free(g->group_layers);
     free(g->transfers);
 }
 
-static void zero_page(void *userdata, uint32_t id)
-{
-    const struct engine_gpu_group *g = userdata;
-
-    for (uint32_t i = 0; i < g->gpus->n_gpus; i++)
-        gpu_page_zero(g->gpus->gpus[i], g->group, id);
-}
-
-static void copy_page(void *userdata, uint32_t to, uint32_t from)
-{
-    const struct engine_gpu_group *g = userdata;
-
-    for (uint32_t i = 0; i < g->gpus->n_gpus; i++)
-        gpu_page_copy(g->gpus->gpus[i], g->group, to, from);
-}
-
-void engine_gpus_mirror(struct engine *e)
-{
-    for (uint32_t i = 0; e->gpus.n_gpus > 0 && i < e->graph.n_groups; i++) {
-        e->gpus.groups[i] = (struct engine_gpu_group){.gpus = &e->gpus, .group = i};
-        pages_mirror_set(e->pages[i], &(struct pages_mirror){
-                                          .zero = zero_page, .copy = copy_page, .userdata = &e->gpus.groups[i]});
-    }
-}
-
-/* Between two GPUs by way of the memory that the value has on the CPU. */
-static int carry(struct engine *e, const struct engine_transfer *t, struct fault *reterr)
-{
-    uint32_t n_rows;
-    float *value = exec_value(e->exec, t->value, &n_rows);
-    int r = 0;
-
-    if (t->from != 0)
-        r = gpu_get(e->gpus.gpus[t->from - 1], t->value, value, n_rows, reterr);
-    if (r == 0 && t->to != 0)
-        r = gpu_put(e->gpus.gpus[t->to - 1], t->value, value, n_rows, reterr);
-    return r;
-}
-
-/* The operations from @first on that the CPU computes without anything being carried in between. */
-static size_t part_end(const struct engine *e, size_t first, const struct engine_transfer *next)
-{
-    size_t past = first + 1, end = next ? next->op : e->graph.n_ops;
-
-    while (past < end && e->gpus.places[past] == 0)
-        past++;
-    return past;
-}
-
-/* Returns 0, ENGINE_CANCELLED, or as driver_check(). */
-static int walk(struct engine *e, struct fault *reterr)
-{
-    const struct engine_gpus *g = &e->gpus;
-    size_t i_transfer = 0;
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i <= e->graph.n_ops;) {
-        bool left_out = i < e->graph.n_ops && exec_is_left_out(e->exec, i);
-
-        for (; r == 0 && i_transfer < g->n_transfers && g->transfers[i_transfer].op == i; i_transfer++)
-            if (!left_out)
-                r = carry(e, &g->transfers[i_transfer], reterr);
-        if (r != 0 || i == e->graph.n_ops)
-            break;
-        if (g->places[i] != 0) {
-            if (!left_out)
-                r = gpu_run(g->gpus[g->places[i] - 1], i, reterr);
-            i++;
-        } else {
-            size_t past = part_end(e, i, i_transfer < g->n_transfers ? &g->transfers[i_transfer] : NULL);
-
-            if (!exec_part(e->exec, i, past))
-                return ENGINE_CANCELLED;
-            i = past;
-        }
-    }
-    return r;
-}
-
-int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr)
-{
-    int r = 0;
-
-    exec_begin(e->exec, batch);
-    for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++)
-        r = gpu_begin(e->gpus.gpus[i], batch, reterr);
-    if (r == 0)
-        r = walk(e, reterr);
-    /* Also when something went wrong: what is under way reads the batch and pinned memory. */
-    for (uint32_t i = 0; i < e->gpus.n_gpus; i++) {
-        int error = gpu_wait(e->gpus.gpus[i], r == 0 || r == ENGINE_CANCELLED ? reterr : NULL);
-
-        if (error != 0 && (r == 0 || r == ENGINE_CANCELLED))
-            r = error;
-    }
-    if (!exec_end(e->exec, ret_logits) && r == 0)
-        r = ENGINE_CANCELLED;
-    return r == 0 || r == ENGINE_CANCELLED ? r : -EIO;
-}

@@ -19,6 +19,7 @@
 #include "engine/graph/ops.h"
 
 struct engine;
+struct engine_devices;
 struct exec_batch;
 struct fault;
 
@@ -35,7 +36,8 @@ struct engine_gpu_group {
 };
 
 struct engine_gpus {
-    struct driver *driver;
+    struct engine_devices *devices;
+    bool owns_devices;
     struct gpu *gpus[ENGINE_DEVICES_MAX];
     uint32_t n_gpus;
     uint8_t *places;        /* [graph.n_ops] */
@@ -51,9 +53,18 @@ struct engine_gpus {
  * @n_pages: [graph.n_groups] pages of each group
  * What there is no room for stays on the CPU; so does everything where there is no GPU, and facts.gpu_reason says why.
  * After it, graph.groups[].n_layers and each operation's group_layer count what is at the same place.
- * Returns 0; -ENOMEM, -ECANCELED, -EIO (a GPU was lost meanwhile; @reterr says how).
+ * Returns 0; -ENOMEM (with gpu.exact, @reterr says how much VRAM there is too little), -ECANCELED.
  */
-int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages);
+int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr);
+
+/**
+ * engine_gpus_measure() - what all layers would take of one device, as @c says, without taking it
+ * @n_pages:    as above
+ * @ret_layers: [n_layers] which of them can be on a GPU
+ * The engine is of no other use afterwards: its graph is as if the layers were there. Returns 0 or a negative errno.
+ */
+int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
+                        struct gpu_bytes *ret, bool *ret_layers);
 
 /**
  * engine_gpus_mirror() - let the GPUs know of what happens to pages; e->pages are there

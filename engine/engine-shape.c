@@ -14,6 +14,8 @@
 #include <time.h>
 
 #include "base/fault.h"
+#include "engine/cuda/device.h"
+#include "engine/cuda/weights.h"
 #include "engine/engine-internal.h"
 
 /* Several times any cache, and read in a few milliseconds. */
@@ -115,6 +117,54 @@ static int count_scratch(struct engine *e, const struct engine_config *c, struct
     return exec_thread_scratch_bytes(&config, &s->thread_scratch_bytes);
 }
 
+/* Tensors of the layer that has most of them. */
+static uint64_t tensors_of_a_layer(const struct gguf *g, uint32_t n_layers)
+{
+    uint64_t most = 0;
+
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        uint64_t n = 0;
+
+        for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+            unsigned of;
+
+            n += sscanf(gguf_tensor(g, i)->name, "blk.%u.", &of) == 1 && of == layer;
+        }
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* Whatever stays in RAM of it: a layer is one that can be on a GPU if anything of it can. */
+static int count_gpu(struct engine *e, const struct engine_config *c, struct engine_shape *s)
+{
+    const uint32_t n_pages[GRAPH_GROUPS_MAX] = {0};
+    _cleanup_free_ bool *layers = calloc(s->n_layers ? s->n_layers : 1, sizeof(*layers));
+
+    if (!layers)
+        return -ENOMEM;
+    /* engine_gpus_open() leaves those on the CPU. */
+    if (c->weights_bytes_max || c->n_adapters)
+        return 0;
+    s->gpu_padding_bytes = tensors_of_a_layer(e->gguf, s->n_layers) * WEIGHTS_ALIGN;
+    for (uint32_t i = 0; i < 8; i++) {
+        const struct engine_gpu_config config = {.layers = ENGINE_LAYERS_ALL,
+                                                 .kv_in_ram = !(i & ENGINE_SHAPE_GPU_KV),
+                                                 .head = i & ENGINE_SHAPE_GPU_HEAD ? ENGINE_HEAD_VRAM : ENGINE_HEAD_RAM,
+                                                 .experts_in_ram = !(i & ENGINE_SHAPE_GPU_EXPERTS)};
+        struct gpu_bytes bytes;
+        int r = engine_gpus_measure(e, &config, n_pages, &bytes, layers);
+
+        if (r < 0)
+            return r;
+        /* Weights and each group's pages are blocks of their own, rounded up by less than a grain each. */
+        s->gpu_scratch_bytes[i] = bytes.scratch + (1 + e->graph.n_groups) * device_charged_bytes(1);
+        for (uint32_t k = 0; k < s->n_layers; k++)
+            s->layers[k].can_offload |= layers[k];
+    }
+    return 0;
+}
+
 static int fill(struct engine *e, const struct engine_config *config, struct engine_shape *s,
                 struct fault *reterr)
 {
@@ -133,6 +183,8 @@ static int fill(struct engine *e, const struct engine_config *config, struct eng
     find_groups(&e->graph, s);
     count_kv(&e->graph, e->batch_tokens_max, s);
     r = count_scratch(e, config, s);
+    if (r == 0)
+        r = count_gpu(e, config, s);
     if (r == -ENOTSUP || r == -EINVAL)
         fault_set(reterr, FAULT_INVALID_PARAMETER, "k_type, v_type", "the cache can't have these types");
     return r == -ENOTSUP ? -EINVAL : r;

@@ -12,6 +12,7 @@
 struct engine_shape_layer {
     uint64_t dense_bytes, expert_bytes; /* of tensors in the file */
     uint32_t group;
+    bool can_offload; /* GPUs have kernels for all of it */
 };
 
 /* Layers whose KV pages are alike. */
@@ -38,7 +39,12 @@ struct engine_shape {
     uint64_t thread_scratch_bytes; /* of each thread, for the configured context */
     /* Of what the caller loads beside it (a draft model): keys, values, activations; of each thread. The caller's. */
     uint64_t other_bytes, other_thread_bytes;
+    /* Of a GPU with layers: activations and a step's data, by what is there (ENGINE_SHAPE_GPU_*); and what tensors of a
+     * layer take beyond their bytes, at most. */
+    uint64_t gpu_scratch_bytes[8], gpu_padding_bytes;
 };
+
+enum { ENGINE_SHAPE_GPU_KV = 1, ENGINE_SHAPE_GPU_HEAD = 2, ENGINE_SHAPE_GPU_EXPERTS = 4 };
 
 /**
  * engine_shape() - read the shape of a model

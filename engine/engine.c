@@ -207,7 +207,8 @@ static int open_layout(struct engine *e, uint32_t i, const struct engine_config 
     return r;
 }
 
-static int open_group(struct engine *e, uint32_t i, uint32_t n_pages, struct fault *reterr)
+/* @n_layers: those on GPUs too. */
+static int open_group(struct engine *e, uint32_t i, uint32_t n_pages, uint32_t n_layers, struct fault *reterr)
 {
     uint64_t page_bytes, n_bytes;
     int r;
@@ -222,7 +223,7 @@ static int open_group(struct engine *e, uint32_t i, uint32_t n_pages, struct fau
     if (r < 0)
         return r;
     e->facts.bytes_kv += n_bytes;
-    e->facts.bytes_kv_page += page_bytes;
+    e->facts.bytes_kv_page += e->layouts[i].page_bytes * n_layers;
     return 0;
 }
 
@@ -244,7 +245,7 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
 {
     uint32_t pages_max = e->context_tokens / KV_PAGE_TOKENS + (e->context_tokens % KV_PAGE_TOKENS != 0);
     uint64_t n_pages = (uint64_t)pages_max * e->sequences_max;
-    uint32_t n_group_pages[GRAPH_GROUPS_MAX] = {0};
+    uint32_t n_group_pages[GRAPH_GROUPS_MAX] = {0}, n_group_layers[GRAPH_GROUPS_MAX] = {0};
     int r;
 
     if (c->kv_tokens)
@@ -261,12 +262,13 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
         if (r < 0)
             return r;
         n_group_pages[i] = group_pages(e, i, (uint32_t)n_pages);
+        n_group_layers[i] = e->graph.groups[i].n_layers;
     }
-    r = engine_gpus_open(e, c, n_group_pages);
+    r = engine_gpus_open(e, c, n_group_pages, reterr);
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < e->graph.n_groups; i++) {
-        r = open_group(e, i, n_group_pages[i], reterr);
+        r = open_group(e, i, n_group_pages[i], n_group_layers[i], reterr);
         if (r < 0)
             return r;
         for (uint32_t s = 0; s < e->sequences_max; s++) {

@@ -23,6 +23,7 @@
 #include "engine/gguf/types.h"
 
 struct engine;
+struct engine_devices;
 struct fault;
 struct gguf;
 
@@ -54,7 +55,10 @@ struct engine_gpu_config {
     const uint32_t *devices; /* [n_devices] numbers of GPUs; borrowed for engine_open(); none: all there are */
     size_t n_devices;
     const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
-    bool (*progress)(void *userdata, uint64_t n_bytes); /* bytes copied to a GPU so far; false ends; may be NULL */
+    bool exact; /* as many as that or none: the model is not opened where they don't fit */
+    struct engine_devices *open; /* borrowed for the engine's life; NULL: opened for it, and closed with it */
+    /* Bytes copied to GPUs so far, of so many; false ends; may be NULL. */
+    bool (*progress)(void *userdata, uint64_t n_bytes, uint64_t n_total);
     void *userdata;
 };
 
@@ -103,8 +107,8 @@ struct engine_facts {
     uint32_t n_adapters;
     uint64_t bytes_weights;    /* mapped: the whole file(s), adapters too */
     uint64_t bytes_per_token;  /* weights that are read to make one token */
-    uint64_t bytes_kv;         /* reserved for keys and values */
-    uint64_t bytes_kv_page;
+    uint64_t bytes_kv;         /* reserved for keys and values in RAM */
+    uint64_t bytes_kv_page;    /* of all layers, wherever they are */
     uint64_t bytes_scratch;    /* reserved for activations, logits and each thread's work space */
     uint32_t gpu_layers;       /* with anything of them on GPUs */
     uint32_t n_gpus;

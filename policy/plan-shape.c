@@ -120,14 +120,15 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
     s->n_layers = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         json_object *layer = json_object_array_get_idx(layers, i);
-        uint64_t group;
+        uint64_t group, can_offload;
 
         if (!json_object_is_type(layer, json_type_array) ||
             !get_item(layer, 0, BYTES_MAX, &s->layers[i].dense_bytes) ||
             !get_item(layer, 1, BYTES_MAX, &s->layers[i].expert_bytes) ||
-            !get_item(layer, 2, s->n_groups > 0 ? s->n_groups - 1 : 0, &group))
+            !get_item(layer, 2, s->n_groups > 0 ? s->n_groups - 1 : 0, &group) || !get_item(layer, 3, 1, &can_offload))
             return -EINVAL;
         s->layers[i].group = (uint32_t)group;
+        s->layers[i].can_offload = can_offload;
         *sum += s->layers[i].dense_bytes + s->layers[i].expert_bytes;
     }
     return 0;
@@ -176,6 +177,20 @@ static int get_spans(json_object *o, struct plan_shape *s)
     return sum <= s->file_bytes ? 0 : -EINVAL;
 }
 
+static bool get_gpu(json_object *o, struct plan_shape *s)
+{
+    json_object *gpu, *scratch;
+
+    if (!json_object_object_get_ex(o, "gpu", &gpu) || !json_object_is_type(gpu, json_type_object) ||
+        !get_number(gpu, "padding", 1 << 30, &s->gpu_padding_bytes) ||
+        !json_object_object_get_ex(gpu, "scratch", &scratch) || !json_object_is_type(scratch, json_type_array))
+        return false;
+    for (size_t i = 0; i < 8; i++)
+        if (!get_item(scratch, i, BYTES_MAX, &s->gpu_scratch_bytes[i]))
+            return false;
+    return true;
+}
+
 static int parse(json_object *o, struct plan_shape *s)
 {
     json_object *tied, *gbps, *others;
@@ -196,7 +211,7 @@ static int parse(json_object *o, struct plan_shape *s)
         !get_number(o, "thread_scratch", BYTES_MAX >> 10, &s->thread_scratch_bytes) ||
         !json_object_object_get_ex(o, "tied", &tied) || !json_object_is_type(tied, json_type_boolean))
         return -EINVAL;
-    if (!get_pair(o, "open", &s->open[0], &s->open[1]))
+    if (!get_pair(o, "open", &s->open[0], &s->open[1]) || !get_gpu(o, s))
         return -EINVAL;
     if (json_object_object_get_ex(o, "others", &others) &&
         (!json_object_is_type(others, json_type_array) || !get_item(others, 0, BYTES_MAX, &s->other_bytes) ||

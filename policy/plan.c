@@ -101,6 +101,12 @@ static double device_gbps(const struct plan_device *d)
     return d->read_gbps > 0 ? d->read_gbps : PLAN_DEVICE_GBPS;
 }
 
+static uint64_t gpu_scratch(const struct plan_shape *s, const struct trial *t, size_t i_device)
+{
+    return s->gpu_scratch_bytes[(t->kv ? PLAN_GPU_KV : 0) | (t->head && i_device == 0 ? PLAN_GPU_HEAD : 0) |
+                                (t->n_experts > 0 ? PLAN_GPU_EXPERTS : 0)];
+}
+
 /* Puts the trial's layers on devices, the last layer first. False: a device is full before all are placed. */
 static bool place(const struct planner *p, const struct trial *t, struct plan_result *r, double *seconds)
 {
@@ -112,19 +118,23 @@ static bool place(const struct planner *p, const struct trial *t, struct plan_re
     for (uint32_t n = 0; n < t->n_dense; n++) {
         const struct plan_layer *layer = &s->layers[s->n_layers - 1 - n];
         uint64_t weights = layer->dense_bytes + (n < t->n_experts ? layer->expert_bytes : 0);
-        uint64_t kv = t->kv ? p->kv_bytes[layer->group] : 0;
+        uint64_t kv = t->kv ? p->kv_bytes[layer->group] : 0, padding = s->gpu_padding_bytes;
 
-        if (n == 0 && t->head)
+        if (!layer->can_offload)
+            continue;
+        if (n == 0 && t->head) {
             weights += s->head_bytes;
+            padding += s->rest_bytes; /* the last norm is of it */
+        }
         for (;; d++) {
             struct plan_bytes *b = &r->devices[d];
-            uint64_t used = b->weights + b->kv + (b->driver ? b->driver : w->devices[d].overhead_bytes) +
-                            s->scratch_bytes;
+            uint64_t scratch = (b->scratch ? b->scratch : gpu_scratch(s, t, d)) + padding;
+            uint64_t used = b->weights + weights + b->kv + kv + w->devices[d].overhead_bytes + scratch;
 
-            if (used + weights + kv <= w->devices[d].budget_bytes || d + 1 == w->n_devices) {
-                fits = fits && used + weights + kv <= w->devices[d].budget_bytes;
+            if (used <= w->devices[d].budget_bytes || d + 1 == w->n_devices) {
+                fits = fits && used <= w->devices[d].budget_bytes;
                 b->driver = w->devices[d].overhead_bytes;
-                b->scratch = s->scratch_bytes;
+                b->scratch = scratch;
                 b->weights += weights;
                 b->kv += kv;
                 r->device_layers[d]++;
@@ -181,11 +191,11 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
         const struct plan_layer *layer = &s->layers[i];
         uint32_t from_end = s->n_layers - 1 - i;
 
-        if (from_end >= t->n_dense)
+        if (from_end >= t->n_dense || !layer->can_offload)
             read += (double)layer->dense_bytes;
-        if (from_end >= t->n_experts)
+        if (from_end >= t->n_experts || !layer->can_offload)
             read += (double)expert_read(s, layer);
-        if (from_end >= t->n_dense || !t->kv) {
+        if (from_end >= t->n_dense || !t->kv || !layer->can_offload) {
             r->ram.kv += p->kv_bytes[layer->group];
             read += (double)p->kv_read[layer->group];
         }
@@ -243,6 +253,14 @@ static bool one_more_fits(const struct planner *p, const struct plan_result *r)
     return more.devices_fit;
 }
 
+static bool can_offload(const struct plan_shape *s)
+{
+    for (uint32_t i = 0; i < s->n_layers; i++)
+        if (s->layers[i].can_offload)
+            return true;
+    return false;
+}
+
 static void explain(const struct planner *p, struct plan_result *r)
 {
     const struct plan_shape *s = p->shape;
@@ -257,7 +275,9 @@ static void explain(const struct planner *p, struct plan_result *r)
             units_format_size(w->ram_bytes, b));
     if (!r->devices_fit)
         say(r, "%" PRIu32 " layers do not fit into the VRAM that may be used", r->gpu_layers);
-    if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
+    if (w->n_devices > 0 && w->gpu_layers != 0 && !can_offload(s))
+        say(r, "there are no kernels that compute this model on a GPU");
+    else if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
         say(r,
             one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
                                 : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
@@ -298,7 +318,7 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
 
     if (start(&p, shape, wish) < 0)
         return -EINVAL;
-    if (wish->n_devices > 0) {
+    if (wish->n_devices > 0 && can_offload(shape)) {
         to = wish->gpu_layers >= shape->n_layers ? shape->n_layers : wish->gpu_layers;
         from = wish->gpu_layers == PLAN_AUTO ? 0 : to;
     }

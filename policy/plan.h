@@ -36,6 +36,7 @@ struct plan_layer {
     uint64_t dense_bytes;  /* attention, norms, dense feed-forward, shared experts */
     uint64_t expert_bytes; /* of all experts; 0: none */
     uint32_t group;        /* whose KV pages it has */
+    bool can_offload;      /* a GPU can compute it */
 };
 
 /* What a type of keys or values costs in one page of one layer. */
@@ -92,8 +93,12 @@ struct plan_shape {
     uint64_t scratch_bytes;        /* of a step, for the sequences that it was asked for */
     uint64_t thread_scratch_bytes; /* of each thread */
     uint64_t other_bytes, other_thread_bytes; /* of what is loaded with it (a draft model): all; of each thread */
+    uint64_t gpu_scratch_bytes[8]; /* of each device in use, by PLAN_GPU_* of what is there */
+    uint64_t gpu_padding_bytes;    /* of each layer there, beyond its bytes in the file */
     double read_gbps;              /* what this machine's memory gave; 0: not measured */
 };
+
+enum { PLAN_GPU_KV = 1, PLAN_GPU_HEAD = 2, PLAN_GPU_EXPERTS = 4 };
 
 /**
  * plan_shape_parse() - the "shape" member of a worker's facts

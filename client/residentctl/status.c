@@ -33,8 +33,10 @@ static void add_reason(struct table *t, json_object *m)
 
     if (lost > 0)
         table_add_format(t, "ALARM: %s not in memory any more", units_format_size((uint64_t)lost, size));
-    else
+    else if (get_text(m, "reason") || get_int(m, "gpu_layers") <= 0)
         table_add(t, get_text(m, "reason"));
+    else
+        table_add(t, get_text(m, "gpu_reason"));
 }
 
 /* Whether speculation pays: how many of the tokens that were drafted were right. */

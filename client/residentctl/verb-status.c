@@ -18,10 +18,27 @@ static const char *size(json_object *object, const char *name, char *buffer)
     return bytes < 0 ? "?" : units_format_size((uint64_t)bytes, buffer);
 }
 
+/* Where somebody could ask NVIDIA's management library. */
+static void print_sample(json_object *v)
+{
+    const char *throttled = get_text(v, "throttled");
+    char others[UNITS_TEXT_MAX];
+
+    if (get_int(v, "others_bytes") > 0)
+        printf(", %s held by others", size(v, "others_bytes", others));
+    if (get_int(v, "temperature_celsius") >= 0)
+        printf(", %" PRId64 " °C", get_int(v, "temperature_celsius"));
+    if (throttled) {
+        printf(", throttled: ");
+        print_text(stdout, throttled, strlen(throttled), /* harmless= */ true);
+    }
+}
+
 static void print_memory(json_object *reply)
 {
     char budget[UNITS_TEXT_MAX], locked[UNITS_TEXT_MAX], kv[UNITS_TEXT_MAX], used[UNITS_TEXT_MAX];
     json_object *ram = NULL, *vram = get_array(reply, "vram");
+    const char *reason = get_text(reply, "gpu_reason");
 
     if (json_object_object_get_ex(reply, "ram", &ram))
         printf("RAM: %s used of %s (%s locked, %s KV cache)\n", size(ram, "used_bytes", used),
@@ -34,7 +51,13 @@ static void print_memory(json_object *reply)
         printf("VRAM %" PRId64 ": %s used of %s (", get_int(v, "device"), size(v, "used_bytes", used),
                size(v, "budget_bytes", budget));
         print_text(stdout, name ? name : "?", name ? strlen(name) : 1, /* harmless= */ true);
+        print_sample(v);
         printf(")\n");
+    }
+    if (reason) {
+        printf("GPU: ");
+        print_text(stdout, reason, strlen(reason), /* harmless= */ true);
+        putchar('\n');
     }
 }
 

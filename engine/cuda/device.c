@@ -12,6 +12,9 @@
 
 #include "base/fault.h"
 
+/* In which cuMemAlloc() takes memory of the device. */
+#define GRAIN_BYTES (UINT64_C(2) << 20)
+
 /* A kernel may have so much shared memory without asking; more has to be announced. */
 #define SHARED_BYTES_UNASKED (48u << 10)
 
@@ -58,6 +61,35 @@ int device_open(const struct driver *driver, uint32_t i_device, const void *imag
     return 0;
 }
 
+int device_share(const struct device *root, struct device **ret, struct fault *reterr)
+{
+    _cleanup_(device_closep) struct device *d = calloc(1, sizeof(*d));
+    const struct driver *v = root->driver;
+    int r;
+
+    if (!d)
+        return -ENOMEM;
+    d->driver = v;
+    d->info = root->info;
+    r = driver_check(v, v->context_retain(&d->context, d->info.id), "cuDevicePrimaryCtxRetain", reterr);
+    if (r == 0)
+        r = device_enter(d, reterr);
+    if (r == 0)
+        r = driver_check(v, v->stream_new(&d->stream, CUDA_STREAM_NON_BLOCKING), "cuStreamCreate", reterr);
+    if (r != 0)
+        return r;
+    d->module = root->module;
+    d->borrows_module = true;
+    d->bytes_context = root->bytes_context;
+    *ret = TAKE_PTR(d);
+    return 0;
+}
+
+uint64_t device_charged_bytes(uint64_t n_bytes)
+{
+    return n_bytes > UINT64_MAX - GRAIN_BYTES ? n_bytes : (n_bytes + GRAIN_BYTES - 1) / GRAIN_BYTES * GRAIN_BYTES;
+}
+
 /* Results are not looked at: what can't be given back on a lost device ends with the process. */
 struct device *device_close(struct device *d)
 {
@@ -73,7 +105,7 @@ struct device *device_close(struct device *d)
             (void)d->driver->host_free(d->pinned[i]);
         for (uint32_t i = 0; i < d->n_blocks; i++)
             (void)d->driver->memory_free(d->blocks[i]);
-        if (d->module)
+        if (d->module && !d->borrows_module)
             (void)d->driver->module_free(d->module);
         (void)d->driver->context_set(NULL);
         (void)d->driver->context_release(d->info.id);
@@ -131,7 +163,7 @@ int device_alloc(struct device *d, uint64_t n_bytes, cuda_pointer *ret, struct f
     if (r != 0)
         return r;
     d->blocks[d->n_blocks++] = p;
-    d->bytes_held += n_bytes;
+    d->bytes_held += device_charged_bytes(n_bytes);
     r = driver_check(d->driver, d->driver->set_bytes(p, 0, n_bytes, d->stream), "cuMemsetD8Async", reterr);
     if (r == 0)
         *ret = p;

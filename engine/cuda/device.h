@@ -33,7 +33,8 @@ struct device {
     uint32_t n_blocks;
     void *pinned[DEVICE_BLOCKS_MAX];
     uint32_t n_pinned;
-    uint64_t bytes_held;    /* of its memory, as asked for */
+    bool borrows_module;    /* of the device that it shares */
+    uint64_t bytes_held;    /* of its memory, as the driver hands it out: device_charged_bytes() */
     uint64_t bytes_context; /* gone by the context and the kernels alone; 0 where others gave some back meanwhile */
 };
 
@@ -45,6 +46,12 @@ struct device {
  */
 int device_open(const struct driver *driver, uint32_t i_device, const void *image, struct device **ret,
                 struct fault *reterr);
+
+/**
+ * device_share() - the same device once more, for another model: with a stream of its own, and the kernels of @root
+ * @root: stays open for the new one's life. No file is opened, so this can be done in a sandbox
+ */
+int device_share(const struct device *root, struct device **ret, struct fault *reterr);
 
 /**
  * device_close() - wait for what runs, give all memory back; takes NULL, returns NULL. Works on a lost device
@@ -62,6 +69,11 @@ int device_enter(const struct device *d, struct fault *reterr);
  * device_free_bytes() - what others and we have left of its memory, now
  */
 int device_free_bytes(const struct device *d, uint64_t *ret, struct fault *reterr);
+
+/**
+ * device_charged_bytes() - what a block of @n_bytes takes of a device's memory: the driver hands it out in grains
+ */
+uint64_t device_charged_bytes(uint64_t n_bytes);
 
 /**
  * device_alloc() - take a block of the device's memory, with all bytes 0; it is released with the device

@@ -138,6 +138,7 @@ int driver_open(struct driver **ret, struct fault *reterr)
         return -ENOMEM;
     if (!getenv("CUDA_CACHE_PATH"))
         (void)setenv("CUDA_CACHE_DISABLE", "1", /* overwrite= */ 0);
+    (void)setenv("CUDA_MODULE_LOADING", "EAGER", /* overwrite= */ 0);
     r = open_library(d, reterr);
     if (r != 0)
         return r;

@@ -183,7 +183,9 @@ struct driver_device {
  * @reterr: may be NULL; on DRIVER_NO_GPU and DRIVER_TOO_OLD a FAULT_MODEL_UNAVAILABLE whose reason tells a person why
  *          there is no GPU
  * Sets the environment's CUDA_CACHE_DISABLE unless there is a CUDA_CACHE_PATH: the driver keeps kernels that it had to
- * translate in the home directory, which a worker does not have; so call it before there are threads.
+ * translate in the home directory, which a worker does not have. And CUDA_MODULE_LOADING, unless it is set: kernels
+ * come to a device with their module, not at their first launch, when its memory may be gone. So call it before there
+ * are threads.
  * Returns 0, DRIVER_NO_GPU, DRIVER_TOO_OLD, -ENOMEM, -EIO.
  */
 int driver_open(struct driver **ret, struct fault *reterr);

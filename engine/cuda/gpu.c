@@ -237,7 +237,8 @@ static int take_memory(struct gpu *g, struct fault *reterr)
     return r;
 }
 
-int gpu_new(const struct gpu_config *c, struct gpu **ret, struct fault *reterr)
+/* All figures; nothing is taken of a device. */
+static int plan(const struct gpu_config *c, struct gpu **ret)
 {
     _cleanup_(gpu_freep) struct gpu *g = calloc(1, sizeof(*g));
     int r;
@@ -264,9 +265,43 @@ int gpu_new(const struct gpu_config *c, struct gpu **ret, struct fault *reterr)
     if (r == 0)
         r = weights_find(&g->weights, &g->graph, g->places, g->place);
     if (r == 0)
-        r = device_open(c->driver, c->i_device, c->image, &g->device, reterr);
+        *ret = TAKE_PTR(g);
+    return r;
+}
+
+int gpu_measure(const struct gpu_config *c, struct gpu_bytes *ret)
+{
+    _cleanup_(gpu_freep) struct gpu *g = NULL;
+    int r = plan(c, &g);
+
+    if (r == 0)
+        gpu_bytes(g, ret);
+    return r;
+}
+
+/* One block was refused; what counts is what all of them take. */
+static void tell_needed(const struct gpu *g, struct fault *f)
+{
+    struct gpu_bytes b;
+
+    if (!f || f->kind != FAULT_INSUFFICIENT_MEMORY || strcmp(f->subject, "vram") != 0)
+        return;
+    gpu_bytes(g, &b);
+    f->used = (int64_t)(b.weights + b.kv + b.scratch);
+    f->limit += (int64_t)g->device->bytes_held;
+}
+
+int gpu_new(const struct gpu_config *c, struct gpu **ret, struct fault *reterr)
+{
+    _cleanup_(gpu_freep) struct gpu *g = NULL;
+    int r = plan(c, &g);
+
+    if (r == 0)
+        r = device_share(c->device, &g->device, reterr);
     if (r == 0)
         r = take_memory(g, reterr);
+    if (r == DRIVER_OUT_OF_MEMORY)
+        tell_needed(g, reterr);
     if (r == 0)
         r = find_functions(g, reterr);
     if (r == 0)
@@ -297,15 +332,20 @@ int gpu_load(struct gpu *g, upload_progress progress, void *userdata, struct fau
     return r == 0 ? upload_finish(u, reterr) : r;
 }
 
+uint64_t gpu_weights_bytes(const struct gpu *g)
+{
+    return g->weights.n_bytes;
+}
+
 void gpu_bytes(const struct gpu *g, struct gpu_bytes *ret)
 {
     *ret = (struct gpu_bytes){
-        .weights = g->weights.n_bytes,
-        .scratch = g->scratch_bytes + g->inputs_bytes,
-        .context = g->device->bytes_context,
+        .weights = device_charged_bytes(g->weights.n_bytes),
+        .scratch = device_charged_bytes(g->scratch_bytes) + device_charged_bytes(g->inputs_bytes),
+        .context = g->device ? g->device->bytes_context : 0,
     };
     for (uint32_t i = 0; i < g->graph.n_groups; i++)
-        ret->kv += g->layouts[i].page_bytes * g->group_layers[i] * g->group_pages[i];
+        ret->kv += device_charged_bytes(g->layouts[i].page_bytes * g->group_layers[i] * g->group_pages[i]);
 }
 
 const struct driver_device *gpu_device(const struct gpu *g)

@@ -28,13 +28,12 @@
 #include "engine/graph/ops.h"
 #include "engine/kv/layout.h"
 
+struct device;
 struct fault;
 struct gpu;
 
 struct gpu_config {
-    const struct driver *driver; /* borrowed for the gpu's life, as all here */
-    uint32_t i_device;
-    const void *image;           /* borrowed for the call */
+    const struct device *device; /* shared for the gpu's life; all here is borrowed for as long */
     const struct graph *graph;   /* planned for the CPU */
     const uint8_t *places;       /* [graph->n_ops] */
     uint8_t place;               /* of this device's operations */
@@ -46,7 +45,7 @@ struct gpu_config {
     uint64_t crossing_bytes; /* of all values that are carried in one step, at most */
 };
 
-/* Bytes of the device's memory, by use. */
+/* Bytes of the device's memory, by use, as the driver hands it out. Scratch includes a step's data. */
 struct gpu_bytes {
     uint64_t weights, kv, scratch, context;
 };
@@ -58,7 +57,14 @@ struct gpu_bytes {
 bool gpu_can_run(const struct graph *g, const struct graph_op *op, const struct kv_layout *layouts);
 
 /**
+ * gpu_measure() - what gpu_new() would take with the same configuration, whose device may be NULL
+ * Returns 0 or a negative errno.
+ */
+int gpu_measure(const struct gpu_config *config, struct gpu_bytes *ret);
+
+/**
  * gpu_new() - take a device and all memory that its operations need; nothing is copied yet
+ * Where there is too little, @reterr says how much all of it is, and what there is.
  */
 int gpu_new(const struct gpu_config *config, struct gpu **ret, struct fault *reterr);
 
@@ -73,6 +79,11 @@ DEFINE_CLEANUP(struct gpu *, gpu_free)
  * gpu_load() - copy the weights; returns as upload_add()
  */
 int gpu_load(struct gpu *g, upload_progress progress, void *userdata, struct fault *reterr);
+
+/**
+ * gpu_weights_bytes() - how much gpu_load() copies, at most
+ */
+uint64_t gpu_weights_bytes(const struct gpu *g);
 
 /**
  * gpu_bytes() - what it holds of its device

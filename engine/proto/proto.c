@@ -151,30 +151,31 @@ static const struct row {
     uint8_t from, states;
     uint16_t fixed_bytes;
     uint32_t blob_max;
-    uint16_t fds_min, fds_max;
+    uint16_t fds_max;
 } rows[PACKET_TYPE_MAX] = {
-    /* name, sender, states, fixed part, longest blob, fewest and most fds */
-    [PACKET_HELLO]    = {"HELLO",    BOTH,      ANY,           F(hello),    PROTO_BUILD_MAX, 0, 0},
-    [PACKET_MODEL]    = {"MODEL",    BY_DAEMON, H,             F(model),    JSON_SMALL,      1, PROTO_FDS_MAX},
-    [PACKET_THREADS]  = {"THREADS",  BY_DAEMON, H | L | R | D, F(threads),  0,               0, 0},
-    [PACKET_TENANT]   = {"TENANT",   BY_DAEMON, L | R | D,     F(tenant),   0,               0, 0},
-    [PACKET_SUBMIT]   = {"SUBMIT",   BY_DAEMON, R,             F(submit),   JSON_CALL,       0, 0},
-    [PACKET_CANCEL]   = {"CANCEL",   BY_DAEMON, R | D,         F(request),  0,               0, 0},
-    [PACKET_PAUSE]    = {"PAUSE",    BY_DAEMON, R | D,         F(request),  0,               0, 0},
-    [PACKET_RESUME]   = {"RESUME",   BY_DAEMON, R | D,         F(request),  0,               0, 0},
-    [PACKET_TRIM]     = {"TRIM",     BY_DAEMON, L | R | D,     F(trim),     0,               0, 0},
-    [PACKET_DRAIN]    = {"DRAIN",    BY_DAEMON, H | L | R | D, F(drain),    0,               0, 0},
-    [PACKET_RESET]    = {"RESET",    BY_DAEMON, ANY,           F(hello),    PROTO_BUILD_MAX, 0, 0},
-    [PACKET_PING]     = {"PING",     BY_DAEMON, ANY,           F(ping),     0,               0, 0},
-    [PACKET_FACTS]    = {"FACTS",    BY_WORKER, L | R | D,     F(facts),    JSON_SMALL,      0, 0},
-    [PACKET_PROGRESS] = {"PROGRESS", BY_WORKER, L | D,         F(progress), 0,               0, 0},
-    [PACKET_READY]    = {"READY",    BY_WORKER, L | D,         F(facts),    JSON_SMALL,      0, 0},
-    [PACKET_STEP]     = {"STEP",     BY_WORKER, R | D,         F(step),     STEP_BYTES,      0, 0},
-    [PACKET_DONE]     = {"DONE",     BY_WORKER, R | D,         F(done),     JSON_REPLY,      0, 0},
-    [PACKET_FAILED]   = {"FAILED",   BY_WORKER, L | R | D,     F(failed),   JSON_SMALL,      0, 0},
-    [PACKET_LOG]      = {"LOG",      BY_WORKER, ANY,           F(log),      LOG_BYTES,       0, 0},
-    [PACKET_PONG]     = {"PONG",     BY_WORKER, ANY,           F(pong),     0,               0, 0},
-    [PACKET_USED]     = {"USED",     BY_WORKER, R | D,         F(used),     0,               0, 0},
+    /* name, sender, states, fixed part, longest blob, most fds */
+    [PACKET_HELLO]    = {"HELLO",    BOTH,      ANY,           F(hello),    PROTO_BUILD_MAX, 0},
+    [PACKET_MODEL]    = {"MODEL",    BY_DAEMON, H,             F(model),    JSON_SMALL,      PROTO_FDS_MAX},
+    [PACKET_THREADS]  = {"THREADS",  BY_DAEMON, H | L | R | D, F(threads),  0,               0},
+    [PACKET_TENANT]   = {"TENANT",   BY_DAEMON, L | R | D,     F(tenant),   0,               0},
+    [PACKET_SUBMIT]   = {"SUBMIT",   BY_DAEMON, R,             F(submit),   JSON_CALL,       0},
+    [PACKET_CANCEL]   = {"CANCEL",   BY_DAEMON, R | D,         F(request),  0,               0},
+    [PACKET_PAUSE]    = {"PAUSE",    BY_DAEMON, R | D,         F(request),  0,               0},
+    [PACKET_RESUME]   = {"RESUME",   BY_DAEMON, R | D,         F(request),  0,               0},
+    [PACKET_TRIM]     = {"TRIM",     BY_DAEMON, L | R | D,     F(trim),     0,               0},
+    [PACKET_DRAIN]    = {"DRAIN",    BY_DAEMON, H | L | R | D, F(drain),    0,               0},
+    [PACKET_RESET]    = {"RESET",    BY_DAEMON, ANY,           F(hello),    PROTO_BUILD_MAX, 0},
+    [PACKET_PING]     = {"PING",     BY_DAEMON, ANY,           F(ping),     0,               0},
+    [PACKET_FACTS]    = {"FACTS",    BY_WORKER, L | R | D,     F(facts),    JSON_SMALL,      0},
+    [PACKET_PROGRESS] = {"PROGRESS", BY_WORKER, L | D,         F(progress), 0,               0},
+    [PACKET_READY]    = {"READY",    BY_WORKER, L | D,         F(facts),    JSON_SMALL,      0},
+    [PACKET_STEP]     = {"STEP",     BY_WORKER, R | D,         F(step),     STEP_BYTES,      0},
+    [PACKET_DONE]     = {"DONE",     BY_WORKER, R | D,         F(done),     JSON_REPLY,      0},
+    [PACKET_FAILED]   = {"FAILED",   BY_WORKER, L | R | D,     F(failed),   JSON_SMALL,      0},
+    [PACKET_LOG]      = {"LOG",      BY_WORKER, ANY,           F(log),      LOG_BYTES,       0},
+    [PACKET_PONG]     = {"PONG",     BY_WORKER, ANY,           F(pong),     0,               0},
+    [PACKET_USED]     = {"USED",     BY_WORKER, R | D,         F(used),     0,               0},
+    [PACKET_GPUS]     = {"GPUS",     BY_WORKER, R | D,         F(facts),    JSON_SMALL,      0},
 };
 #undef F
 /* clang-format on */
@@ -233,7 +234,7 @@ int proto_head_check(const struct proto_context *c, enum proto_side from, const 
         return violation("length out of range", reterr_why);
     if (!!(head->flags & PACKET_FLAG_MEMFD) != (head->n_bytes > PROTO_INLINE_MAX))
         return violation("a memfd is for long bodies, and only for them", reterr_why);
-    if (n_fds < row->fds_min || n_fds > row->fds_max)
+    if (n_fds > row->fds_max)
         return violation("wrong number of file descriptors", reterr_why);
 
     r = check_epoch(c, from, head, reterr_why);
@@ -323,6 +324,7 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
         if (p.model->reserved != 0)
             r = violation("reserved field", reterr_why);
         break;
+    case PACKET_GPUS:
     case PACKET_FACTS:
     case PACKET_READY:
         if (p.facts->reserved != 0)

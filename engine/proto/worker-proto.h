@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(5)
+#define PROTO_VERSION UINT32_C(6)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -71,6 +71,7 @@ enum packet_type {
     PACKET_LOG,
     PACKET_PONG,
     PACKET_USED,
+    PACKET_GPUS,
     PACKET_TYPE_MAX,
 };
 
@@ -89,8 +90,8 @@ struct packet_hello {
     uint32_t reserved;
 };
 
-/* MODEL; fds: the model's files in order, those of a draft model, one of each adapter; blob: JSON
- * (engine/worker/config.h) */
+/* MODEL; fds: the model's files in order, those of a draft model, one of each adapter, none to look for GPUs;
+ * blob: JSON (engine/worker/config.h) */
 struct packet_model {
     uint64_t reserved;
 };
@@ -149,7 +150,7 @@ struct packet_ping {
     uint64_t cookie;
 };
 
-/* FACTS, READY; blob: JSON object (engine/worker/facts.h) */
+/* FACTS, READY, GPUS; blob: JSON object (engine/worker/facts.h, gpus.h) */
 struct packet_facts {
     uint64_t reserved;
 };
@@ -206,6 +207,8 @@ struct packet_done {
 
 /* With this status a worker ends that could not read its model's file any more where it is mapped. */
 #define PROTO_EXIT_PAGES_LOST 74
+/* … and with this one that lost a GPU, and what it kept there. */
+#define PROTO_EXIT_GPU_LOST 75
 
 /* FAILED; blob: {"error": name, "parameters": {…}} as fault_to_json() has them. request 0: the model itself,
  * after which the worker ends. */
@@ -251,7 +254,7 @@ struct packet {
         const struct packet_trim *trim;
         const struct packet_drain *drain;
         const struct packet_ping *ping;
-        const struct packet_facts *facts; /* FACTS, READY */
+        const struct packet_facts *facts; /* FACTS, READY, GPUS */
         const struct packet_progress *progress;
         const struct packet_step *step;
         const struct packet_done *done;

@@ -29,6 +29,7 @@
 struct compute {
     struct link *link;
     struct intake *intake;
+    struct engine_devices *devices; /* NULL: everything is computed on the processor */
     const struct log *log;
     struct model *model; /* NULL until it is loaded */
     struct batch *batch;

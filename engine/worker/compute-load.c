@@ -17,6 +17,7 @@
 #include "engine/worker/clock.h"
 #include "engine/worker/draft.h"
 #include "engine/worker/facts.h"
+#include "engine/worker/gpus.h"
 #include "engine/worker/prepare.h"
 #include "engine/worker/public.h"
 #include "engine/worker/reuse.h"
@@ -184,7 +185,7 @@ static int tell_loaded(struct compute *c)
     return 0;
 }
 
-/* Only says what the model would take; the daemon ends the link when it has heard that. */
+/* Only says what the model would take, or which GPUs there are; the daemon ends the link when it has heard that. */
 static void measure(struct compute *c, const struct command *command, const struct config *config)
 {
     _cleanup_json_ json_object *o = NULL;
@@ -194,18 +195,32 @@ static void measure(struct compute *c, const struct command *command, const stru
     int r;
 
     fault_init(&fault, FAULT_NONE, NULL);
-    r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
-    if (r < 0)
-        fail_model(c, &fault, r);
-    r = shape_to_json(&shape, model_open_max, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
-    engine_shape_done(&shape);
-    text = r == 0 ? json_text(o) : NULL;
+    if (config->look) {
+        o = json_object_new_object();
+    } else {
+        r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
+        if (r < 0)
+            fail_model(c, &fault, r);
+        (void)shape_to_json(&shape, model_open_max, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
+        engine_shape_done(&shape);
+    }
+    text = o && gpus_add_facts(c->devices, o) == 0 ? json_text(o) : NULL;
     if (!text || link_set_facts(c->link, text, strlen(text)) < 0)
         compute_out_of_memory(c);
 }
 
+static bool tell_progress(void *userdata, uint64_t n_bytes, uint64_t n_total)
+{
+    struct compute *c = userdata;
+    const struct packet_progress progress = {.bytes_done = n_bytes, .bytes_total = n_total};
+
+    link_send(c->link, LINK_EPOCH_ANY, PACKET_PROGRESS, &progress, sizeof(progress), NULL, 0);
+    return true;
+}
+
 void compute_load(struct compute *c, struct command *command)
 {
+    const struct model_gpu gpu = {.devices = c->devices, .progress = tell_progress, .userdata = c};
     struct config config;
     struct fault fault;
     int r;
@@ -215,12 +230,12 @@ void compute_load(struct compute *c, struct command *command)
     if (r == 0) {
         if (c->n_threads > 0)
             config.n_threads = c->n_threads;
-        if (config.measure) {
+        if (config.measure || config.look) {
             measure(c, command, &config);
             config_done(&config);
             return;
         }
-        r = model_load(command->model.fds, command->model.n_fds, &config, &c->model, &fault);
+        r = model_load(command->model.fds, command->model.n_fds, &config, &gpu, &c->model, &fault);
     }
     if (r < 0)
         fail_model(c, &fault, r);
@@ -238,5 +253,7 @@ void compute_load(struct compute *c, struct command *command)
     if (r < 0)
         fail_model(c, &fault, r);
     if (tell_loaded(c) < 0)
+        compute_out_of_memory(c);
+    if (c->model->facts.n_gpus > 0 && gpus_watch(c->devices, c->link) < 0)
         compute_out_of_memory(c);
 }

@@ -279,7 +279,7 @@ bool compute_step(struct compute *c)
         /* Everything that could be wrong with a request was checked before: the engine itself is broken. */
         log_line(c->log, LOG_ERR, NULL, "worker ends: a step failed: %s",
                  fault.kind != FAULT_NONE ? fault_describe(&fault, text, sizeof(text)) : strerrordesc_np(-r));
-        link_finish(c->link, EXIT_FAILURE);
+        link_finish(c->link, r == -EIO ? PROTO_EXIT_GPU_LOST : EXIT_FAILURE);
     }
     tell_costs(c, &plan, duration_ns);
     batch_step_done(c->batch, duration_ns);

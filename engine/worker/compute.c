@@ -304,9 +304,9 @@ static uint64_t next_event(const struct compute *c, uint64_t now_ns)
     return at_ns;
 }
 
-_Noreturn void compute_run(struct link *l, struct intake *in, const struct log *log)
+_Noreturn void compute_run(struct link *l, struct intake *in, struct engine_devices *devices, const struct log *log)
 {
-    struct compute c = {.link = l, .intake = in, .log = log};
+    struct compute c = {.link = l, .intake = in, .devices = devices, .log = log};
     uint64_t until_ns = 0, now_ns;
 
     emit_init(&c.emit, l);

@@ -10,11 +10,13 @@
 
 #include "base/log.h"
 
+struct engine_devices;
 struct intake;
 struct link;
 
 /**
  * compute_run() - everything; never returns, the process ends in it or in the link thread
+ * @devices: of a worker for GPUs, or NULL
  * All arguments are borrowed for good.
  */
-_Noreturn void compute_run(struct link *l, struct intake *in, const struct log *log);
+_Noreturn void compute_run(struct link *l, struct intake *in, struct engine_devices *devices, const struct log *log);

@@ -98,6 +98,49 @@ static int get_limits(json_object *o, struct config *c, struct fault *reterr)
     return r;
 }
 
+static int get_numbers(json_object *o, const char *name, uint32_t *ret, size_t *ret_n, struct fault *reterr)
+{
+    json_object *array;
+    int r = member_array(o, name, &array, reterr);
+
+    *ret_n = 0;
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < json_object_array_length(array); i++) {
+        json_object *value = json_object_array_get_idx(array, i);
+        int64_t n = json_object_is_type(value, json_type_int) ? json_object_get_int64(value) : -1;
+
+        if (i == ENGINE_DEVICES_MAX || n < 0 || n > UINT16_MAX) {
+            fault_set(reterr, FAULT_INVALID_PARAMETER, name, "expected at most %d numbers", ENGINE_DEVICES_MAX);
+            return -EINVAL;
+        }
+        ret[(*ret_n)++] = (uint32_t)n;
+    }
+    return 0;
+}
+
+static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
+{
+    json_object *gpu;
+    size_t n = 0;
+    int r = member_object(o, "gpu", &gpu, reterr);
+
+    if (r < 0)
+        return r;
+    if (member_u32(gpu, "layers", 0, UINT16_MAX, &c->layers, reterr) == -EINVAL ||
+        member_u32(gpu, "expert_layers", 0, UINT16_MAX, &c->expert_layers, reterr) == -EINVAL ||
+        member_bool(gpu, "kv_in_ram", &c->kv_in_ram, reterr) == -EINVAL ||
+        member_bool(gpu, "head", &c->head, reterr) == -EINVAL ||
+        member_bool(gpu, "exact", &c->exact, reterr) == -EINVAL ||
+        get_numbers(gpu, "devices", c->devices, &c->n_devices, reterr) == -EINVAL ||
+        get_numbers(gpu, "device_layers", c->device_layers, &n, reterr) == -EINVAL)
+        return -EINVAL;
+    if (n == c->n_devices)
+        return 0;
+    fault_set(reterr, FAULT_INVALID_PARAMETER, "device_layers", "expected as many numbers as devices");
+    return -EINVAL;
+}
+
 static int get_all(json_object *o, struct config *c, struct fault *reterr)
 {
     json_object *defaults = NULL;
@@ -123,6 +166,7 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_bool(o, "lock", &c->lock, reterr) == -EINVAL ||
         member_bool(o, "small_pages", &c->small_pages, reterr) == -EINVAL ||
         member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
+        member_bool(o, "look", &c->look, reterr) == -EINVAL || get_gpu(o, &c->gpu, reterr) == -EINVAL ||
         member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
         member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
         get_drafts(o, c, reterr) == -EINVAL ||

@@ -16,6 +16,7 @@
  *   "populate":       fault the weights in before READY, default true
  *   "measure":        only say what the model would take (FACTS with "shape", engine/worker/shape.h), then wait for
  *                     the end; nothing is loaded
+ *   "look":           only say which GPUs there are (FACTS with "gpus", engine/worker/gpus.h), likewise; no files come
  *   "bandwidth":      with it, also measure the machine's memory
  *   "threads":        0: one a core; THREADS changes it
  *   "batch_tokens":   of one step, default 512
@@ -24,6 +25,10 @@
  *   "draft_files":    how many behind those are a draft model's (engine/worker/draft.h), default 0
  *   "adapters":       names of adapters, whose files, one each, come last and in this order
  *   "public_prefixes": texts that are no secret of anybody's (engine/worker/public.h), at most 64
+ *   "gpu":            {"layers": the last so many are put on GPUs, "expert_layers": of those with their experts,
+ *                      "kv_in_ram": bool, "head": whether the output matrix goes there, "devices": [numbers],
+ *                      "device_layers": [of "layers", each device's], "exact": bool, no fewer}; a worker that was not
+ *                      started for GPUs (--gpu) computes all of it on the processor
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
  */
@@ -33,6 +38,7 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "engine/engine.h"
 #include "engine/gguf/types.h"
 
 struct fault;
@@ -42,12 +48,20 @@ struct fault;
 
 enum config_drafts { CONFIG_DRAFTS_AUTO, CONFIG_DRAFTS_OFF, CONFIG_DRAFTS_ALWAYS };
 
+struct config_gpu {
+    uint32_t layers, expert_layers; /* 0 layers: none */
+    bool kv_in_ram, head, exact;
+    uint32_t devices[ENGINE_DEVICES_MAX], device_layers[ENGINE_DEVICES_MAX]; /* [n_devices] */
+    size_t n_devices; /* 0: all, shared out by what is free */
+};
+
 struct config {
     char model[CONFIG_NAME_MAX + 1];
     uint32_t context_tokens, sequences, batch_tokens, n_threads;
     uint64_t kv_tokens, weights_bytes_max;
     enum tensor_type k_type, v_type;
-    bool lock, populate, measure, bandwidth, small_pages;
+    struct config_gpu gpu;
+    bool lock, populate, measure, look, bandwidth, small_pages;
     enum config_drafts drafts;
     uint32_t n_files, n_draft_files, n_adapters; /* n_files 0: all that are not others' */
     json_object *adapters; /* [n_adapters] names, or NULL; owned */

@@ -8,6 +8,8 @@
  *   "parameters", "layers", "vocabulary", "embedding", "context_trained": of the model
  *   "context_tokens", "sequences", "batch_tokens", "threads", "page_tokens", "pages": of this worker
  *   "bytes": {"weights", "locked", "kv", "kv_page", "scratch", "per_token"}
+ *   "gpu_layers": with anything of them on GPUs, "gpu_reason": why fewer than were asked for; "" if not
+ *   "gpus": [{"device", "name", "weights", "kv", "scratch", "driver"}], what it has of each GPU's memory, in bytes
  *   "capabilities": ["complete", "chat", "embed", "tools", "reasoning", "tokenize"]: what SUBMIT may ask for,
  *                   and what answers of Chat may have besides text
  */

@@ -207,7 +207,7 @@ static int take_model(struct link *l, struct channel_packet *p)
     int r;
 
     c.model.json = malloc(p->p.n_blob + 1);
-    c.model.fds = calloc(p->n_fds, sizeof(int));
+    c.model.fds = calloc(p->n_fds + 1, sizeof(int));
     c.model.n_json = p->p.n_blob;
     if (!c.model.json || !c.model.fds) {
         free(c.model.json);

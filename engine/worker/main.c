@@ -3,7 +3,7 @@
  * resident-worker: one model, computed for residentd, which it meets on a SOCK_SEQPACKET socket that was
  * passed to it.
  *
- *   main()    gives up what it does not need, then becomes the compute thread (compute.h)
+ *   main()    opens GPUs if it is told to, gives up what it does not need, then becomes the compute thread (compute.h)
  *   link      reads the socket (link.h)
  *   helper    renders and tokenises (prepare.h), started when the model is there
  *   …         the engine's own pool
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "engine/engine-devices.h"
 #include "engine/worker/compute.h"
 #include "engine/worker/intake.h"
 #include "engine/worker/link.h"
@@ -36,10 +37,11 @@ static int usage(const char *why)
 {
     fprintf(stderr,
             "resident-worker: %s\n"
-            "usage: resident-worker [--fd N]\n"
+            "usage: resident-worker [--fd N] [--gpu]\n"
             "       resident-worker --report SOCKET\n"
             "It is started by residentd, which passes a socket: descriptor N, or the first of LISTEN_FDS, or "
             "0.\n"
+            "With --gpu it opens the machine's GPUs first; without, everything is computed on the processor.\n"
             "With --report it tells residentd how the main process of its unit ended (ExecStopPost=).\n",
             why);
     return EXIT_USAGE;
@@ -74,7 +76,10 @@ static int move_from_stdin(void)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"fd", required_argument, NULL, 'f'}, {"report", required_argument, NULL, 'r'}, {}};
+        {"fd", required_argument, NULL, 'f'}, {"gpu", no_argument, NULL, 'g'}, {"report", required_argument, NULL, 'r'},
+        {}};
+    struct engine_devices *devices = NULL;
+    bool gpu = false;
     struct watchdog watchdog;
     struct intake *intake;
     struct log log, told;
@@ -87,6 +92,10 @@ int main(int argc, char **argv)
             if (r < 0)
                 fprintf(stderr, "resident-worker: can't report to %s: %s\n", optarg, strerrordesc_np(-r));
             return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        }
+        if (option == 'g') {
+            gpu = true;
+            continue;
         }
         if (option != 'f')
             return usage("unknown option");
@@ -112,7 +121,11 @@ int main(int argc, char **argv)
         log_line(&log, LOG_WARNING, NULL, "can't tell systemd that it lives: %s", strerrordesc_np(-r));
     r = lost_pages_expect();
     if (r == 0)
-        r = sandbox_enter((int[]){fd, watchdog.fd}, 2);
+        r = sandbox_close_files((int[]){fd, watchdog.fd}, 2);
+    if (r == 0 && gpu)
+        r = engine_devices_open(NULL, 0, &devices);
+    if (r == 0)
+        r = sandbox_enter();
     if (r < 0) {
         log_line(&log, LOG_ERR, NULL, "could not give up rights: %s", strerrordesc_np(-r));
         return EXIT_FAILURE;
@@ -129,5 +142,5 @@ int main(int argc, char **argv)
     told = log;
     told.sink = link_log;
     told.userdata = link;
-    compute_run(link, intake, &told);
+    compute_run(link, intake, devices, &told);
 }

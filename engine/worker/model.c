@@ -7,6 +7,7 @@
 
 #include "base/fault.h"
 #include "engine/chat/chat.h"
+#include "engine/engine-devices.h"
 #include "engine/gguf/map.h"
 #include "engine/gguf/read.h"
 #include "engine/grammar/vocabulary.h"
@@ -172,13 +173,42 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const s
     return 0;
 }
 
-static int open_engine(struct model *m, const struct files *f, struct fault *reterr)
+static struct engine_gpu_config gpu_config_of(const struct config_gpu *c, const struct model_gpu *gpu)
+{
+    return (struct engine_gpu_config){
+        .layers = c->layers,
+        .expert_layers = c->expert_layers,
+        .experts_in_ram = c->expert_layers == 0,
+        .kv_in_ram = c->kv_in_ram,
+        .head = c->head ? ENGINE_HEAD_VRAM : ENGINE_HEAD_RAM,
+        .devices = c->devices,
+        .n_devices = c->n_devices,
+        .device_layers = c->n_devices > 0 ? c->device_layers : NULL,
+        .exact = c->exact,
+        .open = gpu->devices,
+        .progress = gpu->progress,
+        .userdata = gpu->userdata,
+    };
+}
+
+static int open_engine(struct model *m, const struct files *f, const struct model_gpu *gpu, struct fault *reterr)
 {
     struct engine_config config;
     int r;
 
     r = engine_config_of(&m->config, m->parked_max, f, &config, reterr);
-    return r < 0 ? r : engine_open(&config, &m->engine, reterr);
+    if (r < 0)
+        return r;
+    if (gpu->devices)
+        config.gpu = gpu_config_of(&m->config.gpu, gpu);
+    r = engine_open(&config, &m->engine, reterr);
+    if (r < 0 || !gpu->devices)
+        return r;
+    engine_facts(m->engine, &m->facts);
+    for (uint32_t i = 0; i < m->facts.n_gpus; i++)
+        m->config.gpu.devices[i] = m->facts.gpus[i].i_device;
+    engine_devices_keep(gpu->devices, m->config.gpu.devices, m->facts.n_gpus);
+    return 0;
 }
 
 int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret, struct fault *reterr)
@@ -232,8 +262,8 @@ static int open_template(struct model *m, const struct gguf *g)
     return 0;
 }
 
-int model_load(const int *fds, size_t n_fds, struct config *config_take, struct model **ret,
-               struct fault *reterr)
+int model_load(const int *fds, size_t n_fds, struct config *config_take, const struct model_gpu *gpu,
+               struct model **ret, struct fault *reterr)
 {
     _cleanup_(model_freep) struct model *m = calloc(1, sizeof(*m));
     const struct gguf *g;
@@ -251,7 +281,7 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, struct 
     fault_init(&fault, FAULT_NONE, NULL);
     r = files_of(&m->config, fds, n_fds, &files, &fault);
     if (r == 0)
-        r = open_engine(m, &files, &fault);
+        r = open_engine(m, &files, gpu, &fault);
     if (r == 0) {
         engine_facts(m->engine, &m->facts);
         g = engine_gguf(m->engine);

@@ -53,15 +53,23 @@ int model_isa_limit(uint32_t *ret, struct fault *reterr);
  */
 uint32_t model_drafts_max(const struct config *c);
 
+/* What a worker for GPUs brings along. */
+struct model_gpu {
+    struct engine_devices *devices; /* NULL: the worker is for the processor alone */
+    bool (*progress)(void *userdata, uint64_t n_bytes, uint64_t n_total); /* as of engine_gpu_config */
+    void *userdata;
+};
+
 /**
  * model_load() - everything from the files to a model that can compute
  * @fds:         [n_fds], borrowed
  * @config_take: consumed, on failure too
+ * @gpu:         devices are borrowed for the model's life, the rest for the call
  * @reterr:      on failure, with the model's name in it where a fault has one
  * Returns 0 or a negative errno; the fault is set for all but -ENOMEM.
  */
-int model_load(const int *fds, size_t n_fds, struct config *config_take, struct model **ret,
-               struct fault *reterr);
+int model_load(const int *fds, size_t n_fds, struct config *config_take, const struct model_gpu *gpu,
+               struct model **ret, struct fault *reterr);
 
 /**
  * model_measure() - what model_load() would take, without taking it

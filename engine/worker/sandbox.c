@@ -117,6 +117,7 @@ static int refuse_calls(void)
     struct sock_filter filter[N_REFUSED + 8];
     struct sock_fprog program = {.filter = filter};
     unsigned short n = 0;
+    long r;
 
     filter[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH_THIS, 1, 0);
@@ -129,7 +130,9 @@ static int refuse_calls(void)
     filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
     program.len = n;
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0 ? -errno : 0;
+    /* A positive result is a thread that could not be brought along: one of the driver's with a filter of its own. */
+    r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+    return r < 0 ? -errno : r > 0 ? -ESRCH : 0;
 }
 
 static int drop_capabilities(void)
@@ -163,7 +166,7 @@ static int compare_fds(const void *a, const void *b)
     return *(const int *)a < *(const int *)b ? -1 : *(const int *)a > *(const int *)b;
 }
 
-static int close_all_but(int *keep, size_t n_keep)
+int sandbox_close_files(int *keep, size_t n_keep)
 {
     unsigned from = STDERR_FILENO + 1;
 
@@ -178,14 +181,11 @@ static int close_all_but(int *keep, size_t n_keep)
     return close_range(from, ~0u, 0) < 0 ? -errno : 0;
 }
 
-int sandbox_enter(int *keep, size_t n_keep)
+int sandbox_enter(void)
 {
     const struct rlimit none = {0};
     int r;
 
-    r = close_all_but(keep, n_keep);
-    if (r < 0)
-        return r;
     if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -errno;
     r = drop_capabilities();

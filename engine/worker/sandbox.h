@@ -9,11 +9,16 @@
 #include <stddef.h>
 
 /**
- * sandbox_enter() - for this process and all threads that it will have; call it before the first one, with
- * all files open that it will need
- * @keep: [@n_keep] descriptors that stay open besides 0, 1 and 2, negative ones mean none; all others are closed.
- *        Sorted in place
+ * sandbox_close_files() - close what was inherited
+ * @keep: [@n_keep] descriptors that stay open besides 0, 1 and 2, negative ones mean none. Sorted in place
+ * Returns 0 or a negative errno.
+ */
+int sandbox_close_files(int *keep, size_t n_keep);
+
+/**
+ * sandbox_enter() - for this process and all its threads; call it with all files open that it will need, and before
+ * any thread of one's own: those of a GPU's driver, which are there already, lose system calls only
  * Returns 0, or a negative errno when something that every supported kernel has was refused. Landlock is used
  * where there is one.
  */
-int sandbox_enter(int *keep, size_t n_keep);
+int sandbox_enter(void);

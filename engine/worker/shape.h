@@ -4,13 +4,15 @@
 /*
  * The "shape" of FACTS, from which the daemon plans (policy/plan-shape.c reads it):
  *
- *   "layers":  [[dense bytes, expert bytes, group], ...] in the order of the model
+ *   "layers":  [[dense bytes, expert bytes, group, 1: can be on a GPU], ...] in the order of the model
  *   "groups":  [{"window": tokens or 0, "window_pages": [of an open sequence, of a step],
  *                "kv": {"f16": [bytes of K, bytes of V], ...}}] of one page of one layer
  *   "open":    [a, b]: for n sequences at a time, the engine holds a * n + b open (those that are preempted, too)
  *   "file", "embedding", "head", "rest", "tied", "parameters", "experts", "experts_used", "context_trained",
  *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"
  *   "others": [bytes, bytes of each thread] of what is loaded with it, such as a draft model
+ *   "gpu": {"scratch": [bytes of a device with layers, by ENGINE_SHAPE_GPU_*, 8 of them], "padding": bytes of a layer
+ *           beyond those of its tensors}
  *   "read_gbps": where the memory was measured
  */
 

@@ -118,7 +118,7 @@ static void send_failed(const struct running *r, const char *fault)
  * scratch. */
 static void send_shape(const struct channel_packet *packet)
 {
-    char text[704];
+    char text[800];
     struct stat st;
     unsigned long long size = 0;
 
@@ -127,10 +127,11 @@ static void send_shape(const struct channel_packet *packet)
         size += (unsigned long long)st.st_size;
     }
     snprintf(text, sizeof(text),
-             "{\"shape\": {\"layers\": [[%llu, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": [128, 128], "
+             "{\"shape\": {\"layers\": [[%llu, 0, 0, 1]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": [128, 128], "
              "\"f32\": [256, 256]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"rest\": 0, \"tied\": false, "
              "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 128, "
-             "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0}}",
+             "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0, "
+             "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"padding\": 0}}}",
              size, size, size / 2);
     send_json(PACKET_FACTS, text);
 }
@@ -138,7 +139,7 @@ static void send_shape(const struct channel_packet *packet)
 static void on_model(const struct channel_packet *packet)
 {
     char *copy = strndup(packet->p.blob, packet->p.n_blob);
-    json_object *config = json_tokener_parse(copy), *name = NULL, *lock = NULL, *measure = NULL;
+    json_object *config = json_tokener_parse(copy), *name = NULL, *lock = NULL, *measure = NULL, *look = NULL;
     const char *model = "";
     struct stat st;
     uint64_t size = 0;
@@ -146,6 +147,11 @@ static void on_model(const struct channel_packet *packet)
     free(copy);
     if (json_object_object_get_ex(config, "model", &name))
         model = json_object_get_string(name);
+    if (json_object_object_get_ex(config, "look", &look) && json_object_get_boolean(look)) {
+        send_json(PACKET_FACTS, "{\"gpus\": [], \"gpu_reason\": \"a worker of tests has no GPUs\"}");
+        json_object_put(config);
+        return;
+    }
     if (json_object_object_get_ex(config, "measure", &measure) && json_object_get_boolean(measure) &&
         strcmp(model, "invalid") != 0) {
         send_shape(packet);

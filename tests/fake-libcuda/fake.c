@@ -90,6 +90,16 @@ EXPORT void fake_cuda_counts(struct fake_counts *ret)
     pthread_mutex_unlock(&fake.lock);
 }
 
+EXPORT uint64_t fake_cuda_used(int device)
+{
+    uint64_t n;
+
+    pthread_mutex_lock(&fake.lock);
+    n = device >= 0 && device < FAKE_DEVICES_MAX ? fake.held[device] + fake.others_bytes : 0;
+    pthread_mutex_unlock(&fake.lock);
+    return n;
+}
+
 int fake_init(unsigned flags)
 {
     int error;

@@ -44,6 +44,11 @@ struct fake_counts {
  */
 void fake_cuda_counts(struct fake_counts *ret);
 
+/**
+ * fake_cuda_used() - bytes of a device that this process and others hold; for the double of libnvidia-ml
+ */
+uint64_t fake_cuda_used(int device);
+
 /* The parameter of a kernel of the double's own, "fake_add". Another one, "fake_fault", has none and fails. */
 struct fake_add {
     uint64_t x; /* f32 [n] */

@@ -56,7 +56,7 @@ static int setup(void **state)
                  .devices = f.devices},
     };
     for (int i = 0; i < LAYERS; i++)
-        f.layers[i].dense_bytes = G;
+        f.layers[i] = (struct plan_layer){.dense_bytes = G, .can_offload = true};
     f.shape.groups[0] = (struct plan_group){
         .types = {{"f32", M / 2, M / 2}, {"f16", M / 4, M / 4}, {"q8_0", M / 8, M / 8}}, .n_types = 3};
     *state = &f;
@@ -199,6 +199,50 @@ static void all_fits_on_a_large_device(void **state)
     assert_int_equal(r.ram.weights, G);
 }
 
+/* What is said to be there beside the layers depends on what they bring along. */
+static void devices_have_their_own_scratch(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    for (uint32_t i = 0; i < 8; i++)
+        f->shape.gpu_scratch_bytes[i] = (i + 1) * M;
+    f->shape.gpu_padding_bytes = 1000;
+    f->shape.rest_bytes = 5;
+    f->wish.n_devices = 2;
+    f->devices[0].budget_bytes = 7 * G + 200 * M;
+    f->devices[1].budget_bytes = 6 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.gpu_layers, LAYERS);
+    assert_true(r.kv_on_gpu && r.head_on_gpu);
+    assert_int_equal(r.device_layers[0], 6);
+    assert_int_equal(r.devices[0].scratch, (1 + PLAN_GPU_KV + PLAN_GPU_HEAD + PLAN_GPU_EXPERTS) * M + 6000 + 5);
+    assert_int_equal(r.devices[1].scratch, (1 + PLAN_GPU_KV + PLAN_GPU_EXPERTS) * M + 4000);
+    assert_int_equal(r.ram.weights, G);
+}
+
+static void layers_without_kernels_stay_in_ram(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->wish.n_devices = 1;
+    f->wish.gpu_layers = PLAN_ALL;
+    f->devices[0].budget_bytes = 12 * G;
+    f->layers[3].can_offload = false;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.head_on_gpu);
+    assert_int_equal(r.devices[0].weights, 10 * G);
+    assert_int_equal(r.ram.weights, 2 * G);
+    assert_int_equal(r.ram.kv, 16 * M);
+    for (int i = 0; i < LAYERS; i++)
+        f->layers[i].can_offload = false;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.gpu_layers, 0);
+    assert_int_equal(r.vram_needed_bytes, 0);
+    assert_string_equal(r.reasons[0], "there are no kernels that compute this model on a GPU");
+}
+
 static void forced_layers_that_do_not_fit_are_said(void **state)
 {
     struct fixture *f = *state;
@@ -233,7 +277,7 @@ static void experts_stay_behind_dense_parts(void **state)
 
     /* 64 experts, 4 used: 3.75 G of each layer's 4 G are read by few tokens. */
     for (int i = 0; i < LAYERS; i++)
-        f->layers[i] = (struct plan_layer){.dense_bytes = 256 * M, .expert_bytes = 3840 * M};
+        f->layers[i] = (struct plan_layer){.dense_bytes = 256 * M, .expert_bytes = 3840 * M, .can_offload = true};
     f->shape.file_bytes = 42 * G;
     f->shape.n_experts = 64;
     f->shape.n_experts_used = 4;
@@ -294,18 +338,23 @@ static void what_does_not_fit_has_alternatives(void **state)
 static void shapes_that_lie_are_refused(void **state)
 {
     static const char whole[] =
-        "{\"layers\": [[10, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
+        "{\"layers\": [[10, 0, 0, 1]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
         "[1, 1]}}], \"file\": 100, "
         "\"embedding\": 20,"
         " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
         " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
         "1, "
-        "\"thread_scratch\": 1, \"others\": [7, 8]}";
+        "\"thread_scratch\": 1, \"gpu\": {\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"padding\": 9}, \"others\": [7, 8]}";
     static const char *const changes[][2] = {
-        {"[10, 0, 0]", "[90, 0, 0]"},
-        {"[10, 0, 0]", "[10, 0, 1]"},
-        {"[10, 0, 0]", "[10, -1, 0]"},
-        {"[10, 0, 0]", "[10]"},
+        {"[10, 0, 0, 1]", "[90, 0, 0, 1]"},
+        {"[10, 0, 0, 1]", "[10, 0, 1, 1]"},
+        {"[10, 0, 0, 1]", "[10, -1, 0, 1]"},
+        {"[10, 0, 0, 1]", "[10, 0, 0, 2]"},
+        {"[10, 0, 0, 1]", "[10, 0, 0]"},
+        {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7]"},
+        {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7, -8]"},
+        {"\"padding\": 9", "\"padding\": -9"},
+        {"[10, 0, 0, 1]", "[10]"},
         {"\"file\": 100", "\"file\": 50"},
         {"\"page_tokens\": 32", "\"page_tokens\": 0"},
         {"\"tied\": false", "\"tied\": 0"},
@@ -317,10 +366,10 @@ static void shapes_that_lie_are_refused(void **state)
         {"\"scratch\": 1,", ""},
         {"\"window\": 0", "\"window\": -1"},
         {"\"head\": 20", "\"head\": \"20\""},
-        {"[7, 8]", "[7]"},
-        {"[7, 8]", "[-7, 8]"},
-        {"[7, 8]", "[9007199254740992, 8]"},
-        {"[7, 8]", "{}"},
+        {"\"others\": [7, 8]", "\"others\": [7]"},
+        {"\"others\": [7, 8]", "\"others\": [-7, 8]"},
+        {"\"others\": [7, 8]", "\"others\": [9007199254740992, 8]"},
+        {"\"others\": [7, 8]", "\"others\": {}"},
     };
     struct plan_shape s;
 
@@ -439,10 +488,11 @@ static void ram_is_planned_in_whole_pages(void **state)
 static void spans_that_lie_are_refused(void **state)
 {
     static const char whole[] =
-        "{\"layers\": [[10, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
+        "{\"layers\": [[10, 0, 0, 1]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
         "[1, 1]}}], \"file\": 100, \"embedding\": 20, \"head\": 20, \"rest\": 1, \"tied\": false, "
         "\"parameters\": 9, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 8, "
-        "\"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": 1, \"thread_scratch\": 1, %s}";
+        "\"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": 1, \"thread_scratch\": 1, \"gpu\": "
+        "{\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"padding\": 9}, %s}";
     static const struct {
         const char *text;
         int result;
@@ -486,6 +536,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(without_devices_everything_is_in_ram), TEST(pages_are_whole_and_sequences_count),
         TEST(windows_keep_what_they_span),          TEST(layers_go_to_devices_with_their_kv),
+        TEST(devices_have_their_own_scratch),       TEST(layers_without_kernels_stay_in_ram),
         TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
         TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
         TEST(shapes_that_lie_are_refused),          TEST(whole_pages_of_what_vram_has_need_no_ram),

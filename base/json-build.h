@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Building replies. Each helper adds one member and says whether that worked, so that a reply is one chain of && and
- * a lack of memory anywhere makes the whole of it fail. A member that is not known is left out with add_*_if().
+ * Building JSON objects. Each helper adds one member and says whether that worked, so that an object is one chain of
+ * && and a lack of memory anywhere makes the whole of it fail. A member that is not known is left out with add_*_if().
  */
 
 #include <json-c/json.h>

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/gpus.h"
+
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "policy/plan.h"
+#include "policy/policy.h"
+
+/* Above any device; sums over all of them stay in range. */
+#define BYTES_MAX (INT64_C(1) << 50)
+
+static bool get_bytes(json_object *o, const char *key, int64_t max, uint64_t *ret)
+{
+    json_object *value;
+    int64_t n;
+
+    if (!json_object_object_get_ex(o, key, &value) || !json_object_is_type(value, json_type_int))
+        return false;
+    n = json_object_get_int64(value);
+    if (n < 0 || n > max)
+        return false;
+    *ret = (uint64_t)n;
+    return true;
+}
+
+static void get_text(json_object *o, const char *key, char *buffer, size_t size)
+{
+    json_object *value;
+    const char *text;
+
+    buffer[0] = 0;
+    if (!json_object_object_get_ex(o, key, &value) || !json_object_is_type(value, json_type_string))
+        return;
+    text = json_object_get_string(value);
+    if (strlen(text) < size && utf8_is_valid(text, strlen(text), NULL))
+        snprintf(buffer, size, "%s", text);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct gpu_known *x = a, *y = b;
+
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+void gpus_take_facts(struct gpus *g, json_object *facts)
+{
+    json_object *array;
+
+    if (!json_object_object_get_ex(facts, "gpus", &array) || !json_object_is_type(array, json_type_array))
+        return;
+    get_text(facts, "gpu_reason", g->reason, sizeof(g->reason));
+    g->n = 0;
+    for (size_t i = 0; i < json_object_array_length(array) && g->n < GPUS_MAX; i++) {
+        json_object *o = json_object_array_get_idx(array, i);
+        struct gpu_known *k = &g->list[g->n];
+        uint64_t number;
+
+        if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "device", GPUS_MAX - 1, &number) ||
+            gpus_find(g, (uint32_t)number) || !get_bytes(o, "total", BYTES_MAX, &k->total_bytes) ||
+            !get_bytes(o, "free", BYTES_MAX, &k->free_bytes) || !get_bytes(o, "driver", BYTES_MAX, &k->driver_bytes))
+            continue;
+        k->number = (uint32_t)number;
+        k->sample.at_us = 0;
+        get_text(o, "name", k->name, sizeof(k->name));
+        if (k->driver_bytes == 0)
+            k->driver_bytes = PLAN_DEVICE_OVERHEAD_BYTES;
+        g->n++;
+    }
+    qsort(g->list, g->n, sizeof(*g->list), compare);
+}
+
+void gpus_take_samples(struct gpus *g, json_object *samples, uint64_t now_us)
+{
+    json_object *array;
+
+    if (!json_object_object_get_ex(samples, "gpus", &array) || !json_object_is_type(array, json_type_array))
+        return;
+    for (size_t i = 0; i < json_object_array_length(array); i++) {
+        json_object *o = json_object_array_get_idx(array, i);
+        uint64_t number, free_bytes, temperature;
+        struct gpu_known *k;
+
+        if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "device", GPUS_MAX - 1, &number) ||
+            !get_bytes(o, "free", BYTES_MAX, &free_bytes))
+            continue;
+        k = (struct gpu_known *)gpus_find(g, (uint32_t)number);
+        if (!k)
+            continue;
+        k->sample.at_us = now_us;
+        k->sample.free_bytes = free_bytes;
+        k->sample.temperature_celsius = get_bytes(o, "temperature", 1000, &temperature) ? (int)temperature : -1;
+        get_text(o, "throttled", k->sample.throttled, sizeof(k->sample.throttled));
+    }
+}
+
+void gpus_none(struct gpus *g, const char *reason)
+{
+    g->n = 0;
+    snprintf(g->reason, sizeof(g->reason), "%s", reason);
+}
+
+const struct gpu_known *gpus_find(const struct gpus *g, uint32_t number)
+{
+    for (size_t i = 0; i < g->n; i++)
+        if (g->list[i].number == number)
+            return &g->list[i];
+    return NULL;
+}
+
+uint64_t gpus_budget(const struct gpu_known *gpu, const struct policy *policy)
+{
+    const struct policy_size *size = &policy->vram_budget;
+    uint64_t bytes;
+
+    for (size_t i = 0; i < policy->n_vram_devices; i++)
+        if (policy->vram_devices[i].index == gpu->number)
+            size = &policy->vram_devices[i].budget;
+    bytes = policy_size_of(size, gpu->total_bytes);
+    return bytes < gpu->total_bytes ? bytes : gpu->total_bytes;
+}

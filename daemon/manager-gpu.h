@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * GPUs in the daemon's back half: a model's part of them (model-gpu.c), and what is left of each (manager-gpu.c).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/gpus.h"
+
+struct manager;
+struct model;
+
+/* Which part of a model is on GPUs: what was planned, and what its worker said of it. */
+struct model_gpu {
+    uint32_t layers, expert_layers; /* the last so many; 0 layers: nothing, and the rest means nothing */
+    bool kv, head;
+    bool exact; /* the policy says how many: no fewer will do */
+    uint32_t devices[GPUS_MAX], device_layers[GPUS_MAX]; /* [n_devices] */
+    size_t n_devices;
+    uint32_t layers_there;
+    uint64_t kv_bytes; /* in VRAM */
+    char reason[256];  /* why not more of it, "" if all that was wanted is there */
+};
+
+/**
+ * manager_look_for_gpus() - have a worker look for GPUs, if there are workers for them
+ * Returns 0 or a negative errno.
+ */
+int manager_look_for_gpus(struct manager *m);
+
+/**
+ * manager_vram_left() - how much of a GPU may be used for @model (NULL: one that is not there)
+ * What the policy gives and is free, beside what models hold; with @evict beside those only that can't leave.
+ */
+uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu, const struct model *model, bool evict);
+
+/**
+ * manager_vram_used() - held by models of the GPU with this number
+ */
+uint64_t manager_vram_used(const struct manager *m, uint32_t number);
+
+/**
+ * manager_make_vram_room() - idle models leave until @needed bytes are free of a GPU for @model
+ * Returns as manager_make_room(), without a fault.
+ */
+int manager_make_vram_room(struct manager *m, const struct model *model, const struct gpu_known *gpu, uint64_t needed);

@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Layers on GPUs from the policy to the answer: a daemon and real workers, whose GPUs are those of the test double of
+libcuda. The double is found by the environment of the worker alone, which a script sets that is started in its place."""
+
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import BUILD, SOURCE, Daemon, Refused, main, wait_for  # noqa: E402
+
+WORKER = os.path.join(BUILD, "tests", "e2e", "gpu-worker")
+DOUBLE = os.path.join(BUILD, "tests", "fake-libcuda")
+RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
+MAKE_MODEL = os.path.join(BUILD, "tests", "model-writer", "make-test-model")
+MIB, GIB = 1 << 20, 1 << 30
+N_LAYERS = 4
+
+
+def write_worker(d, extra=(), **settings):
+    """What the workers that start from now on find: FAKE_CUDA_* by their names."""
+    path = os.path.join(d.dir, "worker")
+    lines = ["#!/bin/sh", f"export LD_LIBRARY_PATH={DOUBLE}"]
+    lines += [f"export FAKE_CUDA_{name}={value}" for name, value in settings.items()]
+    lines += ["export " + setting for setting in extra]
+    with open(path + ".new", "w") as f:
+        f.write("\n".join(lines) + f'\nexec {WORKER} "$@"\n')
+    os.chmod(path + ".new", 0o755)
+    os.rename(path + ".new", path)
+    return path
+
+
+def model_entry(name="m", **placement):
+    return {"path": f"@DIR@/{name}.gguf", "residency": {"ram": "map", "idle": "infinity"},
+            "context": {"tokens": 128, "sequences": 2}, **({"placement": placement} if placement else {})}
+
+
+class GpuDaemon(Daemon):
+    def __init__(self, models, host=None, **settings):
+        policy = {"version": 1, "models": models, **({"host": host} if host else {})}
+        super().__init__(policy)
+        self.worker = write_worker(self, **settings)
+        for name in models:
+            path = os.path.join(self.dir, f"{name}.gguf")
+            subprocess.run([MAKE_MODEL, path, *MODEL_ARGUMENTS], check=True)
+            os.chmod(path, 0o644)
+
+    def all_status(self):
+        with self.client() as c:
+            return c.call("Models.Status")
+
+    def looked(self):
+        wait_for(lambda: self.all_status()["vram"] or self.all_status().get("gpu_reason"), "somebody to look for GPUs")
+        return self.all_status()
+
+    def answer(self, model="m"):
+        with self.client() as c:
+            tokens = list(range(5, 25))
+            return c.call("Inference.Complete", model=model, prompt_tokens=tokens, max_tokens=8, temperature=0)["text"]
+
+    def load(self, model="m"):
+        with self.client() as c:
+            for _ in c.stream("Models.Load", model=model):
+                pass
+        return self.status(model)
+
+    def unload(self, model="m"):
+        with self.client() as c:
+            c.call("Models.Unload", model=model)
+
+    def plan(self, model="m", **limits):
+        with self.client() as c:
+            return c.call("Models.Plan", model=model, **limits)["plan"]
+
+
+# Layers of some MiB, so that what is rounded up for each device is little beside them.
+MODEL_ARGUMENTS = ["--layers", str(N_LAYERS), "--dim", "1024", "--ff", "4096", "--heads", "8", "--kv-heads", "8",
+                   "--vocab", "512", "--context", "128", "--type", "q8_0"]
+
+
+def planned_vram(plan):
+    return sum(plan[kind + "_vram_bytes"] for kind in ("weights", "kv", "scratch", "driver"))
+
+
+ANSWERS = {}
+
+
+def expected():
+    """What the processor answers."""
+    if not ANSWERS:
+        with GpuDaemon({"m": model_entry(gpu_layers=0)}) as d:
+            ANSWERS["m"] = d.answer()
+            assert d.status()["gpu_layers"] == 0 and d.status()["vram_bytes"] == 0, d.status()
+            assert "gpu_reason" not in d.status(), d.status()
+    return ANSWERS["m"]
+
+
+def layers_are_where_the_policy_wants_them():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        assert d.looked()["vram"] == [{"device": 0, "name": "Pretended GPU 0", "budget_bytes": 8 * GIB * 9 // 10,
+                                       "used_bytes": 0, "total_bytes": 8 * GIB}], d.all_status()
+        assert d.answer() == expected()
+        status = d.all_status()
+        assert status["models"][0]["gpu_layers"] == N_LAYERS, status
+        assert status["models"][0]["vram_bytes"] == status["vram"][0]["used_bytes"] > 50 * MIB, status
+        assert "gpu_reason" not in status and "gpu_reason" not in status["models"][0], status
+        d.unload()
+        assert d.all_status()["vram"][0]["used_bytes"] == 0, d.all_status()
+    for n in (1, 2):
+        with GpuDaemon({"m": model_entry(gpu_layers=n)}) as d:
+            d.looked()
+            assert d.answer() == expected()
+            assert d.status()["gpu_layers"] == n, d.status()
+
+
+def a_plan_is_what_is_taken():
+    for placement in ({"gpu_layers": "all"}, {"gpu_layers": 2}, {"gpu_layers": "auto", "devices": [1]},
+                      {"gpu_layers": "all", "devices": [1, 0], "vram": "480M"}):
+        with GpuDaemon({"m": model_entry(**placement)}, DEVICES=2) as d:
+            d.looked()
+            plan = d.plan()
+            assert plan["fits"], plan
+            status = d.load()
+            planned, used = planned_vram(plan), status["vram_bytes"]
+            assert status["gpu_layers"] == plan["gpu_layers"] > 0, (plan, status)
+            assert planned >= used >= 0.95 * planned, (placement, planned, used)
+            # Without what a driver takes, which nobody could measure, it is as near.
+            drivers = plan["driver_vram_bytes"]
+            assert planned - drivers >= used - drivers >= 0.9 * (planned - drivers), (placement, planned, used)
+            assert "takes" not in d.log(), d.log()
+
+
+def without_a_driver_it_is_said_and_everything_else_works():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        path = os.path.join(d.dir, "worker")
+        with open(path, "w") as f:
+            f.write(f'#!/bin/sh\nexec {WORKER} "$@"\n')
+        d.kill()
+        d.start()
+        assert d.looked()["gpu_reason"] == "no NVIDIA driver is installed (libcuda.so.1 was not found)", d.all_status()
+        assert d.answer() == expected()
+        assert d.status()["gpu_layers"] == 0, d.status()
+
+
+def the_environment_of_the_service_names_no_library():
+    d = Daemon({"version": 1, "models": {}}, worker=WORKER)
+    d.environment = {"LD_LIBRARY_PATH": DOUBLE, "LD_PRELOAD": os.path.join(DOUBLE, "libcuda.so.1")}
+    with d:
+        wait_for(lambda: "gpu_reason" in d.client().call("Models.Status"), "somebody to look for GPUs")
+        assert "no NVIDIA driver" in d.client().call("Models.Status")["gpu_reason"]
+
+
+def two_devices():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, {"vram": {"devices": {"0": {"budget": "380M"}}}}, DEVICES=2) as d:
+        d.looked()
+        assert d.answer() == expected()
+        vram = d.all_status()["vram"]
+        assert all(320 * MIB < v["used_bytes"] <= v["budget_bytes"] for v in vram), vram
+        assert d.status()["gpu_layers"] == N_LAYERS, d.status()
+
+
+def auto_takes_what_there_is_room_for():
+    with GpuDaemon({"m": model_entry()}, {"vram": {"budget": "380M"}}) as d:
+        d.looked()
+        assert d.answer() == expected()
+        status = d.status()
+        assert 0 < status["gpu_layers"] < N_LAYERS, status
+        assert status["gpu_reason"] == f"VRAM is full after {status['gpu_layers']} of {N_LAYERS} layers", status
+
+
+def a_number_of_layers_that_does_not_fit_fails_with_the_figures():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, {"vram": {"budget": "380M"}}) as d:
+        d.looked()
+        try:
+            d.answer()
+            raise AssertionError("it was loaded")
+        except Refused as e:
+            assert e.error == "io.residentd.InsufficientMemory", e
+            assert e.parameters["kind"] == "vram" and e.parameters["needed"] > e.parameters["available"], e
+            assert 0 < e.parameters["available"] <= 380 * MIB, e
+            assert any(s["change"] == "gpu_layers" for s in e.parameters["suggestions"]), e
+
+
+def memory_of_other_programs_is_seen_at_the_next_load():
+    with GpuDaemon({"m": model_entry()}, VRAM=2 * GIB) as d:
+        d.looked()
+        assert d.load()["gpu_layers"] == N_LAYERS
+        d.unload()
+        write_worker(d, VRAM=2 * GIB, OTHERS=2 * GIB - 150 * MIB)
+        status = d.load()
+        assert 0 < status["gpu_layers"] < N_LAYERS and status["gpu_reason"], status
+        assert d.answer() == expected()
+
+
+def refused_memory_is_less_of_it_or_an_error():
+    # It is refused to the worker that loads, after the plan: others were faster.
+    for refuse in ("REFUSE=1", "REFUSE=3", "REFUSE_ALL=1", "REFUSE_ALL=4"):
+        name, value = refuse.split("=")
+        with GpuDaemon({"m": model_entry()}, **{name: value}) as d:
+            d.looked()
+            assert d.answer() == expected()
+            status = d.status()
+            assert status["gpu_layers"] < N_LAYERS and status["gpu_reason"], status
+    with GpuDaemon({"m": model_entry(gpu_layers=2)}, REFUSE_ALL=2) as d:
+        d.looked()
+        try:
+            d.answer()
+            raise AssertionError("it was loaded")
+        except Refused as e:
+            assert e.error == "io.residentd.InsufficientMemory" and e.parameters["kind"] == "vram", e
+
+
+def a_lost_gpu_ends_the_worker_and_the_next_computes_without():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = os.path.join(d.dir, "lost")
+        write_worker(d, LOST_FILE=lost)
+        d.kill()
+        d.start()
+        d.looked()
+        assert d.answer() == expected()
+        first = d.status()["worker_pid"]
+        open(lost, "w").close()
+        try:
+            d.answer()
+            raise AssertionError("it was answered")
+        except Refused as e:
+            assert e.error == "io.residentd.ModelUnavailable", e
+            assert "lost its GPU" in e.parameters["reason"], e
+        assert d.answer() == expected()
+        status = d.all_status()
+        assert status["models"][0]["gpu_layers"] == 0 and status["models"][0]["worker_pid"] != first, status
+        assert "no GPU" in status["gpu_reason"] and status["vram"] == [], status
+        os.unlink(lost)
+        d.unload()
+        d.looked()
+
+
+def idle_models_leave_the_gpu_for_one_that_needs_it():
+    models = {"a": model_entry("a", gpu_layers="all"), "b": model_entry("b", gpu_layers="all")}
+    with GpuDaemon(models, {"vram": {"budget": "500M"}}) as d:
+        d.looked()
+        assert d.load("a")["gpu_layers"] == N_LAYERS
+        assert d.load("b")["gpu_layers"] == N_LAYERS
+        assert d.status("a")["state"] == "absent", d.status("a")
+
+
+def what_a_gpu_is_doing_is_said():
+    settings = {"VRAM": 4 * GIB, "OTHERS": 300 * MIB, "CONTEXT": 200 * MIB}
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, **settings) as d:
+        write_worker(d, extra=["FAKE_NVML_TEMPERATURE=83", "FAKE_NVML_THROTTLE=0x41"], **settings)
+        d.looked()
+        assert "temperature_celsius" not in d.all_status()["vram"][0], d.all_status()
+        plan = d.plan()
+        d.load()
+        wait_for(lambda: "temperature_celsius" in d.all_status()["vram"][0], "somebody to ask what the GPU is doing")
+        gpu = d.all_status()["vram"][0]
+        assert gpu["temperature_celsius"] == 83 and gpu["throttled"] == "too hot (hardware)", gpu
+        assert gpu["others_bytes"] == 300 * MIB, gpu
+        # What the driver takes is known, so the plan is exact.
+        assert plan["driver_vram_bytes"] == 200 * MIB, plan
+        used = d.status()["vram_bytes"]
+        assert planned_vram(plan) >= used >= 0.95 * planned_vram(plan), (plan, used)
+        text = subprocess.run([RESIDENTCTL, "--socket", d.socket, "status"], check=True, capture_output=True, text=True).stdout
+        assert "300M held by others, 83 °C, throttled: too hot (hardware)" in text, text
+        with d.client() as c:
+            metrics = c.call("Models.Metrics")["text"]
+        for line in (f'residentd_vram_budget_bytes{{device="0"}} {4 * GIB * 9 // 10}',
+                     f'residentd_vram_used_bytes{{device="0"}} {used}',
+                     f'residentd_vram_others_bytes{{device="0"}} {300 * MIB}',
+                     'residentd_gpu_temperature_celsius{device="0"} 83', 'residentd_gpu_throttled{device="0"} 1'):
+            assert line + "\n" in metrics, (line, metrics)
+        with open(os.path.join(SOURCE, "docs", "metrics.md")) as f:
+            documented = set(re.findall(r"^\| `(\w+)` \| gauge \| `device`", f.read(), re.M))
+        assert documented == set(re.findall(r'^(\w+){device=', metrics, re.M)), documented
+
+
+main([
+    what_a_gpu_is_doing_is_said,
+    layers_are_where_the_policy_wants_them,
+    a_plan_is_what_is_taken,
+    without_a_driver_it_is_said_and_everything_else_works,
+    the_environment_of_the_service_names_no_library,
+    two_devices,
+    auto_takes_what_there_is_room_for,
+    a_number_of_layers_that_does_not_fit_fails_with_the_figures,
+    memory_of_other_programs_is_seen_at_the_next_load,
+    refused_memory_is_less_of_it_or_an_error,
+    a_lost_gpu_ends_the_worker_and_the_next_computes_without,
+    idle_models_leave_the_gpu_for_one_that_needs_it,
+])
