@@ -98,6 +98,8 @@ struct device *device_close(struct device *d)
     if (d->context) {
         (void)d->driver->context_set(d->context);
         if (d->stream) {
+            for (uint32_t i = 0; i < d->n_blocks; i++)
+                (void)d->driver->set_bytes(d->blocks[i], 0, d->block_bytes[i], d->stream);
             (void)d->driver->stream_wait(d->stream);
             (void)d->driver->stream_free(d->stream);
         }
@@ -162,6 +164,7 @@ int device_alloc(struct device *d, uint64_t n_bytes, cuda_pointer *ret, struct f
         return out_of_memory(d, n_bytes, reterr);
     if (r != 0)
         return r;
+    d->block_bytes[d->n_blocks] = n_bytes;
     d->blocks[d->n_blocks++] = p;
     d->bytes_held += device_charged_bytes(n_bytes);
     r = driver_check(d->driver, d->driver->set_bytes(p, 0, n_bytes, d->stream), "cuMemsetD8Async", reterr);

@@ -30,6 +30,7 @@ struct device {
     struct cuda_stream *stream;
     struct cuda_module *module;
     cuda_pointer blocks[DEVICE_BLOCKS_MAX];
+    uint64_t block_bytes[DEVICE_BLOCKS_MAX];
     uint32_t n_blocks;
     void *pinned[DEVICE_BLOCKS_MAX];
     uint32_t n_pinned;
@@ -55,6 +56,7 @@ int device_share(const struct device *root, struct device **ret, struct fault *r
 
 /**
  * device_close() - wait for what runs, give all memory back; takes NULL, returns NULL. Works on a lost device
+ * Memory is zeroed before it goes to whoever asks for it next: it held what users said.
  */
 struct device *device_close(struct device *d);
 

@@ -90,6 +90,18 @@ EXPORT void fake_cuda_counts(struct fake_counts *ret)
     pthread_mutex_unlock(&fake.lock);
 }
 
+EXPORT const void *fake_cuda_block(size_t n_bytes)
+{
+    const void *p = NULL;
+
+    pthread_mutex_lock(&fake.lock);
+    for (const struct fake_memory *m = fake.memory; m && !p; m = m->next)
+        if (m->device >= 0 && m->n_bytes == n_bytes)
+            p = m->data;
+    pthread_mutex_unlock(&fake.lock);
+    return p;
+}
+
 EXPORT uint64_t fake_cuda_used(int device)
 {
     uint64_t n;
@@ -391,6 +403,11 @@ static void run_all_streams(void)
         (void)fake_stream_run(s);
 }
 
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
 int fake_memory_free(cuda_pointer p)
 {
     struct fake_memory *m;
@@ -401,6 +418,7 @@ int fake_memory_free(cuda_pointer p)
     if (!m)
         return fake_leave(CUDA_INVALID_VALUE);
     fake.held[m->device] -= m->charged_bytes;
+    fake.counts.n_freed_dirty += !is_zero(m->data, m->n_bytes);
     fake.counts.n_device_held--;
     fake.counts.bytes_device_held -= m->charged_bytes;
     free(m->data);

@@ -28,6 +28,7 @@
  *   FAKE_CUDA_REPORT        a file to which each release of a last context appends a line of counts
  */
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct fake_counts {
@@ -37,12 +38,18 @@ struct fake_counts {
     uint64_t bytes_device_held, bytes_device_peak, bytes_host_held;
     uint64_t bytes_to_device, bytes_to_host;
     uint64_t n_wild; /* copies that left an allocation */
+    uint64_t n_freed_dirty; /* blocks of a device that were given back with something in them */
 };
 
 /**
  * fake_cuda_counts() - what was done and is held now; found with dlsym()
  */
 void fake_cuda_counts(struct fake_counts *ret);
+
+/**
+ * fake_cuda_block() - the newest block of device memory of @n_bytes that is held; NULL: there is none. With dlsym()
+ */
+const void *fake_cuda_block(size_t n_bytes);
 
 /**
  * fake_cuda_used() - bytes of a device that this process and others hold; for the double of libnvidia-ml

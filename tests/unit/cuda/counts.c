@@ -25,19 +25,39 @@ int counts_forget_settings(void **state)
     return 0;
 }
 
-struct fake_counts counts_read(void)
+/* A function of the double, which is loaded. */
+static void *find(const char *name)
 {
-    void (*get)(struct fake_counts *);
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD), *p;
-    struct fake_counts c;
 
     assert_non_null(library);
-    p = dlsym(library, "fake_cuda_counts");
+    p = dlsym(library, name);
     assert_non_null(p);
+    dlclose(library);
+    return p;
+}
+
+struct fake_counts counts_read(void)
+{
+    void *p = find("fake_cuda_counts");
+    void (*get)(struct fake_counts *);
+    struct fake_counts c;
+
     memcpy(&get, &p, sizeof(get));
     get(&c);
-    dlclose(library);
     return c;
+}
+
+const uint8_t *counts_block(size_t n_bytes)
+{
+    void *p = find("fake_cuda_block");
+    const void *(*get)(size_t);
+    const void *block;
+
+    memcpy(&get, &p, sizeof(get));
+    block = get(n_bytes);
+    assert_non_null(block);
+    return block;
 }
 
 void counts_assert_none(void)

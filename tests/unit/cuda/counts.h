@@ -28,6 +28,11 @@ void counts_set_number(const char *name, uint64_t value);
 struct fake_counts counts_read(void);
 
 /**
+ * counts_block() - the newest block of device memory of @n_bytes; there must be one
+ */
+const uint8_t *counts_block(size_t n_bytes);
+
+/**
  * counts_assert_none() - nothing is held, and no copy left its memory
  */
 void counts_assert_none(void);

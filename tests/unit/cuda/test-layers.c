@@ -282,6 +282,68 @@ static void pages_change_owner(void **state)
     assert_same("fork", 0, logits, expected + (size_t)33 * shape.n_vocab, (size_t)(N_TOKENS - 33) * shape.n_vocab);
 }
 
+/* A copy of the device's keys and values, which all layers have there; *ret_n bytes. */
+static uint8_t *kv_memory(const struct engine *e, size_t *ret_n)
+{
+    struct engine_facts facts;
+    uint8_t *copy;
+
+    engine_facts(e, &facts);
+    *ret_n = facts.bytes_kv_page * facts.pages_total;
+    copy = malloc(*ret_n);
+    assert_non_null(copy);
+    memcpy(copy, counts_block(*ret_n), *ret_n);
+    return copy;
+}
+
+static size_t count_used(const uint8_t *p, size_t n)
+{
+    size_t n_used = 0;
+
+    for (size_t i = 0; i < n; i++)
+        n_used += p[i] != 0;
+    return n_used;
+}
+
+/* The memory itself, behind what kernels look at: after another user has taken the pages, nothing is left in them but
+ * what that one computed; and what the engine gives back is empty. */
+static void nothing_of_a_user_is_left_for_the_next(void **state)
+{
+    struct model_shape shape = small(TENSOR_F16);
+    struct engine_config config = models_config(2, 64);
+    struct engine *e;
+    _cleanup_free_ int32_t *secret = models_tokens(4, 64, shape.n_vocab);
+    _cleanup_free_ int32_t *tokens = models_tokens(3, 33, shape.n_vocab);
+    _cleanup_free_ uint8_t *before = NULL, *after = NULL, *alone = NULL;
+    uint32_t sequence;
+    size_t n;
+
+    config.k_type = config.v_type = TENSOR_F16;
+    config.kv_tokens = 64;
+    config.gpu.layers = ENGINE_LAYERS_ALL;
+    e = models_open(&shape, &config);
+    assert_int_equal(engine_sequence_open(e, &sequence), 0);
+    feed_tokens(e, sequence, tokens, 33, 33, NULL);
+    alone = kv_memory(e, &n);
+    e = engine_free(e);
+
+    e = models_open(&shape, &config);
+    assert_int_equal(engine_sequence_open(e, &sequence), 0);
+    feed_tokens(e, sequence, secret, 64, 64, NULL);
+    before = kv_memory(e, &n);
+    assert_true(count_used(before, n) > n / 2);
+    assert_int_equal(engine_sequence_close(e, sequence), 0);
+    assert_int_equal(engine_sequence_open(e, &sequence), 0);
+    feed_tokens(e, sequence, tokens, 33, 33, NULL);
+    after = kv_memory(e, &n);
+    assert_int_equal(count_used(after, n), count_used(alone, n));
+    for (size_t i = 0; i + 32 <= n; i += 32)
+        assert_true(memcmp(after + i, before + i, 32) != 0 || count_used(before + i, 32) == 0);
+    engine_free(e);
+    assert_int_equal(counts_read().n_freed_dirty, 0);
+    counts_assert_none();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +356,7 @@ int main(void)
         cmocka_unit_test_setup(a_small_device, counts_forget_settings),
         cmocka_unit_test_setup(a_device_lost_at_any_call, counts_forget_settings),
         cmocka_unit_test_setup(pages_change_owner, counts_forget_settings),
+        cmocka_unit_test_setup(nothing_of_a_user_is_left_for_the_next, counts_forget_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
