@@ -17,7 +17,7 @@ def json():
 def proto():
     def packet(worker, state, kind, body, epoch=5, fds=0, bits=0):
         return struct.pack('<BBHHIQ', worker | state << 1 | bits, fds, kind, 0, len(body), epoch) + body
-    hello = struct.pack('<IIII', 0x6b777372, 5, 0, 0) + b'0.1.0'
+    hello = struct.pack('<IIII', 0x6b777372, 6, 0, 0) + b'0.1.0'
     piece = struct.pack('<QIIIiq', 7, 2, 2, 1, -1, -1) + b'hi{}'
     step = struct.pack('<QQIIIIIIIIII', 1, 2, 2, 1, 1, 0, 3, 4, 5, 6, 7, 0) + struct.pack('<IIQII', 9, 1, 100, 3, 1) + piece + piece
     q = lambda *numbers: struct.pack('<%dQ' % len(numbers), *numbers)
@@ -28,7 +28,8 @@ def proto():
         packet(0, 3, 9, q(1)), packet(0, 3, 10, q(0)), packet(0, 3, 12, q(1)), packet(1, 2, 13, q(0) + b'{}'), packet(1, 2, 14, q(1, 2)),
         packet(1, 2, 15, q(0) + b'{}'), packet(1, 3, 16, step), packet(1, 3, 17, q(1, 0, 5, 0, 5, 1, 1, 1)), packet(1, 3, 18, q(0) + b'{}'),
         packet(1, 3, 19, struct.pack('<IIQ', 6, 0, 0) + b'text'), packet(1, 3, 20, q(1, 2, 3)),
-        packet(1, 3, 21, q(4, 1, 99, 5, 6, 0, 7, 8)),
+        packet(1, 3, 21, q(4, 1, 99, 5, 6, 0, 7, 8)), packet(1, 3, 22, q(0) + b'{"gpus":[]}'),
+        packet(0, 1, 2, q(0) + b'{"look":true}'),
     ]
 
 
