@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "daemon/internal.h"
+#include "daemon/messages.h"
 #include "daemon/worker-start.h"
 
 static void on_looked(struct measure *measure, struct plan_shape *shape, void *userdata)
@@ -26,7 +27,8 @@ static void on_look_failed(struct measure *measure, const struct fault *fault, v
 
     m->look = measure_free(m->look);
     gpus_none(&m->gpus, fault->reason);
-    log_line(m->log, LOG_WARNING, NULL, "can't look for GPUs: %s", fault->reason);
+    log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_GPUS_UNKNOWN}, "Can't look for GPUs: %s",
+             fault->reason);
 }
 
 static const struct measure_callbacks look_callbacks = {.done = on_looked, .failed = on_look_failed};

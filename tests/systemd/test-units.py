@@ -16,11 +16,11 @@ from harness import BUILD, SOURCE, Skip, main                                   
 UNITS = os.path.join(BUILD, "systemd")
 LIMITS = {"residentd.service": 1.5, "residentd-worker@.service": 0.8, "residentd-gpu-worker@.service": 2.0}
 # What a worker with a GPU may more than one without: each has its reason in the unit.
-GPU_MORE = {"SupplementaryGroups=video", "BindReadOnlyPaths=-/etc/alternatives",
+GPU_MORE = {"SupplementaryGroups=video", "BindReadOnlyPaths=-/etc/alternatives", "RootDirectory=/run/residentd/gpu-worker-root",
             "InaccessiblePaths=-+/dev/shm -+/dev/mqueue -+/dev/pts", "SystemCallFilter=~@privileged",
             "SystemCallFilter=mlock mlock2 munlock capset seccomp landlock_create_ruleset landlock_restrict_self",
             *("DeviceAllow=char-%s rw" % x for x in ("nvidia", "nvidia-frontend", "nvidiactl", "nvidia-uvm", "nvidia-caps"))}
-GPU_LESS = {"PrivateDevices=yes", "ProcSubset=pid", "SystemCallFilter=~@privileged @resources",
+GPU_LESS = {"RootDirectory=/run/residentd/worker-root", "PrivateDevices=yes", "ProcSubset=pid", "SystemCallFilter=~@privileged @resources",
             "SystemCallFilter=mlock mlock2 munlock sched_setaffinity capset setrlimit seccomp landlock_create_ruleset "
             "landlock_restrict_self"}
 
