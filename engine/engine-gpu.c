@@ -458,7 +458,7 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     }
     say_why(e, &refused);
     fill_facts(e);
-    return 0;
+    return e->gpus.n_gpus > 0 && c->lock && !c->gpu.keep_locked ? engine_gpus_release(e) : 0;
 }
 
 int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
@@ -494,5 +494,6 @@ void engine_gpus_close(struct engine_gpus *g)
     free(g->places);
     free(g->group_layers);
     free(g->transfers);
+    free(g->released);
 }
 

@@ -45,6 +45,7 @@ struct engine_gpus {
     struct engine_transfer *transfers; /* by operation */
     size_t n_transfers;
     struct engine_gpu_group groups[GRAPH_GROUPS_MAX];
+    struct engine_range *released; /* facts.released */
     uint32_t n_layers;
 };
 
@@ -65,6 +66,12 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
  */
 int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
                         struct gpu_bytes *ret, bool *ret_layers);
+
+/**
+ * engine_gpus_release() - unlock what of the files only GPUs read, and list it in e->facts; once, after opening
+ * Returns 0, -ENOMEM, or what munlock(2) says.
+ */
+int engine_gpus_release(struct engine *e);
 
 /**
  * engine_gpus_mirror() - let the GPUs know of what happens to pages; e->pages are there

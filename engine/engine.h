@@ -56,6 +56,7 @@ struct engine_gpu_config {
     size_t n_devices;
     const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
     bool exact; /* as many as that or none: the model is not opened where they don't fit */
+    bool keep_locked; /* what is there stays locked in RAM, too */
     struct engine_devices *open; /* borrowed for the engine's life; NULL: opened for it, and closed with it */
     /* Bytes copied to GPUs so far, of so many; false ends; may be NULL. */
     bool (*progress)(void *userdata, uint64_t n_bytes, uint64_t n_total);
@@ -81,6 +82,11 @@ struct engine_config {
     bool populate;             /* fault the weights in before engine_open() returns */
     bool small_pages;          /* the weights by 4 KiB pages only, not by 2 MiB where there are such */
     struct engine_gpu_config gpu;
+};
+
+struct engine_range {
+    uint32_t file;
+    uint64_t from, n_bytes; /* whole pages, or up to the file's end */
 };
 
 /* Bytes of one GPU's memory that a model has taken. Strings belong to the engine. */
@@ -114,7 +120,10 @@ struct engine_facts {
     uint32_t n_gpus;
     struct engine_gpu_facts gpus[ENGINE_DEVICES_MAX]; /* [n_gpus] */
     char gpu_reason[256];      /* why fewer layers are on GPUs than were wanted; "" if not */
-    uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights, or less with weights_bytes_max */
+    uint64_t bytes_locked;     /* of the weights; 0 or bytes_weights, or less with weights_bytes_max or GPUs */
+    /* [n_released] What of the files is not locked, since only GPUs read it; in order. */
+    const struct engine_range *released;
+    size_t n_released;
 };
 
 /**

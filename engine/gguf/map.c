@@ -222,6 +222,14 @@ int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret
     return 0;
 }
 
+int gguf_map_unlock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes)
+{
+    if (memunlock((const uint8_t *)m->parts[i_part].data + from, n_bytes) < 0)
+        return -errno;
+    m->n_bytes_locked -= n_bytes;
+    return 0;
+}
+
 const struct gguf_part *gguf_map_parts(const struct gguf_map *m, size_t *ret_n)
 {
     *ret_n = m->n_parts;

@@ -47,6 +47,13 @@ const struct gguf_part *gguf_map_parts(const struct gguf_map *m, size_t *ret_n);
 uint64_t gguf_map_bytes(const struct gguf_map *m);
 
 /**
- * gguf_map_bytes_locked() - how many of them were locked: all, or 0 without GGUF_MAP_LOCK
+ * gguf_map_unlock() - of what was locked, let go of some again, which stays mapped
+ * @from: a multiple of the page size, as is @n_bytes, but at the part's end
+ * Returns 0 or what munlock(2) says.
+ */
+int gguf_map_unlock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes);
+
+/**
+ * gguf_map_bytes_locked() - how many of them are locked: all, less what was unlocked, or 0 without GGUF_MAP_LOCK
  */
 uint64_t gguf_map_bytes_locked(const struct gguf_map *m);

@@ -132,6 +132,7 @@ static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
         member_bool(gpu, "kv_in_ram", &c->kv_in_ram, reterr) == -EINVAL ||
         member_bool(gpu, "head", &c->head, reterr) == -EINVAL ||
         member_bool(gpu, "exact", &c->exact, reterr) == -EINVAL ||
+        member_bool(gpu, "keep_locked", &c->keep_locked, reterr) == -EINVAL ||
         get_numbers(gpu, "devices", c->devices, &c->n_devices, reterr) == -EINVAL ||
         get_numbers(gpu, "device_layers", c->device_layers, &n, reterr) == -EINVAL)
         return -EINVAL;

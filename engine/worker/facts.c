@@ -32,6 +32,22 @@ static bool add_gpus(json_object *to, const struct engine_facts *f)
     return ok;
 }
 
+static bool add_released(json_object *to, const struct engine_facts *f)
+{
+    json_object *array = json_object_new_array();
+    bool ok = add_take(to, "released", array);
+
+    for (size_t i = 0; ok && i < f->n_released; i++) {
+        const struct engine_range *range = &f->released[i];
+        json_object *o = json_object_new_array();
+
+        ok = append_take(array, o) && append_take(o, json_object_new_uint64(range->file)) &&
+             append_take(o, json_object_new_uint64(range->from)) &&
+             append_take(o, json_object_new_uint64(range->n_bytes));
+    }
+    return ok;
+}
+
 static bool add_capabilities(json_object *to, unsigned abilities, bool has_tokenizer)
 {
     static const struct {
@@ -62,7 +78,8 @@ int facts_to_json(const struct engine_facts *f, uint32_t sequences, const char *
         !add_count(o, "context_tokens", f->context_tokens) || !add_count(o, "sequences", sequences) ||
         !add_count(o, "batch_tokens", f->batch_tokens_max) || !add_count(o, "threads", f->n_threads) ||
         !add_count(o, "page_tokens", f->page_tokens) || !add_count(o, "pages", f->pages_total) ||
-        !add_bytes(o, f) || !add_gpus(o, f) || !add_capabilities(o, abilities, tokenizer != NULL))
+        !add_bytes(o, f) || !add_gpus(o, f) || !add_released(o, f) ||
+        !add_capabilities(o, abilities, tokenizer != NULL))
         return -ENOMEM;
     if (tokenizer ? !add_text(o, "tokenizer", tokenizer) : json_object_object_add(o, "tokenizer", NULL) < 0)
         return -ENOMEM;

@@ -10,6 +10,7 @@
  *   "bytes": {"weights", "locked", "kv", "kv_page", "scratch", "per_token"}
  *   "gpu_layers": with anything of them on GPUs, "gpu_reason": why fewer than were asked for; "" if not
  *   "gpus": [{"device", "name", "weights", "kv", "scratch", "driver"}], what it has of each GPU's memory, in bytes
+ *   "released": [[file, from, bytes]], what of the files it does not lock, since only GPUs read it, in order
  *   "capabilities": ["complete", "chat", "embed", "tools", "reasoning", "tokenize"]: what SUBMIT may ask for,
  *                   and what answers of Chat may have besides text
  */

@@ -185,6 +185,7 @@ static struct engine_gpu_config gpu_config_of(const struct config_gpu *c, const 
         .n_devices = c->n_devices,
         .device_layers = c->n_devices > 0 ? c->device_layers : NULL,
         .exact = c->exact,
+        .keep_locked = c->keep_locked,
         .open = gpu->devices,
         .progress = gpu->progress,
         .userdata = gpu->userdata,

@@ -151,6 +151,11 @@ static void locks_what_the_limit_allows(void **state)
     assert_int_equal(gguf_map(&fd, 1, GGUF_MAP_LOCK, &m, &fault), 0);
     assert_int_equal(gguf_map_bytes_locked(m), 65536);
     assert_int_equal(smaps(gguf_map_parts(m, &n)->data, "Locked"), 65536);
+    /* From its middle on: what is before stays. */
+    assert_int_equal(gguf_map_unlock(m, 0, 32768, 32768), 0);
+    assert_int_equal(gguf_map_bytes_locked(m), 32768);
+    assert_int_equal(smaps(gguf_map_parts(m, &n)->data, "Locked"), 32768);
+    assert_int_equal(smaps((const uint8_t *)gguf_map_parts(m, &n)->data + 32768, "Locked"), 0);
     gguf_unmap(m);
 }
 
