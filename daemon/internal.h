@@ -128,6 +128,8 @@ struct model {
     bool waits_for_room;
     bool measures_again; /* … since what is free on GPUs has to be seen anew then */
     struct model_gpu gpu;
+    bool leaves_out;  /* its residency was told what GPUs have */
+    bool holds_again; /* LOADING: its worker starts when the residency holds all of it again */
     struct worker *worker;
     bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
     bool is_opened, is_answered; /* of one taken over: its files are the same still; the worker has answered */

@@ -13,6 +13,7 @@
 
 struct manager;
 struct model;
+struct plan_range;
 
 /* Which part of a model is on GPUs: what was planned, and what its worker said of it. */
 struct model_gpu {
@@ -23,6 +24,8 @@ struct model_gpu {
     size_t n_devices;
     uint32_t layers_there;
     uint64_t kv_bytes; /* in VRAM */
+    struct plan_range *released; /* [n_released] of its files, what its worker does not lock, since only GPUs read it */
+    size_t n_released;
     char reason[256];  /* why not more of it, "" if all that was wanted is there */
 };
 

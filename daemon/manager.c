@@ -461,6 +461,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     list_foreach (at, after, &m->models) {
         model_verify(list_entry(at, struct model, entry));
         model_look_at_build(list_entry(at, struct model, entry));
+        model_release(list_entry(at, struct model, entry));
         model_sample(list_entry(at, struct model, entry));
     }
     r = sd_event_source_set_time(s, now + TICK_US);

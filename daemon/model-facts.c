@@ -96,4 +96,5 @@ void model_take_facts(struct model *model, json_object *facts)
     }
     get_capabilities(model, facts);
     model_gpu_take_facts(model, facts);
+    model_release_take_facts(model, facts);
 }

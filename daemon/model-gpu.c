@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json-build.h"
@@ -66,7 +67,7 @@ void model_gpu_wish(const struct policy_model *rules, struct plan_wish *wish)
     wish->experts = p->experts == POLICY_EXPERTS_RAM    ? PLAN_EXPERTS_RAM
                     : p->experts == POLICY_EXPERTS_VRAM ? PLAN_EXPERTS_VRAM
                                                         : PLAN_EXPERTS_AUTO;
-    wish->keeps_offloaded = rules->residency.offloaded == POLICY_OFFLOADED_KEEP;
+    wish->keeps_offloaded = model_release_is_off(rules);
 }
 
 bool model_gpu_is_wanted(const struct model *model)
@@ -118,6 +119,7 @@ void model_gpu_place(struct model *model, const struct plan_wish *wish, const st
 
 void model_gpu_forget(struct model *model)
 {
+    free(model->gpu.released);
     model->gpu = (struct model_gpu){.layers = 0};
     if (model->grant)
         memset(model->grant->vram_bytes, 0, sizeof(model->grant->vram_bytes));
@@ -144,6 +146,7 @@ bool model_gpu_add(json_object *config, const struct model *model)
     return add_take(config, "gpu", o) && add_count(o, "layers", g->layers) &&
            add_count(o, "expert_layers", g->expert_layers) && add_bool(o, "kv_in_ram", !g->kv) &&
            add_bool(o, "head", g->head) && add_bool(o, "exact", g->exact) &&
+           add_bool(o, "keep_locked", model_release_is_off(model->loaded)) &&
            add_numbers(o, "devices", g->devices, g->n_devices) &&
            add_numbers(o, "device_layers", g->device_layers, g->n_devices);
 }

@@ -121,6 +121,22 @@ void model_gpu_take_facts(struct model *model, struct json_object *facts);
 
 uint64_t model_vram_bytes(const struct model *model);
 
+/* ---- model-release.c ---- */
+
+/* Whether what GPUs have stays in RAM as well: the policy says so, or what is there can't become less. */
+bool model_release_is_off(const struct policy_model *rules);
+
+void model_release_take_facts(struct model *model, struct json_object *facts);
+
+/* At each tick, and when it is ready: has its residency let go of what GPUs have, once. */
+void model_release(struct model *model);
+
+/* The same as it is loaded the next time. Returns 0 or a negative errno. */
+int model_release_leave_out(struct model *model);
+
+/* It has: what others may have counts from now on. */
+void model_released(struct model *model);
+
 /* ---- model-sample.c ---- */
 
 /* At each tick: has the kernel asked, if it is time, whether what is loaded is there. */

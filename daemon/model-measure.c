@@ -80,10 +80,13 @@ int model_wish_memory(struct model *model, uint64_t n_bytes)
 /* From on_measured() and, when it had to wait, whenever somebody's memory is gone. */
 void model_ask_for_room(struct model *model)
 {
+    /* One whose worker has ended is in memory already, but for what the GPUs had. */
+    bool is_held = model->state == MODEL_LOADING && !model->leaves_out;
+    uint64_t own_bytes = model->kv_bytes + model->scratch_bytes;
     struct fault fault;
-    int r;
+    int r = model->leaves_out ? residency_leave_out(model->residency, NULL, 0) : 0;
 
-    r = model_wish_memory(model, residency_needs_bytes(model->residency) + model->kv_bytes + model->scratch_bytes);
+    r = r < 0 ? r : model_wish_memory(model, residency_needs_bytes(model->residency) + own_bytes);
     if (r < 0) {
         model_fail_errno(model, "can't load the model", r);
         return;
@@ -101,11 +104,12 @@ void model_ask_for_room(struct model *model)
         return;
     }
     model->grant->is_given = true;
-    /* One whose worker has ended is in memory already. */
-    if (model->state == MODEL_LOADING) {
+    if (is_held) {
         model_start_worker(model);
         return;
     }
+    model->holds_again = model->state == MODEL_LOADING;
+    model->leaves_out = false;
     r = residency_load(model->residency);
     if (r < 0)
         model_fail_errno(model, "can't load the model", r);

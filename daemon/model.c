@@ -253,9 +253,9 @@ void model_start_worker(struct model *model)
  * free on GPUs may have changed, or whether they are there at all. */
 static void follow_worker(struct model *model)
 {
-    if (model->grant->n_refs > 2) /* the model's and the residency's */
+    if (model->grant->n_refs > 2 || residency_is_busy(model->residency)) /* the model's and the residency's */
         set_timer(model, LINGER_US);
-    else if (model->gpu.layers > 0)
+    else if (model->gpu.layers > 0 || model->leaves_out)
         model_measure(model);
     else
         model_start_worker(model);
@@ -277,6 +277,7 @@ static void let_go(struct model *model)
     manager_keep_shared(model);
     model->residency = residency_free(model->residency);
     model->is_kept = model->renews = false;
+    model->leaves_out = model->holds_again = false;
     model->grant = grant_leave(model->grant);
     model->waits_for_room = model->measures_again = false;
     model_gpu_forget(model);
@@ -495,6 +496,13 @@ static void on_loaded(struct residency *residency, void *userdata)
         model->is_kept = false;
         log_locked(model, "verified");
     }
+    if (model->holds_again) {
+        model->holds_again = false;
+        model_start_worker(model);
+        return;
+    }
+    if (model->leaves_out)
+        model_released(model);
     model_handle(model, MODEL_MAPPED);
 }
 
@@ -545,6 +553,7 @@ static void on_ready(struct worker *w, json_object *facts, void *userdata)
     model_take_facts(model, facts);
     if (!model->is_kept || model->state != MODEL_LOADING) {
         model_handle(model, MODEL_LOADED);
+        model_release(model);
         return;
     }
     model->is_answered = true;
@@ -810,7 +819,7 @@ void model_verify(struct model *model)
     if (!is_idle && manager_now_us(model->manager) - model->ready_us < VERIFY_LATEST_US)
         return;
     model->is_verifying = true;
-    if (residency_load(model->residency) < 0)
+    if (model_release_leave_out(model) < 0 || residency_load(model->residency) < 0)
         drop_kept(model, "no thread to verify it");
 }
 
@@ -897,6 +906,7 @@ struct model *model_free(struct model *model)
     measure_free(model->measure);
     plan_shape_done(&model->shape);
     residency_free(model->residency);
+    model_gpu_forget(model);
     grant_leave(model->grant);
     free(model->architecture);
     free(model->quantization);

@@ -262,10 +262,10 @@ static int only_look_at(struct residency *r, const struct residency_part *part, 
 
 static int use_in_place(struct residency *r, struct residency_part *part, struct digest *digest)
 {
-    bool is_small = false;
+    bool is_small = false, is_first = !part->map;
     int q;
 
-    if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept && !part->map)
+    if (r->ram == POLICY_RAM_LOCK && !part->is_ours && !r->kept && is_first)
         (void)pagecache_drop(part->fd);
     q = part->map ? 0 : residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
     if (q < 0)
@@ -276,7 +276,7 @@ static int use_in_place(struct residency *r, struct residency_part *part, struct
     q = let_go_of_left_out(r, part);
     if (q == 0)
         q = populate_part(r, part, digest, /* counts= */ true);
-    if (q == 0 && part->is_ours)
+    if (q == 0 && part->is_ours && is_first)
         q = is_in_small_pages(r, part, &is_small);
     if (q < 0 || !is_small)
         return q;

@@ -295,8 +295,11 @@ void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
 
 int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n)
 {
-    struct plan_range *copy = calloc(n + 1, sizeof(*copy));
+    struct plan_range *copy;
 
+    if (r->thread_runs)
+        return -EBUSY;
+    copy = calloc(n + 1, sizeof(*copy));
     if (!copy)
         return -ENOMEM;
     memcpy(copy, ranges, n * sizeof(*copy));
@@ -304,6 +307,11 @@ int residency_leave_out(struct residency *r, const struct plan_range *ranges, si
     r->left_out = copy;
     r->n_left_out = r->ram == POLICY_RAM_LOCK ? n : 0;
     return 0;
+}
+
+bool residency_is_busy(const struct residency *r)
+{
+    return r->thread_runs;
 }
 
 int residency_load(struct residency *r)
@@ -316,6 +324,7 @@ int residency_load(struct residency *r)
                                    on_progress, r);
     if (q < 0)
         return q;
+    atomic_store_explicit(&r->bytes_done, 0, memory_order_relaxed);
     return start_thread(r, LOADING);
 }
 

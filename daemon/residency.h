@@ -96,9 +96,14 @@ void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
  * residency_load() on, instead of what was said before
  * Only of what is locked in place: a copy is whole.
  * @ranges: [@n] in order, whole pages, of the first file's parts; copied
- * Returns 0 or -ENOMEM.
+ * Returns 0, -ENOMEM, or -EBUSY while it is loaded or looked at.
  */
 int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n);
+
+/**
+ * residency_is_busy() - whether it is being opened, loaded or looked at
+ */
+bool residency_is_busy(const struct residency *r);
 
 /**
  * residency_load() - after opened: bring the files into memory; loaded or failed follows

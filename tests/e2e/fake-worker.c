@@ -18,7 +18,7 @@
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load" or "invalid"; "lingers" takes a second to end.
  * $FAKE_WORKER=other-version: answers a daemon that took it over in another version of the protocol;
- * other-build: comes from another build.
+ * other-build: comes from another build; "released […]": says that of what it does not lock, since GPUs have it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +51,13 @@ static uint64_t n_steps;
 static bool is_stuck, lingers;
 static char facts[512]; /* for a daemon that takes it over */
 static struct channel *channel;
+
+static const char *released(void)
+{
+    const char *told = getenv("FAKE_WORKER");
+
+    return told && strncmp(told, "released ", 9) == 0 ? told + 9 : "[]";
+}
 
 static void must(int r, const char *what)
 {
@@ -185,8 +192,8 @@ static void on_model(const struct channel_packet *packet)
     }
     snprintf(facts, sizeof(facts),
              "{\"architecture\": \"fake\", \"quantization\": \"f32\", \"parameters\": %llu, \"context_tokens\": 128, "
-             "\"page_tokens\": 32, \"layers\": %zu, \"bytes\": {\"kv\": 4096, \"kv_page\": 256, \"scratch\": 8192}, \"capabilities\": [\"complete\", \"chat\"]}",
-             (unsigned long long)size, packet->n_fds);
+             "\"page_tokens\": 32, \"layers\": %zu, \"bytes\": {\"kv\": 4096, \"kv_page\": 256, \"scratch\": 8192}, \"released\": %s, \"capabilities\": [\"complete\", \"chat\"]}",
+             (unsigned long long)size, packet->n_fds, released());
     send_json(PACKET_FACTS, facts);
     send_json(PACKET_READY, facts);
     json_object_put(config);

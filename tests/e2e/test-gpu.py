@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE, Daemon, Refused, main, wait_for  # noqa: E402
+from harness import BUILD, SOURCE, Daemon, Refused, main, need_locking, wait_for  # noqa: E402
 
 WORKER = os.path.join(BUILD, "tests", "e2e", "gpu-worker")
 DOUBLE = os.path.join(BUILD, "tests", "fake-libcuda")
@@ -237,6 +237,96 @@ def a_lost_gpu_ends_the_worker_and_the_next_computes_without():
         d.looked()
 
 
+def locked_model(**placement):
+    entry = model_entry(**placement)
+    entry["residency"]["ram"] = "lock"
+    return entry
+
+
+def locked_by(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"^VmLck:\s+(\d+) kB", f.read(), re.M).group(1)) * 1024
+
+
+def locked_files(pid):
+    """Bytes of the model's mappings that a process has locked, and of those that it has not."""
+    locked, free = 0, 0
+    with open(f"/proc/{pid}/smaps") as f:
+        for entry in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) [^\n]*/m\.gguf\n(?:[A-Z][^\n]*\n)*?VmFlags:([^\n]*)$",
+                                f.read(), re.M):
+            n_bytes = int(entry[1], 16) - int(entry[0], 16)
+            if "lo" in entry[2].split():
+                locked += n_bytes
+            else:
+                free += n_bytes
+    return locked, free
+
+
+def both_lock(d):
+    return [locked_files(pid) for pid in (d.process.pid, d.status()["worker_pid"])]
+
+
+def rest_bytes(size, plan):
+    """What has to stay locked: all but the layers that are in VRAM, within what whole large pages leave."""
+    return size - plan["weights_vram_bytes"], size - plan["weights_vram_bytes"] + 4 * 2 * MIB
+
+
+def what_gpus_have_is_not_locked_in_ram():
+    need_locking(256 * MIB)
+    for placement in ({"gpu_layers": "all"}, {"gpu_layers": 2}):
+        with GpuDaemon({"m": locked_model(**placement)}) as d:
+            size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
+            d.looked()
+            plan = d.plan()
+            assert d.answer() == expected()
+            low, high = rest_bytes(size, plan)
+            assert high < size - 16 * MIB, (high, size)
+            wait_for(lambda: both_lock(d)[0][1] > 0, "the daemon to let go of what GPUs have")
+            for locked, free in both_lock(d):
+                assert locked + free == size and low <= locked <= high, (placement, locked, free, low, high)
+            assert locked_by(d.process.pid) <= high + 4 * MIB, (locked_by(d.process.pid), high)
+            assert d.status()["ram_locked_bytes"] == both_lock(d)[0][0], (d.status(), both_lock(d))
+            wait_for(lambda: d.all_status()["ram"]["used_bytes"] < size, "the budget to have it back")
+            assert d.answer() == expected()
+            d.unload()
+            assert locked_files(d.process.pid) == (0, 0), locked_files(d.process.pid)
+
+
+def what_gpus_have_stays_locked_where_the_policy_keeps_it():
+    need_locking(256 * MIB)
+    entry = locked_model(gpu_layers="all")
+    entry["residency"]["offloaded"] = "keep"
+    with GpuDaemon({"m": entry}) as d:
+        size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
+        d.looked()
+        assert d.answer() == expected()
+        assert both_lock(d) == [(size, 0), (size, 0)], both_lock(d)
+
+
+def all_is_locked_again_when_a_gpu_is_lost():
+    need_locking(256 * MIB)
+    with GpuDaemon({"m": locked_model(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
+        lost = os.path.join(d.dir, "lost")
+        write_worker(d, LOST_FILE=lost)
+        d.kill()
+        d.start()
+        d.looked()
+        assert d.answer() == expected()
+        wait_for(lambda: both_lock(d)[0][1] > 0, "the daemon to let go of what the GPU has")
+        open(lost, "w").close()
+        try:
+            d.answer()
+            raise AssertionError("it was answered")
+        except Refused as e:
+            assert e.error == "io.residentd.ModelUnavailable", e
+        assert d.answer() == expected()
+        assert d.status()["gpu_layers"] == 0, d.status()
+        assert both_lock(d) == [(size, 0), (size, 0)], both_lock(d)
+        assert d.status()["ram_locked_bytes"] == size, d.status()
+        assert d.all_status()["ram"]["used_bytes"] > size, d.all_status()
+
+
 def idle_models_leave_the_gpu_for_one_that_needs_it():
     models = {"a": model_entry("a", gpu_layers="all"), "b": model_entry("b", gpu_layers="all")}
     with GpuDaemon(models, {"vram": {"budget": "500M"}}) as d:
@@ -289,4 +379,7 @@ main([
     refused_memory_is_less_of_it_or_an_error,
     a_lost_gpu_ends_the_worker_and_the_next_computes_without,
     idle_models_leave_the_gpu_for_one_that_needs_it,
+    what_gpus_have_is_not_locked_in_ram,
+    what_gpus_have_stays_locked_where_the_policy_keeps_it,
+    all_is_locked_again_when_a_gpu_is_lost,
 ])

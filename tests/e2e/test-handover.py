@@ -207,6 +207,43 @@ def a_worker_is_taken_back_after_a_stop_and_after_a_kill():
             assert len(systemd.names("state-")) == 1, systemd.names()
 
 
+def locked_by(d):
+    with open(f"/proc/{d.process.pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmLck:")) * 1024
+
+
+WHOLE = -(-SIZE // 4096) * 4096
+
+
+def what_gpus_have_is_let_go_of_by_the_next_daemon_too():
+    for ranges, left_out in (("[[0, 4096, 8192]]", 8192), ("[[0, 0, 4096], [0, 8192, 91808]]", 4096 + 94208)):
+        systemd = Systemd()
+        systemd.fake = "released " + ranges
+        with Kept(policy(), systemd) as d:
+            for end in (None, d.kill, d.end_in_order):
+                if end:
+                    end()
+                    d.start()
+                wait_for(lambda: d.status()["state"] == "ready" and systemd.names("state-"), "a ready model")
+                wait_for(lambda: d.status()["ram_locked_bytes"] == WHOLE - left_out, f"{ranges} to be let go of")
+                assert locked_by(d) == WHOLE - left_out, (locked_by(d), ranges)
+                assert d.status().get("ram_lost_bytes", 0) == 0, d.status()
+                assert d.client().call("Models.Status")["ram"]["used_bytes"] < SIZE + 3 * 4096, d.client().call("Models.Status")
+            assert len(systemd.alive()) == 1
+        systemd.end()
+
+
+def what_gpus_can_not_have_stays_locked():
+    for ranges in ("[[0, 4096, 4096], [0, 0, 4096]]", "[[0, 0, 8192], [0, 4096, 4096]]", "[[1, 0, 4096]]", "[[0, 1, 4096]]",
+                   "[[0, 0, 5000]]", "[[0, 0, 102400]]", "[[0, 4096, 1125899906842624]]", "[[0, -4096, 4096]]", "[[0, 0]]", "7"):
+        systemd = Systemd()
+        systemd.fake = "released " + ranges
+        with Kept(policy(), systemd) as d:
+            d.ready()
+            assert locked_by(d) == WHOLE, (locked_by(d), ranges)
+        systemd.end()
+
+
 def requests_of_a_killed_daemon_are_forgotten():
     with bed() as (systemd, d, before):
         with d.client() as c:
@@ -456,6 +493,8 @@ def copies_that_others_have_count_after_a_restart():
 
 main([
     a_worker_is_taken_back_after_a_stop_and_after_a_kill,
+    what_gpus_have_is_let_go_of_by_the_next_daemon_too,
+    what_gpus_can_not_have_stays_locked,
     requests_of_a_killed_daemon_are_forgotten,
     what_was_under_way_at_a_kill_is_counted_once,
     a_snapshot_that_is_odd_is_of_no_use,
