@@ -6,14 +6,17 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/memlock.h"
 #include "tests/unit/cuda/counts.h"
 #include "tests/unit/engine/feed.h"
 #include "tests/unit/engine/models.h"
@@ -344,6 +347,100 @@ static void nothing_of_a_user_is_left_for_the_next(void **state)
     counts_assert_none();
 }
 
+/* Layers of some 2 MiB. */
+static struct model_shape large(bool tied, bool experts)
+{
+    struct model_shape s = small(TENSOR_F16);
+
+    s.n_layers = 2;
+    s.dim = 1024;
+    s.ff = 2048;
+    s.n_vocab = 4096;
+    s.tied = tied;
+    s.n_experts = experts ? 4 : 0;
+    s.n_experts_used = experts ? 2 : 0;
+    return s;
+}
+
+static bool may_lock(size_t n_bytes)
+{
+    void *at = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool may;
+
+    assert_true(at != MAP_FAILED);
+    may = memlock(at, n_bytes) == 0;
+    munmap(at, n_bytes);
+    return may;
+}
+
+/* Bytes of the tensor that are not locked. */
+static uint64_t released_of(const struct engine_facts *f, const struct gguf_tensor *t)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < f->n_released; i++) {
+        const struct engine_range *r = &f->released[i];
+        uint64_t from = r->from > t->offset ? r->from : t->offset, to = r->from + r->n_bytes;
+
+        to = to < t->offset + t->n_bytes ? to : t->offset + t->n_bytes;
+        n_bytes += r->file == t->part && from < to ? to - from : 0;
+    }
+    return n_bytes;
+}
+
+static void only_what_nobody_but_gpus_reads_is_unlocked(void **state)
+{
+    static const struct {
+        struct engine_gpu_config gpu;
+        bool tied, experts;
+        const char *kept[4], *released[4]; /* names of tensors */
+    } cases[] = {
+        {{.layers = ENGINE_LAYERS_ALL}, .kept = {"token_embd.*"}, .released = {"blk.0.ffn_up.*", "blk.1.ffn_up.*", "output.*"}},
+        /* The same bytes are the embedding. */
+        {{.layers = ENGINE_LAYERS_ALL, .head = ENGINE_HEAD_VRAM}, true, .kept = {"token_embd.*"}, .released = {"blk.0.ffn_up.*"}},
+        {{.layers = ENGINE_LAYERS_ALL, .head = ENGINE_HEAD_RAM}, .kept = {"token_embd.*", "output.*"},
+         .released = {"blk.0.ffn_up.*"}},
+        {{.layers = 1}, .kept = {"token_embd.*", "blk.0.*"}, .released = {"blk.1.ffn_up.*"}},
+        {{.layers = ENGINE_LAYERS_ALL}, false, true, .kept = {"token_embd.*"}, .released = {"blk.0.ffn_up_exps.*", "blk.1.attn_*"}},
+        /* What chooses experts is computed where they are. */
+        {{.layers = ENGINE_LAYERS_ALL, .experts_in_ram = true}, false, true,
+         .kept = {"token_embd.*", "*_exps.*", "*.ffn_gate_inp.*"}, .released = {"blk.0.attn_*", "blk.1.attn_*"}},
+        {{.layers = ENGINE_LAYERS_ALL, .keep_locked = true}, .kept = {"*"}},
+    };
+
+    if (!may_lock((size_t)128 << 20))
+        skip();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct model_shape shape = large(cases[i].tied, cases[i].experts);
+        struct engine_config config = models_config(2, N_TOKENS);
+        uint64_t n_released = 0, of_names[4] = {0};
+        _cleanup_engine_ struct engine *e = NULL;
+        struct engine_facts f;
+
+        config.gpu = cases[i].gpu;
+        config.lock = true;
+        e = models_open(&shape, &config);
+        engine_facts(e, &f);
+        for (size_t k = 0; k < f.n_released; k++)
+            n_released += f.released[k].n_bytes;
+        assert_int_equal(f.bytes_locked, f.bytes_weights - n_released);
+        for (size_t k = 0; k < gguf_n_tensors(engine_gguf(e)); k++) {
+            const struct gguf_tensor *t = gguf_tensor(engine_gguf(e), k);
+
+            for (size_t n = 0; n < 4; n++) {
+                if (cases[i].kept[n] && fnmatch(cases[i].kept[n], t->name, 0) == 0 && released_of(&f, t) > 0)
+                    fail_msg("case %zu: %s is not locked", i, t->name);
+                if (cases[i].released[n] && fnmatch(cases[i].released[n], t->name, 0) == 0)
+                    of_names[n] += released_of(&f, t);
+            }
+        }
+        for (size_t n = 0; n < 4; n++)
+            if (cases[i].released[n] && of_names[n] == 0)
+                fail_msg("case %zu: %s is still locked", i, cases[i].released[n]);
+    }
+    counts_assert_none();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +454,7 @@ int main(void)
         cmocka_unit_test_setup(a_device_lost_at_any_call, counts_forget_settings),
         cmocka_unit_test_setup(pages_change_owner, counts_forget_settings),
         cmocka_unit_test_setup(nothing_of_a_user_is_left_for_the_next, counts_forget_settings),
+        cmocka_unit_test_setup(only_what_nobody_but_gpus_reads_is_unlocked, counts_forget_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
