@@ -73,7 +73,7 @@ void model_release_take_facts(struct model *model, json_object *facts)
     if (!json_object_object_get_ex(facts, "released", &array) || !json_object_is_type(array, json_type_array))
         return;
     n = json_object_array_length(array);
-    ranges = n <= PLAN_SPANS_MAX ? calloc(n + 1, sizeof(*ranges)) : NULL;
+    ranges = n <= PLAN_RANGES_MAX ? calloc(n + 1, sizeof(*ranges)) : NULL;
     /* All of it stays held, then. */
     if (!ranges)
         return;

@@ -302,7 +302,8 @@ int residency_leave_out(struct residency *r, const struct plan_range *ranges, si
     copy = calloc(n + 1, sizeof(*copy));
     if (!copy)
         return -ENOMEM;
-    memcpy(copy, ranges, n * sizeof(*copy));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = ranges[i];
     free(r->left_out);
     r->left_out = copy;
     r->n_left_out = r->ram == POLICY_RAM_LOCK ? n : 0;

@@ -92,7 +92,7 @@ int residency_new(struct residencies *owner, const struct residency_options *opt
 void residency_hold(struct residency *r, void *held, void (*unhold)(void *held));
 
 /**
- * residency_leave_out() - what need not be held, since it is elsewhere, too (plan_next_offloaded()); from the next
+ * residency_leave_out() - what need not be held, since it is elsewhere, too; from the next
  * residency_load() on, instead of what was said before
  * Only of what is locked in place: a copy is whole.
  * @ranges: [@n] in order, whole pages, of the first file's parts; copied

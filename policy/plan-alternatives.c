@@ -143,7 +143,6 @@ static int scale_shape(const struct plan_shape *s, double by, struct plan_shape 
         return -ENOMEM;
     *ret = *s;
     ret->layers = layers;
-    ret->n_spans = 0;
     for (uint32_t i = 0; i < s->n_layers; i++)
         layers[i] = (struct plan_layer){.dense_bytes = scaled(s->layers[i].dense_bytes, by),
                                         .expert_bytes = scaled(s->layers[i].expert_bytes, by),

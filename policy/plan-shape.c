@@ -134,49 +134,6 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
     return 0;
 }
 
-/* "span_files": [bytes, …]; "spans": [[file, from, layer, part], …], each file's from 0 on and in order. */
-static int get_spans(json_object *o, struct plan_shape *s)
-{
-    json_object *files, *spans;
-    uint64_t before = 0, sum = 0;
-
-    if (!json_object_object_get_ex(o, "spans", &spans))
-        return 0;
-    if (!json_object_is_type(spans, json_type_array) || !json_object_object_get_ex(o, "span_files", &files) ||
-        !json_object_is_type(files, json_type_array) || json_object_array_length(files) > PLAN_FILES_MAX ||
-        json_object_array_length(spans) > PLAN_SPANS_MAX)
-        return -EINVAL;
-    s->n_span_files = json_object_array_length(files);
-    s->n_spans = json_object_array_length(spans);
-    s->span_files = calloc(s->n_span_files + 1, sizeof(*s->span_files));
-    s->spans = calloc(s->n_spans + 1, sizeof(*s->spans));
-    if (!s->span_files || !s->spans)
-        return -ENOMEM;
-    for (size_t i = 0; i < s->n_span_files; i++) {
-        if (!get_item(files, i, BYTES_MAX, &s->span_files[i]))
-            return -EINVAL;
-        sum += s->span_files[i];
-    }
-    for (size_t i = 0; i < s->n_spans; i++) {
-        json_object *span = json_object_array_get_idx(spans, i);
-        uint64_t file, from, layer, part;
-        bool is_first;
-
-        if (!json_object_is_type(span, json_type_array) || !get_item(span, 0, PLAN_FILES_MAX - 1, &file) ||
-            !get_item(span, 1, BYTES_MAX, &from) || !get_item(span, 2, PLAN_LAYERS_MAX - 1, &layer) ||
-            !get_item(span, 3, PLAN_PART_MAX - 1, &part) || file >= s->n_span_files)
-            return -EINVAL;
-        is_first = i == 0 || s->spans[i - 1].file != file;
-        if ((is_first && (from != 0 || (i > 0 && s->spans[i - 1].file > file))) || (!is_first && from <= before) ||
-            from >= s->span_files[file] || (part != PLAN_PART_REST && layer >= s->n_layers))
-            return -EINVAL;
-        s->spans[i] = (struct plan_span){
-            .file = (uint32_t)file, .layer = (uint32_t)layer, .part = (enum plan_part)part, .from = from};
-        before = from;
-    }
-    return sum <= s->file_bytes ? 0 : -EINVAL;
-}
-
 static bool get_gpu(json_object *o, struct plan_shape *s)
 {
     json_object *gpu, *scratch;
@@ -226,8 +183,6 @@ static int parse(json_object *o, struct plan_shape *s)
     r = get_groups(o, s);
     if (r == 0)
         r = get_layers(o, s, &sum);
-    if (r == 0)
-        r = get_spans(o, s);
     if (r < 0)
         return r;
     sum += s->embedding_bytes + s->rest_bytes + (s->head_is_tied ? 0 : s->head_bytes);
@@ -250,7 +205,5 @@ int plan_shape_parse(json_object *shape, struct plan_shape *ret)
 void plan_shape_done(struct plan_shape *shape)
 {
     free(shape->layers);
-    free(shape->spans);
-    free(shape->span_files);
     *shape = (struct plan_shape){.layers = NULL};
 }

@@ -293,22 +293,6 @@ static void explain(const struct planner *p, struct plan_result *r)
         say(r, "the memory was not measured: %.0f GB/s are assumed", PLAN_RAM_GBPS);
 }
 
-/* Trials count tensors; what really leaves RAM is whole pages. */
-static void count_pages(const struct planner *p, struct plan_result *r)
-{
-    uint64_t n_bytes = 0;
-    struct plan_range range;
-    size_t i = 0;
-
-    if (p->shape->n_spans == 0 || p->wish->keeps_offloaded)
-        return;
-    while (plan_next_offloaded(p->shape, r, PLAN_PAGE_BYTES, &i, &range))
-        n_bytes += range.n_bytes;
-    r->ram.weights = p->shape->file_bytes - n_bytes;
-    sum_up(p, r);
-    r->fits = r->devices_fit && r->ram_needed_bytes <= p->wish->ram_bytes;
-}
-
 int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, struct plan_result *ret)
 {
     struct plan_result best, r;
@@ -340,7 +324,6 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
                 have = true;
             }
     }
-    count_pages(&p, &best);
     explain(&p, &best);
     *ret = best;
     return 0;

@@ -20,8 +20,7 @@ struct fault;
 struct json_object;
 
 #define PLAN_LAYERS_MAX 1024
-#define PLAN_SPANS_MAX 65536
-#define PLAN_FILES_MAX 128
+#define PLAN_RANGES_MAX 65536
 #define PLAN_GROUPS_MAX 8
 #define PLAN_KV_TYPES_MAX 16
 #define PLAN_DEVICES_MAX 64
@@ -53,29 +52,8 @@ struct plan_group {
     size_t n_types;
 };
 
-/* What of a file is computed on a GPU, if it goes there. */
-enum plan_part {
-    PLAN_PART_REST, /* what stays in RAM in any case, the file's directory too */
-    PLAN_PART_DENSE,
-    PLAN_PART_EXPERTS,
-    PLAN_PART_HEAD,
-    PLAN_PART_MAX,
-};
-
-/* Bytes of one part, from here to where the next span of the file begins, or to its end. */
-struct plan_span {
-    uint32_t file; /* of the model's own, in order */
-    uint32_t layer;
-    enum plan_part part;
-    uint64_t from;
-};
-
 /* What a model file holds and takes. */
 struct plan_shape {
-    struct plan_span *spans; /* [n_spans] by file, then by where they begin; none: nobody has said */
-    size_t n_spans;
-    uint64_t *span_files; /* [n_span_files] how long each file is */
-    size_t n_span_files;
     struct plan_layer *layers; /* [n_layers] */
     uint32_t n_layers;
     struct plan_group groups[PLAN_GROUPS_MAX]; /* [n_groups] */
@@ -166,17 +144,6 @@ struct plan_range {
     uint32_t file;
     uint64_t from, n_bytes;
 };
-
-/**
- * plan_next_offloaded() - what of a model's files need not be in RAM under @plan, since VRAM has a copy of it
- * Range by range, by file, then by where they begin, none next to another. Pages that hold anything else stay. Of a
- * shape without spans that is nothing.
- * @page_bytes: a power of two, such as PLAN_PAGE_BYTES
- * @i_span:     0 at first, then as the call before left it
- * Returns false, and *ret untouched, when there is no more.
- */
-bool plan_next_offloaded(const struct plan_shape *shape, const struct plan_result *plan, uint64_t page_bytes,
-                         size_t *i_span, struct plan_range *ret);
 
 /* One change to a wish and what it would come to. */
 struct plan_alternative {
