@@ -214,22 +214,32 @@ def refused_memory_is_less_of_it_or_an_error():
             assert e.error == "io.residentd.InsufficientMemory" and e.parameters["kind"] == "vram", e
 
 
+def on_a_gpu_to_lose(d):
+    """Has the model answer on a GPU; returns the file that takes the GPU away once it exists."""
+    lost = os.path.join(d.dir, "lost")
+    write_worker(d, LOST_FILE=lost)
+    d.kill()
+    d.start()
+    d.looked()
+    assert d.answer() == expected()
+    return lost
+
+
+def lose_gpu(d, lost):
+    open(lost, "w").close()
+    try:
+        d.answer()
+        raise AssertionError("it was answered")
+    except Refused as e:
+        assert e.error == "io.residentd.ModelUnavailable", e
+        assert "lost its GPU" in e.parameters["reason"], e
+
+
 def a_lost_gpu_ends_the_worker_and_the_next_computes_without():
     with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
-        lost = os.path.join(d.dir, "lost")
-        write_worker(d, LOST_FILE=lost)
-        d.kill()
-        d.start()
-        d.looked()
-        assert d.answer() == expected()
+        lost = on_a_gpu_to_lose(d)
         first = d.status()["worker_pid"]
-        open(lost, "w").close()
-        try:
-            d.answer()
-            raise AssertionError("it was answered")
-        except Refused as e:
-            assert e.error == "io.residentd.ModelUnavailable", e
-            assert "lost its GPU" in e.parameters["reason"], e
+        lose_gpu(d, lost)
         assert d.answer() == expected()
         status = d.all_status()
         assert status["models"][0]["gpu_layers"] == 0 and status["models"][0]["worker_pid"] != first, status
@@ -309,19 +319,9 @@ def all_is_locked_again_when_a_gpu_is_lost():
     need_locking(256 * MIB)
     with GpuDaemon({"m": locked_model(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
         size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
-        lost = os.path.join(d.dir, "lost")
-        write_worker(d, LOST_FILE=lost)
-        d.kill()
-        d.start()
-        d.looked()
-        assert d.answer() == expected()
+        lost = on_a_gpu_to_lose(d)
         wait_for(lambda: both_lock(d)[0][1] > 0, "the daemon to let go of what the GPU has")
-        open(lost, "w").close()
-        try:
-            d.answer()
-            raise AssertionError("it was answered")
-        except Refused as e:
-            assert e.error == "io.residentd.ModelUnavailable", e
+        lose_gpu(d, lost)
         assert d.answer() == expected()
         assert d.status()["gpu_layers"] == 0, d.status()
         assert both_lock(d) == [(size, 0), (size, 0)], both_lock(d)
