@@ -51,6 +51,10 @@
 #define RETURN_NS UINT64_C(2000000000)
 /* So many steps with drafts, then one without: how long that takes has to stay known. */
 #define DRAFTS_IN_A_ROW 64
+/* By how much of a lone one's step each further sequence makes it longer, before that was measured. */
+#define COMPANY_COST_FIRST 0.07
+/* So many times as long at most a slice becomes because others decode beside it. */
+#define COMPANY_MAX 2.0
 
 
 static double average(double old, double now)
@@ -527,10 +531,20 @@ static bool in_peace(const struct batch *b)
     return true;
 }
 
+/* Those who decode beside a prompt of many slices make each of them longer: with so many times as many tokens in each,
+ * and fewer of them, it takes no longer than alone. */
+static double longer_beside(const struct batch *b, uint32_t n_decoding)
+{
+    double q = b->plain_ns[1] > 0 && b->decode_step_ns > 0 ? b->decode_step_ns / b->plain_ns[1]
+                                                           : 1 + COMPANY_COST_FIRST * n_decoding;
+
+    return q < 1 ? 1 : q > COMPANY_MAX ? COMPANY_MAX : q;
+}
+
 /* Prompt tokens that this step may take beside @n_decoding others. */
 static uint32_t slice_tokens(const struct batch *b, uint32_t n_decoding)
 {
-    uint32_t n_max = b->config.step_tokens_max - n_decoding;
+    uint32_t n_max = b->config.step_tokens_max - n_decoding, n_more;
     bool alone = in_peace(b);
     double target_ns = (double)(alone ? b->config.step_alone_ns_max : b->config.step_ns_max), n;
 
@@ -540,13 +554,16 @@ static uint32_t slice_tokens(const struct batch *b, uint32_t n_decoding)
         if (n_decoding > 0)
             target_ns -= b->decode_step_ns;
         n = target_ns / b->ns_per_prompt_token;
+        if (alone && n_decoding > 0)
+            n *= longer_beside(b, n_decoding);
     }
     if (n < SLICE_TOKENS_MIN)
         n = SLICE_TOKENS_MIN;
     if (n >= n_max)
         return n_max;
     /* Kernels and pages like multiples. The next one: rounding down would often make two steps of a short prompt. */
-    return ((uint32_t)n + SLICE_TOKENS_MIN / 2) / SLICE_TOKENS_MIN * SLICE_TOKENS_MIN;
+    n_more = alone && n_decoding > 0 ? SLICE_TOKENS_MIN - 1 : SLICE_TOKENS_MIN / 2;
+    return ((uint32_t)n + n_more) / SLICE_TOKENS_MIN * SLICE_TOKENS_MIN;
 }
 
 /* Somebody whose pages the i-th active may have: a keeper, else one behind it. Of the same tenant, if @t is

@@ -18,10 +18,10 @@
 #define PROMPT_NS      (36 * MS / 10)
 #define DECODE_NS      (2 * MS)
 #define CHUNK_NS       (250 * MS)
-#define STEP_NS        (STEP_BASE_NS + (SEQUENCES - 1) * DECODE_NS) /* of those who decode beside it */
+#define ROUNDED_NS     (16 * PROMPT_NS) /* slices are multiples of 32 tokens, the nearest one */
 #define ROUND_TRIP_NS  (2 * MS)
 
-enum { SEQUENCES = 4, FLOOD = 32, USERS_MAX = 4, LIGHT_REQUESTS = 500 };
+enum { SEQUENCES = 4, SEQUENCES_MAX = 16, FLOOD = 32, USERS_MAX = 4, LIGHT_REQUESTS = 500 };
 
 struct job {
     struct batch_request r;
@@ -41,6 +41,7 @@ struct load {
     bool flood;
     uint32_t n_prompt, n_output; /* of light users */
     uint64_t pause_ns;           /* of light users between two requests, about; 0: none */
+    uint32_t sequences;          /* 0: SEQUENCES */
 };
 
 struct sim {
@@ -100,7 +101,7 @@ static void sampled(struct sim *s, struct job *j)
 static void step(struct sim *s)
 {
     const struct batch_plan *plan;
-    struct job *done[SEQUENCES];
+    struct job *done[SEQUENCES_MAX];
     size_t n_done = 0;
     uint64_t ns = STEP_BASE_NS;
 
@@ -149,12 +150,18 @@ struct result {
 static struct result run(const struct load *l)
 {
     struct sim *s = calloc(1, sizeof(*s));
+    struct batch_config config = machine;
     struct result r = {0};
 
     assert_non_null(s);
     s->load = l;
     s->random = 3;
-    assert_int_equal(batch_new(&machine, &s->b), 0);
+    if (l->sequences > 0) {
+        config.sequences_max = l->sequences;
+        config.parked_max = 3 * l->sequences;
+        config.pages_total = l->sequences * 4096 / 32;
+    }
+    assert_int_equal(batch_new(&config, &s->b), 0);
     s->n_users = l->n_light + l->flood;
     for (uint32_t u = 0; u < s->n_users; u++)
         s->users[u].n_jobs = is_light(s, u) ? 1 : FLOOD;
@@ -174,22 +181,45 @@ static struct result run(const struct load *l)
     return r;
 }
 
-static void test_who_asks_now_and_then(void **state)
+/* One slice of a prompt, and one step in which all others decode: what may be added to a first token, in ms. */
+static double bound_ms(uint32_t sequences)
 {
-    /* The last ones take four slices. */
-    static const uint32_t prompts[] = {8, 32, 64, 128, 192, 256, 400, 512};
+    return (double)(CHUNK_NS + STEP_BASE_NS + (sequences - 1) * DECODE_NS) / 1e6;
+}
 
-    for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
-        struct load l = {.n_light = 1, .n_prompt = prompts[i], .n_output = 16, .pause_ns = 8000 * MS};
+/* From a part of a slice to more than thirty. */
+static const uint32_t prompts_of_one[] = {8,   32,  64,   128,  192,  256,  400,  512,  600, 700,
+                                          800, 900, 1000, 1200, 1500, 1800, 2000, 3000, 4000};
+
+static void ask_now_and_then(uint32_t sequences, size_t every, double excess_max_ms)
+{
+    for (size_t i = 0; i < sizeof(prompts_of_one) / sizeof(*prompts_of_one); i += every) {
+        struct load l = {.n_light = 1,
+                         .n_prompt = prompts_of_one[i],
+                         .n_output = 16,
+                         .pause_ns = 8000 * MS,
+                         .sequences = sequences};
         struct result alone = run(&l), beside;
 
         l.flood = true;
         beside = run(&l);
         print_message("%u tokens: alone %.0f ms, p99 %.0f; beside the flood %.0f, p99 %.0f, longest %.0f\n",
-                      prompts[i], alone.median_ms, alone.p99_ms, beside.median_ms, beside.p99_ms,
+                      prompts_of_one[i], alone.median_ms, alone.p99_ms, beside.median_ms, beside.p99_ms,
                       beside.longest_ms);
-        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + STEP_NS) / 1e6);
+        assert_true(beside.p99_ms - alone.p99_ms <= excess_max_ms);
     }
+}
+
+static void test_who_asks_now_and_then(void **state)
+{
+    ask_now_and_then(SEQUENCES, 1, bound_ms(SEQUENCES));
+}
+
+/* What others' decoding adds to a step is more here, and slices are as many tokens as come next to their time. */
+static void test_who_asks_now_and_then_beside_many(void **state)
+{
+    ask_now_and_then(8, 3, bound_ms(8) + (double)ROUNDED_NS / 1e6);
+    ask_now_and_then(SEQUENCES_MAX, 3, bound_ms(SEQUENCES_MAX) + (double)ROUNDED_NS / 1e6);
 }
 
 /* They wait for each other's prompts, too, which are as long; so where answers are much shorter than these, more. */
@@ -206,7 +236,7 @@ static void test_who_always_asks(void **state)
         beside = run(&l);
         print_message("%u said: alone p99 %.0f ms; three beside the flood %.0f, p99 %.0f, longest %.0f\n", outputs[i],
                       alone.p99_ms, beside.median_ms, beside.p99_ms, beside.longest_ms);
-        assert_true(beside.p99_ms - alone.p99_ms <= (double)(CHUNK_NS + STEP_NS) / 1e6);
+        assert_true(beside.p99_ms - alone.p99_ms <= bound_ms(SEQUENCES));
     }
 }
 
@@ -223,7 +253,7 @@ static void test_long_prompts_of_several(void **state)
         beside = run(&l);
         print_message("%u tokens: the three p99 %.0f ms; beside the flood %.0f, p99 %.0f, longest %.0f\n", prompts[i],
                       among_them.p99_ms, beside.median_ms, beside.p99_ms, beside.longest_ms);
-        assert_true(beside.p99_ms - among_them.p99_ms <= (double)(CHUNK_NS + 2 * STEP_NS) / 1e6);
+        assert_true(beside.p99_ms - among_them.p99_ms <= bound_ms(SEQUENCES) + (double)STEP_BASE_NS / 1e6);
     }
 }
 
@@ -284,6 +314,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_asks_now_and_then),
+        cmocka_unit_test(test_who_asks_now_and_then_beside_many),
         cmocka_unit_test(test_who_always_asks),
         cmocka_unit_test(test_long_prompts_of_several),
         cmocka_unit_test(test_long_prompts_get_no_more_than_their_share),
