@@ -58,6 +58,7 @@ struct manager {
     void *reloaded_userdata;
     bool (*is_connected)(void *userdata); /* of manager_set_stopping() */
     void *is_connected_userdata;
+    struct nss *nss; /* of manager_set_nss(); NULL: nobody to ask */
 
     struct accounts *accounts;
     struct accounts *group_accounts; /* by gid: of groups with a total */

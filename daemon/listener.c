@@ -430,6 +430,7 @@ int listener_new(struct manager *m, const struct listener_options *options, stru
         return r;
     manager_set_reloaded(m, on_reloaded, l);
     manager_set_stopping(m, on_stopping, l);
+    manager_set_nss(m, l->nss);
     *ret = TAKE_PTR(l);
     return 0;
 }
@@ -449,6 +450,7 @@ struct listener *listener_free(struct listener *l)
         return NULL;
     manager_set_reloaded(l->host.manager, NULL, NULL);
     manager_set_stopping(l->host.manager, NULL, NULL);
+    manager_set_nss(l->host.manager, NULL);
     while (l->n_sessions > 0)
         session_free(l->sessions[--l->n_sessions]);
     free(l->sessions);

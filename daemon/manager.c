@@ -330,6 +330,14 @@ void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), v
     m->is_connected_userdata = userdata;
 }
 
+void manager_set_nss(struct manager *m, struct nss *nss_borrow)
+{
+    /* Answers that are waited for won't come from it any more. */
+    if (!nss_borrow)
+        settle_done(m);
+    m->nss = nss_borrow;
+}
+
 /* ---- methods ---- */
 
 static int find_for_admin(struct manager *m, const struct policy_subject *s, const char *name, struct model **ret,

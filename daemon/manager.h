@@ -24,6 +24,7 @@
 
 struct json_object;
 struct manager;
+struct nss;
 
 struct manager_options {
     const char *const *policy_paths; /* [n_policy_paths] none: the system places */
@@ -240,3 +241,8 @@ void manager_set_reloaded(struct manager *m, void (*reloaded)(void *userdata), v
  * It returns whether anybody is connected, who has a moment then to ask and to be answered.
  */
 void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), void *userdata);
+
+/**
+ * manager_set_nss() - the user database, to ask for the groups of users who are not connected; borrowed until NULL
+ */
+void manager_set_nss(struct manager *m, struct nss *nss_borrow);

@@ -4,8 +4,9 @@
 /*
  * What requests of an earlier daemon have used that it may not have written into the ledger, because it was killed:
  * their workers went on, and say so to the daemon that takes them over. It goes into the ledger under the number that
- * the request had, so what is there already does not count twice; and what is new, against the user's quota of the day.
- * Totals of groups are not charged: which groups a request counted against, only the daemon knew that had it.
+ * the request had, so what is there already does not count twice; and what is new, against the quotas of the day of the
+ * user and of the groups as a whole that the user database says it is in (what the connection's own groups were beyond
+ * those, only the daemon knew that had it). What waits for an answer when the daemon ends the next one hears again.
  */
 
 #include <sys/types.h>

@@ -4,7 +4,9 @@
 be tampered with: tests/systemd/test-restart.py has the real one."""
 
 import fcntl
+import grp
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -273,11 +275,20 @@ def tokens_today(d, uid):
         return c.call("Usage.Get", uid=uid)["used"]["tokens_per_day"]
 
 
+def group_tokens_today(d):
+    """Of the only group with a total."""
+    with d.client() as c:
+        one, = c.call("Usage.Get", uid=-1)["groups"]
+        return one["used"]["tokens_per_day"]
+
+
 def what_was_under_way_at_a_kill_is_counted_once():
     """The real worker goes on for a while, and tells the next daemon of it: by user, and once however many follow."""
     need_root()
     systemd = Systemd(REAL_WORKER)
-    d = Kept({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}}, systemd, PRIMER)
+    group = grp.getgrgid(pwd.getpwuid(1).pw_gid).gr_name
+    d = Kept({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}},
+              "quotas": {"groups": {group: {"total": {"tokens_per_day": "1M"}}}}}, systemd, PRIMER)
     with d:
         before = d.wait_state("ready")
         wait_for(lambda: systemd.names("state-") and systemd.names("link-"), "the store to have the link")
@@ -313,6 +324,8 @@ def what_was_under_way_at_a_kill_is_counted_once():
                 assert n == 1 and prompt == n_prompt and n_heard - 2 <= output < 900, (found, heard)
                 wait_for(lambda: tokens_today(d, uid) == prompt + output, "the day's quota to know of it")
             assert found[2] == (3, 1, n_prompt, 40), found
+            # The first one's group as a whole, too.
+            assert group_tokens_today(d) == found[0][2] + found[0][3], (group_tokens_today(d), found)
             assert tokens_today(d, 3) == n_prompt + 40
             assert d.log().count("did not write it into the ledger") == n_new, d.log()
             wait_for(lambda: systemd.names("state-"), "the store to have the state")

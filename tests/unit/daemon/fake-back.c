@@ -225,6 +225,10 @@ void manager_set_stopping(struct manager *m, bool (*stopping)(void *userdata), v
 {
 }
 
+void manager_set_nss(struct manager *m, struct nss *nss_borrow)
+{
+}
+
 struct model_wait *model_wait_cancel(struct model_wait *w)
 {
     if (w) {
