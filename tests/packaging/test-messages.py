@@ -95,6 +95,48 @@ def the_guide_has_each_message():
     assert not missing, missing
 
 
+def literal(text):
+    """The string with which @text begins, in one piece or several; variables are …"""
+    pieces = re.match(r'\s*((?:"(?:[^"\\]|\\.)*"\s*|PRI\w+\s*)*)', text)[1]
+    whole = "".join("d" if macro else string for string, macro in re.findall(r'"((?:[^"\\]|\\.)*)"|(PRI\w+)', pieces))
+    return re.sub(r"%[.*0-9]*[dus]", "…", whole).replace("….…", "…")
+
+
+def reasons_against_a_gpu():
+    """What status can give as the reason why a model, or more of it, is not on a GPU."""
+    found = []
+
+    def take(path, before, n_least, among=lambda x: True):
+        text = text_of(*path.split("/"))
+        texts = [literal(text[m.end():]) for m in re.finditer(before, text)]
+        texts = [x for x in texts if x not in ("", "…") and among(x)]
+        assert len(texts) >= n_least, (path, texts)
+        found.extend(texts)
+    take("engine/cuda/driver.c", r'FAULT_MODEL_UNAVAILABLE, "",', 9)
+    take("engine/cuda/gpu-ops.c", r'FAULT_MODEL_UNAVAILABLE, "",', 1)
+    take("engine/engine-gpu.c", r'FAULT_MODEL_UNAVAILABLE, "",', 1)
+    take("engine/engine-devices.c", r"snprintf\(d->reason, sizeof\(d->reason\),", 2)
+    take("daemon/manager-gpu.c", r"gpus_none\(&m->gpus,", 1)
+    take("daemon/model-gpu.c", r"\breturn(?= \"\w)", 1)
+    # Here the memory that is short is the GPU's.
+    take("base/fault.c", r"case FAULT_INSUFFICIENT_MEMORY:\s+snprintf\(buffer, size,", 1)
+    # Of what the planner says it is what is about one of these.
+    assert 'strstr(made->reasons[i], "VRAM") || strstr(made->reasons[i], "GPU")' in text_of("daemon", "model-gpu.c")
+    take("policy/plan.c", r"\bsay\(r,(?:\s*\w+\(\w+, \w+\)\s*\?)?|(?<=\")\s+: ", 5, lambda x: "VRAM" in x or "GPU" in x)
+    return found
+
+
+def the_guide_has_each_reason_against_a_gpu():
+    section = text_of("docs", "admin-guide.md").split("\n## GPUs\n")[1].split("\n## ")[0]
+    rows = [r.split(" | ")[0][2:] for r in section.splitlines() if r.startswith("| ")][1:]
+    reasons = reasons_against_a_gpu()
+    print("# %d reasons, %d rows" % (len(reasons), len(rows)))
+    missing = [x for x in reasons if not any(x.startswith(row) for row in rows)]
+    assert not missing, missing
+    idle = [row for row in rows if not any(x.startswith(row) for x in reasons)]
+    assert not idle, idle
+
+
 def journalctl_takes_the_catalogue():
     if not JOURNALCTL:
         raise Skip("journalctl is not installed")
@@ -115,4 +157,5 @@ def journalctl_takes_the_catalogue():
 
 if __name__ == "__main__":
     main([identifiers_are_random_and_different, the_catalogue_explains_each_message, each_message_is_used,
-          warnings_and_errors_have_one, the_guide_has_each_message, journalctl_takes_the_catalogue])
+          warnings_and_errors_have_one, the_guide_has_each_message,
+          the_guide_has_each_reason_against_a_gpu, journalctl_takes_the_catalogue])
