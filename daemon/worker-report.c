@@ -135,7 +135,7 @@ static int bind_beside(int fd, const char *worker_socket)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *slash = strrchr(worker_socket, '/');
-    int n = snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/report",
+    int n = snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/daemon/report",
                      slash ? (int)(slash - worker_socket) : 1, slash ? worker_socket : ".");
 
     if (n < 0 || (size_t)n >= sizeof(address.sun_path))

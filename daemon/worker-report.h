@@ -32,7 +32,8 @@ enum worker_end {
 typedef void (*worker_report_t)(uid_t uid, const char *reason, enum worker_end end, void *userdata);
 
 /**
- * worker_reports_new() - bind the socket "report" in the directory of @worker_socket and listen from the loop
+ * worker_reports_new() - bind the socket "daemon/report" beside @worker_socket and listen from the loop
+ * The folder is there: it is all of that place that the daemon may write to.
  * Returns 0 or a negative errno.
  */
 int worker_reports_new(sd_event *event, const char *worker_socket, worker_report_t callback, void *userdata,

@@ -15,9 +15,10 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE                                                    # noqa: E402
+from harness import BUILD, SOURCE, Skip                                              # noqa: E402
 from machine import Stage                                                            # noqa: E402
 
+CAP_SYS_RESOURCE = 24
 MODELS = "/var/lib/residentd/models"
 MODEL = {"path": MODELS + "/primer.gguf", "residency": {"ram": "lock", "when": "always"}}
 POLICY = {
@@ -94,6 +95,7 @@ def a_worker_has_no_file_system():
         assert m.run("ls", root + "/run/host").stdout.split() == ["os-release"]
     assert found == ["dev", "etc", "etc/ld.so.cache", "etc/localtime", "lib", "lib64", "proc", "root", "run",
                      "run/residentd-worker", "run/systemd", "sys", "tmp", "usr", "var"], found
+    assert m.run("ls", root + "/run/residentd-worker").stdout.split() == ["daemon"]
     # Where something can be written there is nothing of others, and nothing left behind.
     for folder in ("root", "tmp", "var/tmp"):
         assert m.run("ls", "-A", root + "/" + folder, check=False).stdout == "", folder
@@ -107,6 +109,34 @@ def the_daemon_has_one_capability():
     assert int(fields["CapEff"], 16) == 1 << 14, fields["CapEff"]
     assert int(fields["CapBnd"], 16) == 1 << 14, fields["CapBnd"]
     assert m.run("ps", "-o", "user=", "-p", pid).stdout.strip() == "residentd"
+
+
+def daemon_and_worker():
+    return stage.machine.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip(), str(
+        model_status()["worker_pid"])
+
+
+def nothing_of_both_goes_to_swap_or_a_core_dump():
+    m = stage.need()
+    for pid in daemon_and_worker():
+        # Limits of the slice are limits of both.
+        group = m.run("cat", "/proc/%s/cgroup" % pid).stdout.strip().split("::")[1]
+        assert group.startswith("/residentd.slice/"), group
+        if "memory" in m.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout.split():
+            assert m.run("cat", "/sys/fs/cgroup%s/memory.swap.max" % group).stdout.strip() == "0", group
+        limits = m.run("cat", "/proc/%s/limits" % pid).stdout
+        assert re.search(r"^Max core file size +0 +0", limits, flags=re.M), limits
+
+
+def the_kernel_takes_memory_from_others_first():
+    m = stage.need()
+    capabilities = re.search(r"^CapBnd:\s*(\w+)", m.run("cat", "/proc/1/status").stdout, flags=re.M)[1]
+    if not int(capabilities, 16) >> CAP_SYS_RESOURCE & 1:
+        raise Skip("without CAP_SYS_RESOURCE no process can be made more important, nor a limit raised")
+    for pid, score in zip(daemon_and_worker(), ("-900", "-500")):
+        assert m.run("cat", "/proc/%s/oom_score_adj" % pid).stdout.strip() == score, (pid, score)
+        limits = m.run("cat", "/proc/%s/limits" % pid).stdout
+        assert re.search(r"^Max locked memory +unlimited +unlimited", limits, flags=re.M), limits
 
 
 def two_users_are_told_apart():
@@ -332,6 +362,55 @@ def a_daemon_that_hangs_is_ended_by_the_watchdog():
     untrap()
 
 
+def without_its_socket_unit_the_service_makes_the_socket():
+    m = stage.need()
+    socket = "/run/residentd/io.residentd"
+
+    def owner_and_mode():
+        return m.run("stat", "-c", "%F %U %a", socket).stdout.strip()
+
+    def main_pid():
+        return m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
+    # The unit leaves its socket behind, at which nobody answers then.
+    m.run("systemctl", "stop", "residentd.socket", "residentd.service")
+    assert owner_and_mode() == "socket root 666", owner_and_mode()
+    m.run("systemctl", "mask", "residentd.socket")
+    m.run("systemctl", "start", "residentd.service")
+    assert owner_and_mode() == "socket residentd 666", owner_and_mode()
+    assert m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice").stdout.strip()
+    assert m.run("systemctl", "is-active", "residentd.socket", check=False).stdout.strip() == "inactive"
+    # So does one that was killed, and the models stay as they would have.
+    m.run("residentctl", "wait", "--pinned")
+    worker, pid = model_status()["worker_pid"], main_pid()
+    m.run("kill", "-KILL", pid)
+    m.wait_for("a new daemon", lambda: main_pid() not in ("0", pid))
+    m.wait_for("the socket", lambda: m.run("residentctl", "list", user="bob", check=False).returncode == 0)
+    assert owner_and_mode() == "socket residentd 666", owner_and_mode()
+    assert model_status()["worker_pid"] == worker
+    # An orderly end takes the socket along.
+    m.run("systemctl", "stop", "residentd.service")
+    assert m.run("test", "-e", socket, check=False).returncode != 0
+    m.run("systemctl", "start", "residentd.service")
+    # Back to the unit: not while the service has the socket, with its next start.
+    m.run("systemctl", "unmask", "residentd.socket")
+    assert m.run("systemctl", "start", "residentd.socket", check=False).returncode != 0
+    assert owner_and_mode() == "socket residentd 666", owner_and_mode()
+    m.run("systemctl", "restart", "residentd.service")
+    assert m.run("systemctl", "is-active", "residentd.socket").stdout.strip() == "active"
+    assert owner_and_mode() == "socket root 666", owner_and_mode()
+    assert m.run("residentctl", "run", "private", "Hello!", "-n", "4", user="alice").stdout.strip()
+
+
+def what_systemd_makes_for_workers_is_not_the_daemons():
+    m = stage.need()
+    # It makes them by name, and gives one away: who could put a link in their place could have any file.
+    assert m.run("stat", "-c", "%U %a", "/run/residentd-worker").stdout.strip() == "root 755"
+    for name in ("root", "gpu-root"):
+        assert m.run("stat", "-c", "%U %a", "/run/residentd-worker/" + name).stdout.strip() == "root 755", name
+    for path in ("/run/residentd-worker", "/run/residentd-worker/root"):
+        assert m.run("touch", path + "/x", user="residentd", check=False).returncode != 0, path
+
+
 def a_killed_daemon_comes_back():
     m = stage.need()
     before = m.run("systemctl", "show", "-P", "MainPID", "residentd.service").stdout.strip()
@@ -356,6 +435,8 @@ TESTS = [
     the_pinned_model_is_locked_and_its_worker_is_a_unit,
     a_worker_has_no_file_system,
     the_daemon_has_one_capability,
+    nothing_of_both_goes_to_swap_or_a_core_dump,
+    the_kernel_takes_memory_from_others_first,
     two_users_are_told_apart,
     a_good_policy_is_reloaded_and_a_bad_one_fails_the_job,
     a_killed_worker_is_reported_and_comes_back,
@@ -370,6 +451,8 @@ TESTS = [
     a_subset_of_proc_would_hide_the_memory,
     a_runtime_directory_would_take_the_sockets_along,
     over_tight_devices_would_keep_workers_from_starting,
+    without_its_socket_unit_the_service_makes_the_socket,
+    what_systemd_makes_for_workers_is_not_the_daemons,
     stopping_frees_everything,
 ]
 

@@ -77,7 +77,7 @@ def install():
         f.write(MODPROBE)
     os.chmod(m.path("/usr/bin/nvidia-modprobe"), 0o755)
     m.boot()
-    m.run("mkdir", "-p", "/run/residentd-worker", "/run/residentd/gpu-worker-root", "/run/gpus/0000:01:00.0",
+    m.run("mkdir", "-p", "/run/residentd-worker/daemon", "/run/residentd-worker/gpu-root", "/run/gpus/0000:01:00.0",
           "/run/gpus/0000:02:00.0")
     for minor, bus in enumerate(("0000:01:00.0", "0000:02:00.0")):
         m.write("/run/gpus/%s/information" % bus, "Model: \t\t Test\nDevice Minor: \t %d\n" % minor)

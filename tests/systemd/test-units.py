@@ -16,11 +16,11 @@ from harness import BUILD, SOURCE, Skip, main                                   
 UNITS = os.path.join(BUILD, "systemd")
 LIMITS = {"residentd.service": 1.5, "residentd-worker@.service": 0.8, "residentd-gpu-worker@.service": 2.0}
 # What a worker with a GPU may more than one without: each has its reason in the unit.
-GPU_MORE = {"SupplementaryGroups=video", "BindReadOnlyPaths=-/etc/alternatives", "RootDirectory=/run/residentd/gpu-worker-root",
+GPU_MORE = {"SupplementaryGroups=video", "BindReadOnlyPaths=-/etc/alternatives", "RootDirectory=/run/residentd-worker/gpu-root",
             "InaccessiblePaths=-+/dev/shm -+/dev/mqueue -+/dev/pts", "SystemCallFilter=~@privileged",
             "SystemCallFilter=mlock mlock2 munlock capset seccomp landlock_create_ruleset landlock_restrict_self",
             *("DeviceAllow=char-%s rw" % x for x in ("nvidia", "nvidia-frontend", "nvidiactl", "nvidia-uvm", "nvidia-caps"))}
-GPU_LESS = {"RootDirectory=/run/residentd/worker-root", "PrivateDevices=yes", "ProcSubset=pid", "SystemCallFilter=~@privileged @resources",
+GPU_LESS = {"RootDirectory=/run/residentd-worker/root", "PrivateDevices=yes", "ProcSubset=pid", "SystemCallFilter=~@privileged @resources",
             "SystemCallFilter=mlock mlock2 munlock sched_setaffinity capset setrlimit seccomp landlock_create_ruleset "
             "landlock_restrict_self"}
 
@@ -124,11 +124,25 @@ def nothing_of_a_model_is_written_out():
         assert s["MemorySwapMax"] == "0" and s["LimitCORE"] == "0" and s["LimitMEMLOCK"] == "infinity", name
 
 
+def the_kernel_takes_memory_from_others_first():
+    for name in LIMITS:
+        s = dict(settings(name))
+        assert s["OOMScoreAdjust"] == ("-900" if name == "residentd.service" else "-500"), name
+        assert s["ManagedOOMPreference"] == "avoid" and s["Slice"] == "residentd.slice", name
+
+
 def reloading_works_the_same_on_all_versions():
     s = dict(settings("residentd.service"))
     # 252 takes notify-reload for simple.
     assert s["Type"] == "notify"
     assert re.fullmatch(r"\+\S+/residentctl reload", s["ExecReload"]), s["ExecReload"]
+
+
+def a_killed_daemon_is_started_at_once_and_not_for_ever():
+    s = dict(settings("residentd.service"))
+    # Any other value may take 250 ms more, which is what systemd's timers may be late.
+    assert s["Restart"] == "on-failure" and s["RestartSec"] == "0", s["RestartSec"]
+    assert int(s["StartLimitBurst"]) <= 5 and int(s["StartLimitIntervalSec"]) >= 60
 
 
 def the_workers_sockets_have_no_limits_of_their_own():
@@ -149,6 +163,8 @@ main([
     a_worker_has_standard_streams,
     the_sockets_outlive_the_service,
     nothing_of_a_model_is_written_out,
+    the_kernel_takes_memory_from_others_first,
     reloading_works_the_same_on_all_versions,
+    a_killed_daemon_is_started_at_once_and_not_for_ever,
     the_workers_sockets_have_no_limits_of_their_own,
 ])

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -81,7 +82,7 @@ static void hear(uid_t uid, const char *reason, enum worker_end end, void *userd
 
 static void the_kernel_says_whose_end_it_is(void **state)
 {
-    char dir[] = "/tmp/residentd-report.XXXXXX", worker[64];
+    char dir[] = "/tmp/residentd-report.XXXXXX", worker[64], folder[64];
     _cleanup_(worker_reports_freep) struct worker_reports *reports = NULL;
     _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -90,8 +91,12 @@ static void the_kernel_says_whose_end_it_is(void **state)
 
     assert_non_null(mkdtemp(dir));
     snprintf(worker, sizeof(worker), "%s/worker", dir);
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s/report", dir);
+    snprintf(folder, sizeof(folder), "%s/daemon", dir);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/report", folder);
     assert_int_equal(sd_event_new(&event), 0);
+    /* The folder is who set the place up's. */
+    assert_int_equal(worker_reports_new(event, worker, hear, &heard, &reports), -ENOENT);
+    assert_int_equal(mkdir(folder, 0700), 0);
     assert_int_equal(worker_reports_new(event, worker, hear, &heard, &reports), 0);
     /* A second daemon takes the name over. */
     reports = worker_reports_free(reports);
@@ -109,6 +114,7 @@ static void the_kernel_says_whose_end_it_is(void **state)
     reports = worker_reports_free(reports);
     sd_event_unref(event);
     unlink(address.sun_path);
+    rmdir(folder);
     rmdir(dir);
 }
 
