@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/log.h"
+#include "base/wipe.h"
 #include "daemon/listener.h"
 #include "daemon/manager.h"
 #include "daemon/messages.h"
@@ -103,6 +104,18 @@ static int parse(int argc, char **argv, struct arguments *a)
     return 0;
 }
 
+/* Between two turns nothing is left on the stack of what users have sent. */
+static int loop(sd_event *event)
+{
+    int r = 0;
+
+    while (r >= 0 && sd_event_get_state(event) != SD_EVENT_FINISHED) {
+        r = sd_event_run(event, UINT64_MAX);
+        wipe_stack();
+    }
+    return r < 0 ? r : 0;
+}
+
 static const struct log_fields failed = {.message_id = MESSAGE_START_FAILED};
 
 static int run(const struct arguments *a, const struct log *log)
@@ -140,7 +153,7 @@ static int run(const struct arguments *a, const struct log *log)
     log_line(log, LOG_NOTICE, NULL, "residentd %s listens on %s", RESIDENTD_VERSION,
              listener_path(listener) ? listener_path(listener) : "the socket that it was given");
     manager_listening(m);
-    r = sd_event_loop(manager_event(m));
+    r = loop(manager_event(m));
     if (r < 0)
         log_line(log, LOG_ERR, &failed, "event loop: %s", strerror(-r));
     return r;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "base/wipe.h"
 #include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
@@ -31,44 +32,49 @@
 
 /* ---- the helper thread ---- */
 
+/* Its frame is below the one that wipes, which is why it may not be inlined. */
+__attribute__((noinline)) static void prepare_next(struct compute *c)
+{
+    struct job *j = intake_next_job(c->intake);
+    _cleanup_json_ json_object *reply = NULL;
+    uint64_t request = j->submit.request, epoch = j->epoch, begin_ns = clock_now_ns();
+    struct packet_done done = {.request = request, .finish = DONE_STOP};
+    struct work *w = NULL;
+    struct fault fault;
+    int r, dropped;
+
+    fault_init(&fault, FAULT_NONE, NULL);
+    r = prepare(c->model, j, &w, &reply, &fault);
+    if (r < 0 && (r == -ENOMEM || fault.kind == FAULT_NONE)) {
+        fault_init(&fault, FAULT_INSUFFICIENT_MEMORY, "ram");
+        fault.used = (int64_t)j->n_json;
+    }
+    if (r == 0 && !w) {
+        done.queue_ns = begin_ns - j->received_ns;
+        done.prefill_ns = clock_now_ns() - begin_ns;
+    }
+    dropped = intake_job_done(c->intake, j, clock_now_ns() - begin_ns, r == 0 ? w : NULL);
+    if (dropped < 0)
+        compute_out_of_memory(c);
+    if (dropped)
+        return;
+    if (r == 0 && !w) {
+        r = emit_request_done(c->link, epoch, &done, reply);
+        if (r == -E2BIG)
+            fault_set(&fault, FAULT_INVALID_PARAMETER, "text",
+                      "the answer would be longer than a reply may be");
+        else if (r < 0)
+            compute_out_of_memory(c);
+    }
+    if (r < 0)
+        emit_request_failed(c->link, epoch, request, &fault);
+}
+
 static void *help(void *userdata)
 {
-    struct compute *c = userdata;
-
     for (;;) {
-        struct job *j = intake_next_job(c->intake);
-        _cleanup_json_ json_object *reply = NULL;
-        uint64_t request = j->submit.request, epoch = j->epoch, begin_ns = clock_now_ns();
-        struct packet_done done = {.request = request, .finish = DONE_STOP};
-        struct work *w = NULL;
-        struct fault fault;
-        int r, dropped;
-
-        fault_init(&fault, FAULT_NONE, NULL);
-        r = prepare(c->model, j, &w, &reply, &fault);
-        if (r < 0 && (r == -ENOMEM || fault.kind == FAULT_NONE)) {
-            fault_init(&fault, FAULT_INSUFFICIENT_MEMORY, "ram");
-            fault.used = (int64_t)j->n_json;
-        }
-        if (r == 0 && !w) {
-            done.queue_ns = begin_ns - j->received_ns;
-            done.prefill_ns = clock_now_ns() - begin_ns;
-        }
-        dropped = intake_job_done(c->intake, j, clock_now_ns() - begin_ns, r == 0 ? w : NULL);
-        if (dropped < 0)
-            compute_out_of_memory(c);
-        if (dropped)
-            continue;
-        if (r == 0 && !w) {
-            r = emit_request_done(c->link, epoch, &done, reply);
-            if (r == -E2BIG)
-                fault_set(&fault, FAULT_INVALID_PARAMETER, "text",
-                          "the answer would be longer than a reply may be");
-            else if (r < 0)
-                compute_out_of_memory(c);
-        }
-        if (r < 0)
-            emit_request_failed(c->link, epoch, request, &fault);
+        prepare_next(userdata);
+        wipe_stack();
     }
     return NULL;
 }

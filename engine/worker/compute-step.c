@@ -269,6 +269,7 @@ bool compute_step(struct compute *c)
     r = engine_step(c->model->engine, &batch, &logits, &fault);
     duration_ns = clock_now_ns() - begin_ns;
     link_step_ends(c->link);
+    explicit_bzero(c->tokens, plan.n_tokens * sizeof(*c->tokens));
     if (r == ENGINE_KV_FULL) {
         make_room(c, &plan);
         return true;

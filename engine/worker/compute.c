@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/wipe.h"
 #include "engine/engine-prefix.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/compute-internal.h"
@@ -104,7 +105,7 @@ static void pause_or_resume(struct compute *c, uint64_t request,
 
 static void trim(struct compute *c, uint64_t bytes)
 {
-    uint64_t n_pages = (bytes + c->model->facts.bytes_kv_page - 1) / c->model->facts.bytes_kv_page;
+    uint64_t page_bytes = c->model->facts.bytes_kv_page, n_pages = bytes / page_bytes + (bytes % page_bytes > 0);
     struct engine *e = c->model->engine;
     struct batch_request *r;
 
@@ -304,38 +305,47 @@ static uint64_t next_event(const struct compute *c, uint64_t now_ns)
     return at_ns;
 }
 
+/* What has come, then a step. Returns until when nothing is to be done; 0: go on. Its frame is below the one that
+ * wipes, which is why it may not be inlined. */
+__attribute__((noinline)) static uint64_t take_turn(struct compute *c, uint64_t until_ns)
+{
+    bool parked, ran = false;
+    struct command *list = intake_take(c->intake, until_ns, &parked);
+    uint64_t now_ns;
+
+    while (list) {
+        struct command *command = list;
+
+        list = command->next;
+        obey(c, command);
+        command_free(command);
+    }
+    now_ns = clock_now_ns();
+    deadlines(c, now_ns);
+    if (c->draining)
+        drain(c, now_ns);
+    /* Nobody may be there to read; or somebody does not read: then text waits here, where it costs
+     * nothing. */
+    if (c->model && !parked && link_backlog(c->link) <= BACKLOG_BYTES_MAX) {
+        ran = compute_step(c) || compute_warm(c);
+        report(c, clock_now_ns());
+        if (!ran)
+            tell_idle(c);
+    }
+    return ran ? 0 : next_event(c, clock_now_ns());
+}
+
 _Noreturn void compute_run(struct link *l, struct intake *in, struct engine_devices *devices, const struct log *log)
 {
     struct compute c = {.link = l, .intake = in, .devices = devices, .log = log};
-    uint64_t until_ns = 0, now_ns;
+    uint64_t until_ns;
 
     emit_init(&c.emit, l);
     if (compute_table_init(&c) < 0)
         compute_out_of_memory(&c);
     until_ns = next_event(&c, clock_now_ns());
     for (;;) {
-        bool parked, ran = false;
-        struct command *list = intake_take(in, until_ns, &parked);
-
-        while (list) {
-            struct command *command = list;
-
-            list = command->next;
-            obey(&c, command);
-            command_free(command);
-        }
-        now_ns = clock_now_ns();
-        deadlines(&c, now_ns);
-        if (c.draining)
-            drain(&c, now_ns);
-        /* Nobody may be there to read; or somebody does not read: then text waits here, where it costs
-         * nothing. */
-        if (c.model && !parked && link_backlog(l) <= BACKLOG_BYTES_MAX) {
-            ran = compute_step(&c) || compute_warm(&c);
-            report(&c, clock_now_ns());
-            if (!ran)
-                tell_idle(&c);
-        }
-        until_ns = ran ? 0 : next_event(&c, clock_now_ns());
+        until_ns = take_turn(&c, until_ns);
+        wipe_stack();
     }
 }

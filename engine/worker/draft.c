@@ -264,6 +264,7 @@ static bool step(struct drafter *d, const float **ret_logits)
                                        .wants_logits = d->wants_logits};
     bool done = d->n == 0 || engine_step(d->engine, &batch, ret_logits, NULL) == 0;
 
+    explicit_bzero(d->tokens, d->n * sizeof(*d->tokens));
     d->n = 0;
     return done;
 }

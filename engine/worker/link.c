@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/utf8.h"
+#include "base/wipe.h"
 #include "engine/proto/channel.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/intake.h"
@@ -335,6 +336,7 @@ static void *run(void *userdata)
         if (fds[0].revents & ~POLLOUT)
             while (receive(l))
                 ;
+        wipe_stack();
         if (l->ping_ns > 0 && !l->parked && clock_now_ns() - l->ping_ns > PING_MISSING_NS) {
             l->parked = true;
             intake_park(l->intake, true);

@@ -164,7 +164,7 @@ static uint64_t drafted_of(struct driver *d, uint32_t tenant, const char *json)
 
 static void test_a_draft_model_reads_a_prompt_once(void **state)
 {
-    static const struct packet_trim trim = {.bytes = UINT64_MAX / 2};
+    static const struct packet_trim trim = {.bytes = UINT64_MAX};
     char json[4096] = "{\"temperature\": 0, \"max_tokens\": 3, \"prompt_tokens\": [3";
     uint32_t random = 1;
     struct driver d;
