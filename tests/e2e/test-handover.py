@@ -53,7 +53,7 @@ class Systemd:
         need_locking(4 * SIZE)
         self.program = program
         self.dir = tempfile.mkdtemp(prefix="residentd-handover.")
-        os.mkdir(os.path.join(self.dir, "run"))
+        os.makedirs(os.path.join(self.dir, "run", "daemon"))
         self.worker_path = os.path.join(self.dir, "run", "worker")
         self.store, self.workers, self.lock = {}, [], threading.Lock()
         self.fake = ""
