@@ -61,6 +61,7 @@ struct compute {
     uint32_t n_warm, warm_tokens;
     uint32_t pages_kept; /* when it was last counted */
     bool tell_figures;   /* they were told, and have changed since */
+    bool has_unmarked;   /* since the last RESET there were requests of somebody whom only this daemon knows */
 
     bool draining;
     uint64_t drain_deadline_ns; /* 0: none */

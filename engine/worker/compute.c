@@ -36,8 +36,10 @@ static void set_tenant(struct compute *c, const struct packet_tenant *p)
     struct fair_tenant *t;
 
     if (p->weight == 0) {
+        t = fair_tenant_find(batch_fair(c->batch), p->tenant);
+        if (t)
+            reuse_forget(c->model, t);
         fair_forget(batch_fair(c->batch), p->tenant);
-        reuse_forget(c->model, p->tenant);
         return;
     }
     if (p->mark != 0)
@@ -86,6 +88,7 @@ static void take_work(struct compute *c, struct command *command)
     if (batch_submit(c->batch, &w->batch, w->tenant, w->priority, w->batch.n_tokens, now_ns) < 0)
         compute_out_of_memory(c);
     w->batch.n_more_max = w->n_output_max;
+    c->has_unmarked |= w->batch.item.tenant->mark == 0;
     compute_put_in(c, w);
     c->n_new_untold++;
     /* What the helper spent on it counts like a step. */
@@ -131,10 +134,12 @@ static void reset(struct compute *c, uint64_t epoch)
     }
     c->epoch = epoch;
     used_tell(&c->used, c->link, epoch, now_ns);
-    /* Tenants are numbers of the daemon that gave them: what is kept of them is found by nobody any more. What they
-     * have used and are due stays under their marks. */
+    /* Tenants are numbers of the daemon that gave them, and mean others from now on. What is kept of them, what they have
+     * used and what they are due stays under their marks; of those without one nothing may. */
     if (c->batch) {
-        reuse_trim(c->model, c->model->facts.pages_total);
+        if (c->has_unmarked)
+            reuse_trim(c->model, c->model->facts.pages_total);
+        c->has_unmarked = false;
         c->i_warm = c->n_warm = 0;
         fair_part_all(batch_fair(c->batch));
     }

@@ -76,7 +76,7 @@ static void draft_by_model(struct drafts *d, struct batch *b, struct work *const
             continue;
         d->wanting[n] = w;
         d->items[n] = (struct drafter_item){.id = w->id,
-                                             .owner = reuse_owner(w->tenant),
+                                             .owner = reuse_owner(w->batch.item.tenant),
                                              .n_public = w->n_public,
                                              .tokens = w->tokens,
                                              .n_tokens = w->batch.n_tokens};

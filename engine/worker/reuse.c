@@ -11,17 +11,19 @@
 /* Whoever computes public prefixes in advance: no tenant has this number, and nothing is kept under it. */
 #define OWNER_WARMING UINT64_MAX
 
-/* Numbers of tenants may be 0; that of what is public is no tenant's. */
-uint64_t reuse_owner(uint32_t tenant)
+/* Numbers of tenants may be 0; that of what is public is no tenant's. A mark is 64 bits of a cipher: that it is such a
+ * small number, or that of what is warmed, does not happen. */
+uint64_t reuse_owner(const struct fair_tenant *tenant)
 {
-    return (uint64_t)tenant + 1;
+    return tenant->mark != 0 ? tenant->mark : (uint64_t)tenant->id + 1;
 }
 
 uint32_t reuse_found(const struct engine *e, const struct work *w)
 {
     /* The last token is computed in any case: what comes next is wanted. */
     return w->embedding ? 0
-                        : engine_prefix_find(e, reuse_owner(w->tenant), w->adapter, w->tokens, w->batch.n_tokens - 1);
+                        : engine_prefix_find(e, reuse_owner(w->batch.item.tenant), w->adapter, w->tokens,
+                                             w->batch.n_tokens - 1);
 }
 
 void reuse_begin(struct engine *e, struct work *w, const struct batch_slice *s)
@@ -31,7 +33,7 @@ void reuse_begin(struct engine *e, struct work *w, const struct batch_slice *s)
 
     if (w->embedding)
         return;
-    r = engine_prefix_begin(e, w->sequence, reuse_owner(w->tenant), w->tokens, s->n_found, &n);
+    r = engine_prefix_begin(e, w->sequence, reuse_owner(w->batch.item.tenant), w->tokens, s->n_found, &n);
     assert(r == 0 && n == s->n_found);
     if (!w->began)
         w->n_cached = n;
@@ -52,12 +54,12 @@ void reuse_limit(struct model *m, const struct fair_tenant *tenant)
 {
     if (tenant->pages_max >= UINT32_MAX)
         return;
-    engine_prefix_limit(m->engine, reuse_owner(tenant->id), (uint32_t)tenant->pages_max);
+    engine_prefix_limit(m->engine, reuse_owner(tenant), (uint32_t)tenant->pages_max);
     if (m->drafter)
-        drafter_limit(m->drafter, reuse_owner(tenant->id), (uint32_t)tenant->pages_max);
+        drafter_limit(m->drafter, reuse_owner(tenant), (uint32_t)tenant->pages_max);
 }
 
-void reuse_forget(struct model *m, uint32_t tenant)
+void reuse_forget(struct model *m, const struct fair_tenant *tenant)
 {
     engine_prefix_limit(m->engine, reuse_owner(tenant), 0);
     if (m->drafter)

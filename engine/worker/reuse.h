@@ -3,7 +3,8 @@
 
 /*
  * What a tenant's requests computed is used again by its later ones (engine/engine-prefix.h): whose prefixes are
- * whose, and what is public. An owner is a tenant of this epoch; a request's own words never decide about it.
+ * whose, and what is public. An owner is a user's mark, by which the next daemon knows it too, or a tenant of this epoch
+ * where nobody said who that is; a request's own words never decide about it.
  *
  * Embeddings take no part: they need the states of all tokens. Compute thread.
  */
@@ -36,7 +37,7 @@ void reuse_keep(struct engine *e, const struct work *w);
 /**
  * reuse_owner() - whose prefixes those of @tenant are: never the public's
  */
-uint64_t reuse_owner(uint32_t tenant);
+uint64_t reuse_owner(const struct fair_tenant *tenant);
 
 /**
  * reuse_limit() - what is kept of @tenant is within its own limit again, in the draft model, too
@@ -46,7 +47,7 @@ void reuse_limit(struct model *m, const struct fair_tenant *tenant);
 /**
  * reuse_forget() - nothing of @tenant is kept any more; it has no sequence
  */
-void reuse_forget(struct model *m, uint32_t tenant);
+void reuse_forget(struct model *m, const struct fair_tenant *tenant);
 
 /**
  * reuse_trim() - forget prefixes until @n_pages pages are free, and all that the draft model keeps

@@ -334,6 +334,32 @@ def what_was_under_way_at_a_kill_is_counted_once():
     systemd.end()
 
 
+def users_find_what_they_sent_before_a_restart():
+    """Kept prefixes are the worker's, which goes on; whose they are the next daemon says in a way that it knows."""
+    need_root()
+    systemd = Systemd(REAL_WORKER)
+    d = Kept({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}}, systemd, PRIMER)
+
+    def cached(uid):
+        def run():
+            with d.client() as c:
+                return c.call("Inference.Complete", model="m", prompt_tokens=list(range(300, 400)), max_tokens=1,
+                              temperature=0)["usage"]["cached_tokens"]
+        return join_user(as_user(uid, run))
+    with d:
+        d.wait_state("ready")
+        wait_for(lambda: systemd.names("state-") and systemd.names("link-"), "the store to have the link")
+        assert [cached(1), cached(1)] == [0, 96]
+        for end in (d.kill, d.end_in_order):
+            end()
+            d.start()
+            d.wait_state("ready")
+            # The second user comes first and gets the number that the first one had.
+            assert [cached(2), cached(1)] == [0 if end == d.kill else 96, 96]
+            wait_for(lambda: systemd.names("state-"), "the store to have the state")
+    systemd.end()
+
+
 def a_snapshot_that_is_odd_is_of_no_use():
     def flipped(data):
         return data[:200] + bytes([data[200] ^ 1]) + data[201:]
@@ -510,6 +536,7 @@ main([
     what_gpus_can_not_have_stays_locked,
     requests_of_a_killed_daemon_are_forgotten,
     what_was_under_way_at_a_kill_is_counted_once,
+    users_find_what_they_sent_before_a_restart,
     a_snapshot_that_is_odd_is_of_no_use,
     a_link_to_somebody_else_is_refused,
     a_missing_copy_is_made_again,

@@ -304,9 +304,39 @@ static void test_trim_and_reset_forget(void **state)
     driver_send(&d, PACKET_TRIM, &trim, sizeof(trim));
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 288);
-    /* Another daemon, other tenants: number 1 may be somebody else now. */
+    /* Another daemon, other tenants: number 1, of whom nobody said more, may be somebody else now. */
     driver_take_over(&d);
     assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
+    stop_well(&d);
+}
+
+static void set_tenant(struct driver *d, uint32_t number, uint64_t mark)
+{
+    const struct packet_tenant tenant = {.tenant = number, .weight = 100, .mark = mark};
+
+    driver_send(d, PACKET_TENANT, &tenant, sizeof(tenant));
+}
+
+/* By their marks: the next daemon gives numbers anew. */
+static void test_users_find_their_own_again_when_the_daemon_is_another(void **state)
+{
+    static char text[8192];
+    struct driver d;
+
+    call(text, sizeof(text), 300, 300, 0, 5);
+    start_ready(&d, 1024, CONFIG);
+    set_tenant(&d, 1, 77);
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
+    driver_take_over(&d);
+    set_tenant(&d, 1, 78);
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 0);
+    set_tenant(&d, 2, 77);
+    assert_int_equal(ask(&d, 2, text)->usage.cached_tokens, 288);
+    /* A user who is forgotten is forgotten under either name. */
+    driver_send(&d, PACKET_TENANT, &(struct packet_tenant){.tenant = 2}, sizeof(struct packet_tenant));
+    set_tenant(&d, 3, 77);
+    assert_int_equal(ask(&d, 3, text)->usage.cached_tokens, 0);
+    assert_int_equal(ask(&d, 1, text)->usage.cached_tokens, 288);
     stop_well(&d);
 }
 
@@ -358,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_little_room_changes_no_answer),
         cmocka_unit_test(test_a_tenants_limit_holds_for_what_is_kept),
         cmocka_unit_test(test_trim_and_reset_forget),
+        cmocka_unit_test(test_users_find_their_own_again_when_the_daemon_is_another),
         cmocka_unit_test(test_the_end_of_a_request_frees_its_pages_within_a_step),
     };
 
