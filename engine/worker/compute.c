@@ -134,8 +134,8 @@ static void reset(struct compute *c, uint64_t epoch)
     }
     c->epoch = epoch;
     used_tell(&c->used, c->link, epoch, now_ns);
-    /* Tenants are numbers of the daemon that gave them, and mean others from now on. What is kept of them, what they have
-     * used and what they are due stays under their marks; of those without one nothing may. */
+    /* Tenants are numbers of the daemon that gave them, and mean others from now on. What is kept of them, what they
+     * have used and what they are due stays under their marks; of those without one nothing may. */
     if (c->batch) {
         if (c->has_unmarked)
             reuse_trim(c->model, c->model->facts.pages_total);

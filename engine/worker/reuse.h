@@ -3,8 +3,8 @@
 
 /*
  * What a tenant's requests computed is used again by its later ones (engine/engine-prefix.h): whose prefixes are
- * whose, and what is public. An owner is a user's mark, by which the next daemon knows it too, or a tenant of this epoch
- * where nobody said who that is; a request's own words never decide about it.
+ * whose, and what is public. An owner is a user's mark, by which the next daemon knows it too, or a tenant of this
+ * epoch where nobody said who that is; a request's own words never decide about it.
  *
  * Embeddings take no part: they need the states of all tokens. Compute thread.
  */
