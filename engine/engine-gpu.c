@@ -325,6 +325,7 @@ static int place_nothing(struct engine *e)
 
     close_gpus(&e->gpus);
     e->gpus.n_gpus = e->gpus.n_layers = 0;
+    e->facts.n_released = 0;
     return try_placement(e, &none, NULL, NULL, NULL);
 }
 
@@ -367,22 +368,31 @@ static void fill_facts(struct engine *e)
     }
 }
 
+/* How much of the files is copied before what of it need not stay in memory is forgotten: enough that the kernel's
+ * work for it is little beside the copy's. */
+#define FORGET_BYTES ((uint64_t)64 << 20)
+
 /* Of one device's upload, what all of them come to. */
 struct loading {
+    const struct engine *e;
     const struct engine_gpu_config *config;
-    uint64_t before, total;
+    uint64_t before, total, forgotten; /* up to there */
 };
 
 static bool on_progress(void *userdata, uint64_t n_bytes)
 {
-    const struct loading *l = userdata;
+    struct loading *l = userdata;
 
+    if (l->before + n_bytes - l->forgotten >= FORGET_BYTES) {
+        engine_gpus_forget(l->e);
+        l->forgotten = l->before + n_bytes;
+    }
     return !l->config->progress || l->config->progress(l->config->userdata, l->before + n_bytes, l->total);
 }
 
 static int load_weights(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
-    struct loading l = {.config = &c->gpu};
+    struct loading l = {.e = e, .config = &c->gpu};
     int r = 0;
 
     for (uint32_t i = 0; i < e->gpus.n_gpus; i++)
@@ -440,6 +450,8 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     r = open_devices(e, c, &refused);
     if (r == 0)
         r = place_layers(e, c, n_pages, &refused);
+    if (r == 0 && engine_gpus_lock_later(c))
+        r = engine_gpus_find_released(e);
     if (r == 0)
         r = load_weights(e, c, &refused);
     if (r == -ENOMEM || r == -ECANCELED)
@@ -458,7 +470,7 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     }
     say_why(e, &refused);
     fill_facts(e);
-    return e->gpus.n_gpus > 0 && c->lock && !c->gpu.keep_locked ? engine_gpus_release(e) : 0;
+    return 0;
 }
 
 int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,

@@ -22,6 +22,7 @@ struct engine;
 struct engine_devices;
 struct exec_batch;
 struct fault;
+struct gguf_tensor;
 
 /* A value that has to be carried before operation @op (graph.n_ops: behind the last one). */
 struct engine_transfer {
@@ -67,11 +68,40 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
 int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
                         struct gpu_bytes *ret, bool *ret_layers);
 
+struct engine_gpu_tensor {
+    const struct gguf_tensor *t;
+    bool is_on_gpu; /* … and nobody else reads it */
+};
+
 /**
- * engine_gpus_release() - unlock what of the files only GPUs read, and list it in e->facts; once, after opening
- * Returns 0, -ENOMEM, or what munlock(2) says.
+ * engine_gpus_tensors() - which tensors only the first @n_gpus places behind the CPU read, as operations are placed now
+ * @tensors: [gguf_n_tensors()] is filled in, by file and offset
+ * Returns 0 or -ENOMEM.
  */
-int engine_gpus_release(struct engine *e);
+int engine_gpus_tensors(const struct engine *e, uint32_t n_gpus, struct engine_gpu_tensor *tensors);
+
+/**
+ * engine_gpus_lock_later() - whether the files are mapped without a lock, and engine_gpus_hold() locks what stays
+ */
+bool engine_gpus_lock_later(const struct engine_config *c);
+
+/**
+ * engine_gpus_find_released() - list in e->facts what of the files need not be locked, as operations are placed; once
+ * Returns 0 or -ENOMEM.
+ */
+int engine_gpus_find_released(struct engine *e);
+
+/**
+ * engine_gpus_forget() - what is listed there and was read need not stay in memory
+ */
+void engine_gpus_forget(const struct engine *e);
+
+/**
+ * engine_gpus_hold() - lock the rest; once, when e->facts.bytes_kv is known
+ * Returns 0; -ENOMEM and FAULT_INSUFFICIENT_MEMORY where that and the KV cache are more than gpu.ram_bytes_max (then
+ * nothing was locked); or as gguf_map().
+ */
+int engine_gpus_hold(struct engine *e, const struct engine_config *c, struct fault *reterr);
 
 /**
  * engine_gpus_mirror() - let the GPUs know of what happens to pages; e->pages are there

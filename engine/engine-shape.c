@@ -135,13 +135,74 @@ static uint64_t tensors_of_a_layer(const struct gguf *g, uint32_t n_layers)
     return most;
 }
 
+/* A file's tensor, and with what on a GPU it is there, too. */
+struct place {
+    const struct gguf_tensor *t;
+    uint8_t with;
+};
+
+static uint32_t layer_of(const struct gguf_tensor *t, uint32_t n_layers)
+{
+    unsigned layer;
+
+    return sscanf(t->name, "blk.%u.", &layer) == 1 && layer < n_layers ? layer : n_layers;
+}
+
+static int make_runs(const struct engine *e, const struct place *places, struct engine_shape *s)
+{
+    size_t n = gguf_n_tensors(e->gguf), n_parts;
+    const struct gguf_part *parts = gguf_map_parts(e->map, &n_parts);
+
+    s->runs = calloc(n ? n : 1, sizeof(*s->runs));
+    if (!s->runs)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        const struct place *p = &places[i];
+        bool is_end = i + 1 == n || places[i + 1].t->part != p->t->part;
+        uint64_t to = is_end ? parts[p->t->part].n_bytes : places[i + 1].t->offset;
+        uint32_t layer = layer_of(p->t, s->n_layers);
+        struct engine_shape_run *last = s->n_runs > 0 ? &s->runs[s->n_runs - 1] : NULL;
+
+        if (p->with == 0)
+            continue;
+        if (last && last->file == p->t->part && last->from + last->n_bytes == p->t->offset && last->layer == layer &&
+            last->with == p->with) {
+            last->n_bytes = to - last->from;
+            last->is_end = is_end;
+            continue;
+        }
+        s->runs[s->n_runs++] = (struct engine_shape_run){.file = p->t->part,
+                                                         .from = p->t->offset,
+                                                         .n_bytes = to - p->t->offset,
+                                                         .layer = layer,
+                                                         .with = p->with,
+                                                         .is_end = is_end};
+    }
+    return 0;
+}
+
+/* As operations are placed now, by engine_gpus_measure(): which tensors have left. */
+static int note_places(const struct engine *e, uint32_t i, struct engine_gpu_tensor *tensors, struct place *places)
+{
+    int r = engine_gpus_tensors(e, 1, tensors);
+
+    for (size_t k = 0; r == 0 && k < gguf_n_tensors(e->gguf); k++) {
+        places[k].t = tensors[k].t;
+        places[k].with |= (uint8_t)(tensors[k].is_on_gpu << i);
+    }
+    return r;
+}
+
 /* Whatever stays in RAM of it: a layer is one that can be on a GPU if anything of it can. */
 static int count_gpu(struct engine *e, const struct engine_config *c, struct engine_shape *s)
 {
     const uint32_t n_pages[GRAPH_GROUPS_MAX] = {0};
     _cleanup_free_ bool *layers = calloc(s->n_layers ? s->n_layers : 1, sizeof(*layers));
+    size_t n = gguf_n_tensors(e->gguf);
+    _cleanup_free_ struct engine_gpu_tensor *tensors = calloc(n ? n : 1, sizeof(*tensors));
+    _cleanup_free_ struct place *places = calloc(n ? n : 1, sizeof(*places));
 
-    if (!layers)
+    if (!layers || !tensors || !places)
         return -ENOMEM;
     /* engine_gpus_open() leaves those on the CPU. */
     if (c->weights_bytes_max || c->n_adapters)
@@ -155,6 +216,8 @@ static int count_gpu(struct engine *e, const struct engine_config *c, struct eng
         struct gpu_bytes bytes;
         int r = engine_gpus_measure(e, &config, n_pages, &bytes, layers);
 
+        if (r == 0)
+            r = note_places(e, i, tensors, places);
         if (r < 0)
             return r;
         /* Weights and each group's pages are blocks of their own, rounded up by less than a grain each. */
@@ -162,7 +225,7 @@ static int count_gpu(struct engine *e, const struct engine_config *c, struct eng
         for (uint32_t k = 0; k < s->n_layers; k++)
             s->layers[k].can_offload |= layers[k];
     }
-    return 0;
+    return make_runs(e, places, s);
 }
 
 static int fill(struct engine *e, const struct engine_config *config, struct engine_shape *s,
@@ -225,6 +288,7 @@ uint64_t engine_shape_kv_bytes(const struct engine_shape *s, const struct engine
 void engine_shape_done(struct engine_shape *shape)
 {
     free(shape->layers);
+    free(shape->runs);
     *shape = (struct engine_shape){.layers = NULL};
 }
 

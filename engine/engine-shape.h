@@ -15,6 +15,16 @@ struct engine_shape_layer {
     bool can_offload; /* GPUs have kernels for all of it */
 };
 
+/* Tensors that follow one another in a file and are on a GPU under the same conditions. Those that never are, are in
+ * none. */
+struct engine_shape_run {
+    uint32_t file;
+    uint64_t from, n_bytes;  /* to where the next tensor begins */
+    uint32_t layer;          /* n_layers: of none, behind all of them */
+    uint8_t with;            /* bit i: on the layer's GPU, where i (ENGINE_SHAPE_GPU_*) is there */
+    bool is_end;             /* of the file */
+};
+
 /* Layers whose KV pages are alike. */
 struct engine_shape_group {
     uint32_t window; /* 0: full attention */
@@ -42,6 +52,8 @@ struct engine_shape {
     /* Of a GPU with layers: activations and a step's data, by what is there (ENGINE_SHAPE_GPU_*); and what tensors of a
      * layer take beyond their bytes, at most. */
     uint64_t gpu_scratch_bytes[8], gpu_padding_bytes;
+    struct engine_shape_run *runs; /* [n_runs] by file and offset */
+    size_t n_runs;
 };
 
 enum { ENGINE_SHAPE_GPU_KV = 1, ENGINE_SHAPE_GPU_HEAD = 2, ENGINE_SHAPE_GPU_EXPERTS = 4 };

@@ -83,7 +83,7 @@ static int config_check(const struct engine_config *c, struct fault *reterr)
 
 static int open_file(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
-    bool whole = c->weights_bytes_max == 0;
+    bool whole = c->weights_bytes_max == 0 && !engine_gpus_lock_later(c);
     unsigned flags = (c->small_pages ? GGUF_MAP_SMALL : GGUF_MAP_HUGE) |
                      (whole && c->populate ? GGUF_MAP_POPULATE : 0u) |
                      (whole && c->lock ? (unsigned)GGUF_MAP_LOCK : 0u);
@@ -277,6 +277,9 @@ static int open_sequences(struct engine *e, const struct engine_config *c, struc
                 return r;
         }
     }
+    r = engine_gpus_lock_later(c) ? engine_gpus_hold(e, c, reterr) : 0;
+    if (r < 0)
+        return r;
     engine_gpus_mirror(e);
     e->active = calloc(e->batch_tokens_max, sizeof(*e->active));
     e->token_runs = calloc(e->batch_tokens_max, sizeof(*e->token_runs));

@@ -57,6 +57,9 @@ struct engine_gpu_config {
     const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
     bool exact; /* as many as that or none: the model is not opened where they don't fit */
     bool keep_locked; /* what is there stays locked in RAM, too */
+    /* Of locked weights and the KV cache in RAM; 0: no limit. Where less is on GPUs than was wanted and the rest would
+     * need more, the model is not opened. */
+    uint64_t ram_bytes_max;
     struct engine_devices *open; /* borrowed for the engine's life; NULL: opened for it, and closed with it */
     /* Bytes copied to GPUs so far, of so many; false ends; may be NULL. */
     bool (*progress)(void *userdata, uint64_t n_bytes, uint64_t n_total);

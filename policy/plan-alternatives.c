@@ -146,21 +146,27 @@ static int scale_shape(const struct plan_shape *s, double by, struct plan_shape 
     for (uint32_t i = 0; i < s->n_layers; i++)
         layers[i] = (struct plan_layer){.dense_bytes = scaled(s->layers[i].dense_bytes, by),
                                         .expert_bytes = scaled(s->layers[i].expert_bytes, by),
-                                        .group = s->layers[i].group};
+                                        .group = s->layers[i].group,
+                                        .can_offload = s->layers[i].can_offload};
     ret->file_bytes = scaled(s->file_bytes, by);
     ret->embedding_bytes = scaled(s->embedding_bytes, by);
     ret->head_bytes = scaled(s->head_bytes, by);
     ret->rest_bytes = scaled(s->rest_bytes, by);
+    /* Nobody knows where its tensors would lie. */
+    ret->runs = NULL;
+    ret->n_runs = 0;
     return 0;
 }
 
 static void try_quantizations(struct list *l)
 {
     const struct plan_shape *s = l->shape;
+    struct plan_wish wish = *l->wish;
     double bits = s->n_parameters > 0 ? (double)s->file_bytes * 8 / (double)s->n_parameters : 0;
 
     if (l->made->fits)
         return;
+    wish.ram_shared_bytes = 0; /* it would be another file */
     for (size_t i = 0; i < sizeof(quantizations) / sizeof(quantizations[0]); i++) {
         struct plan_alternative a = {.key = "quantization"};
         struct plan_shape smaller;
@@ -171,7 +177,7 @@ static void try_quantizations(struct list *l)
             continue;
         if (scale_shape(s, quantizations[i].bits / bits, &smaller) < 0)
             return;
-        q = plan_make(&smaller, l->wish, &r);
+        q = plan_make(&smaller, &wish, &r);
         free(smaller.layers);
         if (q < 0)
             return;

@@ -134,6 +134,49 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
     return 0;
 }
 
+/* By file and offset, and none in another. */
+static bool get_run(json_object *o, const struct plan_shape *s, struct plan_run *ret)
+{
+    const struct plan_run *before = s->n_runs > 0 ? &s->runs[s->n_runs - 1] : NULL;
+    uint64_t file, layer, with, is_end;
+
+    if (!json_object_is_type(o, json_type_array) || !get_item(o, 0, PLAN_LAYERS_MAX, &file) ||
+        !get_item(o, 1, s->file_bytes, &ret->from) || !get_item(o, 2, s->file_bytes - ret->from, &ret->n_bytes) ||
+        !get_item(o, 3, s->n_layers, &layer) || !get_item(o, 4, UINT8_MAX, &with) || !get_item(o, 5, 1, &is_end))
+        return false;
+    ret->file = (uint32_t)file;
+    ret->layer = (uint32_t)layer;
+    ret->with = (uint8_t)with;
+    ret->is_end = is_end;
+    return !before || before->file < file || (before->file == file && before->from + before->n_bytes <= ret->from);
+}
+
+static int get_runs(json_object *gpu, struct plan_shape *s)
+{
+    uint64_t sum = 0;
+    json_object *runs;
+    size_t n;
+
+    if (!json_object_object_get_ex(gpu, "runs", &runs) || !json_object_is_type(runs, json_type_array))
+        return -EINVAL;
+    n = json_object_array_length(runs);
+    if (n > PLAN_RANGES_MAX)
+        return -EINVAL;
+    s->runs = calloc(n ? n : 1, sizeof(*s->runs));
+    if (!s->runs)
+        return -ENOMEM;
+    for (; s->n_runs < n; s->n_runs++) {
+        struct plan_run *run = &s->runs[s->n_runs];
+
+        if (!get_run(json_object_array_get_idx(runs, s->n_runs), s, run))
+            return -EINVAL;
+        sum += run->n_bytes;
+        if (sum > s->file_bytes)
+            return -EINVAL;
+    }
+    return 0;
+}
+
 static bool get_gpu(json_object *o, struct plan_shape *s)
 {
     json_object *gpu, *scratch;
@@ -183,6 +226,8 @@ static int parse(json_object *o, struct plan_shape *s)
     r = get_groups(o, s);
     if (r == 0)
         r = get_layers(o, s, &sum);
+    if (r == 0)
+        r = get_runs(json_object_object_get(o, "gpu"), s);
     if (r < 0)
         return r;
     sum += s->embedding_bytes + s->rest_bytes + (s->head_is_tied ? 0 : s->head_bytes);
@@ -205,5 +250,6 @@ int plan_shape_parse(json_object *shape, struct plan_shape *ret)
 void plan_shape_done(struct plan_shape *shape)
 {
     free(shape->layers);
+    free(shape->runs);
     *shape = (struct plan_shape){.layers = NULL};
 }

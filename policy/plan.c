@@ -156,10 +156,12 @@ static bool place(const struct planner *p, const struct trial *t, struct plan_re
 
 static void sum_up(const struct planner *p, struct plan_result *r)
 {
-    uint64_t ram = r->ram.kv + r->ram.scratch;
+    uint64_t ram = r->ram.kv + r->ram.scratch, file = p->shape->file_bytes, shared = p->wish->ram_shared_bytes;
+    uint64_t own = shared < file ? file - shared : 0;
 
+    /* What a GPU has of a file may be just what others hold of it. */
     if (!p->wish->is_mapped_only)
-        ram += r->ram.weights;
+        ram += r->ram.weights < own ? r->ram.weights : own;
     r->ram_needed_bytes = ram;
     r->vram_needed_bytes = 0;
     for (size_t i = 0; i < r->n_devices; i++) {
@@ -206,6 +208,8 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
         offloaded += r->devices[d].weights;
     if (t->head && s->head_is_tied)
         offloaded -= s->head_bytes; /* its bytes in RAM are the embedding's, which stay */
+    if (s->n_runs > 0)
+        offloaded = plan_left_out(s, r, NULL, NULL);
     r->ram.weights = s->file_bytes - (w->keeps_offloaded ? 0 : offloaded);
     r->ram.scratch = s->scratch_bytes + s->other_bytes +
                      w->n_threads * (s->thread_scratch_bytes + s->other_thread_bytes);
@@ -279,8 +283,9 @@ static void explain(const struct planner *p, struct plan_result *r)
         say(r, "there are no kernels that compute this model on a GPU");
     else if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
         say(r,
-            one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
-                                : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
+            w->gpu_layers_max == 0 && one_more_fits(p, r)
+                ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
+                : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
             r->gpu_layers, s->n_layers);
     if (r->gpu_layers > 0 && !r->kv_on_gpu)
         say(r, "the KV cache stays in RAM: more layers in VRAM gain more than attention there");
@@ -305,6 +310,8 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
     if (wish->n_devices > 0 && can_offload(shape)) {
         to = wish->gpu_layers >= shape->n_layers ? shape->n_layers : wish->gpu_layers;
         from = wish->gpu_layers == PLAN_AUTO ? 0 : to;
+        if (wish->gpu_layers == PLAN_AUTO && wish->gpu_layers_max > 0 && wish->gpu_layers_max < to)
+            to = wish->gpu_layers_max;
     }
     for (uint32_t n = from; n <= to; n++) {
         /* Experts are worth something only once all dense parts are there, unless somebody wants it

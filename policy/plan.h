@@ -52,6 +52,16 @@ struct plan_group {
     size_t n_types;
 };
 
+/* Tensors that follow one another in a file and are on a GPU under the same conditions; those that never are, are in
+ * none. */
+struct plan_run {
+    uint32_t file;
+    uint64_t from, n_bytes; /* to where the next tensor begins */
+    uint32_t layer;         /* n_layers: of none, behind all of them */
+    uint8_t with;           /* bit i: on the layer's GPU, where i (PLAN_GPU_*) is there */
+    bool is_end;            /* of the file */
+};
+
 /* What a model file holds and takes. */
 struct plan_shape {
     struct plan_layer *layers; /* [n_layers] */
@@ -73,6 +83,8 @@ struct plan_shape {
     uint64_t other_bytes, other_thread_bytes; /* of what is loaded with it (a draft model): all; of each thread */
     uint64_t gpu_scratch_bytes[8]; /* of each device in use, by PLAN_GPU_* of what is there */
     uint64_t gpu_padding_bytes;    /* of each layer there, beyond its bytes in the file */
+    struct plan_run *runs; /* [n_runs] by file and offset; none: only sizes of tensors are known */
+    size_t n_runs;
     double read_gbps;              /* what this machine's memory gave; 0: not measured */
 };
 
@@ -111,10 +123,12 @@ struct plan_wish {
     uint32_t sequences;
     const char *k, *v;       /* types of the KV cache */
     uint32_t gpu_layers;     /* PLAN_AUTO: as many as are worth it; PLAN_ALL */
+    uint32_t gpu_layers_max; /* PLAN_AUTO goes no further; 0: no limit */
     enum plan_experts experts;
     bool keeps_offloaded;    /* tensors that live in VRAM keep their RAM too */
     bool is_mapped_only;     /* weights in RAM may be evicted: they need no budget */
     uint64_t ram_bytes;      /* budget for this model */
+    uint64_t ram_shared_bytes; /* of its files, what is in memory for others anyway: that needs no budget */
     uint32_t n_threads;
     const struct plan_device *devices; /* [n_devices] */
     size_t n_devices;
@@ -172,6 +186,14 @@ size_t plan_alternatives(const struct plan_shape *shape, const struct plan_wish 
                          struct plan_alternative *ret);
 
 #define PLAN_WORTH 1.05
+
+/**
+ * plan_left_out() - what of the files need not be held in RAM under plan @r, since only GPUs read it
+ * @ret: [shape->n_runs], filled in by file and offset; may be NULL. @ret_n: how many; may be NULL
+ * Returns how many bytes they are.
+ */
+uint64_t plan_left_out(const struct plan_shape *shape, const struct plan_result *r, struct plan_range *ret,
+                       size_t *ret_n);
 
 /**
  * plan_suggestions() - the alternatives that fit, as InsufficientMemory carries them: [{"change", "value"}, …]

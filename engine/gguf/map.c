@@ -114,16 +114,16 @@ static int map_file(int fd, uint64_t n_bytes, const void **ret)
  * Kernels before 5.14 have no MADV_POPULATE_READ: touch a byte of each page. A disk that can't be read shows here as
  * EFAULT, where touching the page would end the process.
  */
-static int populate(const struct gguf_part *part)
+static int populate(const uint8_t *data, uint64_t n_bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
-    if (madvise((void *)part->data, part->n_bytes, MADV_POPULATE_READ) == 0)
+    if (madvise((void *)data, n_bytes, MADV_POPULATE_READ) == 0)
         return 0;
     if (errno != EINVAL)
         return errno == EFAULT ? -EIO : -errno;
-    for (uint64_t at = 0; at < part->n_bytes; at += page)
-        (void)*((const volatile uint8_t *)part->data + at);
+    for (uint64_t at = 0; at < n_bytes; at += page)
+        (void)*(const volatile uint8_t *)(data + at);
     return 0;
 }
 
@@ -176,6 +176,13 @@ static int check_file(int fd, size_t i, size_t n, uint64_t *ret_bytes, struct fa
     return 0;
 }
 
+static int bring_in(const uint8_t *data, uint64_t n_bytes, struct fault *reterr)
+{
+    int r = populate(data, n_bytes);
+
+    return r < 0 ? unavailable(reterr, -r, "cannot read the model's file into memory") : 0;
+}
+
 int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret, struct fault *reterr)
 {
     _cleanup_(gguf_unmapp) struct gguf_map *m = NULL;
@@ -207,27 +214,33 @@ int gguf_map(const int *fds, size_t n_fds, unsigned flags, struct gguf_map **ret
             madvise((void *)m->parts[i].data, n_bytes, MADV_NOHUGEPAGE);
     }
     for (size_t i = 0; i < n_fds; i++) {
-        if (flags & (GGUF_MAP_POPULATE | GGUF_MAP_LOCK)) {
-            r = populate(&m->parts[i]);
-            if (r < 0)
-                return unavailable(reterr, -r, "cannot read the model's file into memory");
-        }
-        if (!(flags & GGUF_MAP_LOCK))
-            continue;
-        if (memlock(m->parts[i].data, m->parts[i].n_bytes) < 0)
-            return lock_failed(m, errno, reterr);
-        m->n_bytes_locked += m->parts[i].n_bytes;
+        if (flags & GGUF_MAP_LOCK)
+            r = gguf_map_lock(m, i, 0, m->parts[i].n_bytes, reterr);
+        else
+            r = flags & GGUF_MAP_POPULATE ? bring_in(m->parts[i].data, m->parts[i].n_bytes, reterr) : 0;
+        if (r < 0)
+            return r;
     }
     *ret = TAKE_PTR(m);
     return 0;
 }
 
-int gguf_map_unlock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes)
+int gguf_map_lock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes, struct fault *reterr)
 {
-    if (memunlock((const uint8_t *)m->parts[i_part].data + from, n_bytes) < 0)
-        return -errno;
-    m->n_bytes_locked -= n_bytes;
+    const uint8_t *data = (const uint8_t *)m->parts[i_part].data + from;
+    int r = bring_in(data, n_bytes, reterr);
+
+    if (r < 0)
+        return r;
+    if (memlock(data, n_bytes) < 0)
+        return lock_failed(m, errno, reterr);
+    m->n_bytes_locked += n_bytes;
     return 0;
+}
+
+void gguf_map_forget(const struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes)
+{
+    (void)madvise((uint8_t *)(uintptr_t)m->parts[i_part].data + from, n_bytes, MADV_DONTNEED);
 }
 
 const struct gguf_part *gguf_map_parts(const struct gguf_map *m, size_t *ret_n)

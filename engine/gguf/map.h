@@ -47,13 +47,18 @@ const struct gguf_part *gguf_map_parts(const struct gguf_map *m, size_t *ret_n);
 uint64_t gguf_map_bytes(const struct gguf_map *m);
 
 /**
- * gguf_map_unlock() - of what was locked, let go of some again, which stays mapped
- * @from: a multiple of the page size, as is @n_bytes, but at the part's end
- * Returns 0 or what munlock(2) says.
+ * gguf_map_lock() - of what was mapped without GGUF_MAP_LOCK, bring some into memory and keep it there
+ * @from: a multiple of the page size, as is @n_bytes, but at the part's end; nothing is locked twice
+ * Returns as gguf_map().
  */
-int gguf_map_unlock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes);
+int gguf_map_lock(struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes, struct fault *reterr);
 
 /**
- * gguf_map_bytes_locked() - how many of them are locked: all, less what was unlocked, or 0 without GGUF_MAP_LOCK
+ * gguf_map_forget() - what is not locked of it need not be in memory; whoever reads there has it read again
+ */
+void gguf_map_forget(const struct gguf_map *m, size_t i_part, uint64_t from, uint64_t n_bytes);
+
+/**
+ * gguf_map_bytes_locked() - how many of them are locked: all with GGUF_MAP_LOCK, else what gguf_map_lock() did
  */
 uint64_t gguf_map_bytes_locked(const struct gguf_map *m);

@@ -122,6 +122,7 @@ static int get_numbers(json_object *o, const char *name, uint32_t *ret, size_t *
 static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
 {
     json_object *gpu;
+    int64_t bytes = 0;
     size_t n = 0;
     int r = member_object(o, "gpu", &gpu, reterr);
 
@@ -133,9 +134,11 @@ static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
         member_bool(gpu, "head", &c->head, reterr) == -EINVAL ||
         member_bool(gpu, "exact", &c->exact, reterr) == -EINVAL ||
         member_bool(gpu, "keep_locked", &c->keep_locked, reterr) == -EINVAL ||
+        member_int(gpu, "ram_bytes_max", 0, INT64_MAX, &bytes, reterr) == -EINVAL ||
         get_numbers(gpu, "devices", c->devices, &c->n_devices, reterr) == -EINVAL ||
         get_numbers(gpu, "device_layers", c->device_layers, &n, reterr) == -EINVAL)
         return -EINVAL;
+    c->ram_bytes_max = (uint64_t)bytes;
     if (n == c->n_devices)
         return 0;
     fault_set(reterr, FAULT_INVALID_PARAMETER, "device_layers", "expected as many numbers as devices");

@@ -28,7 +28,8 @@
  *   "gpu":            {"layers": the last so many are put on GPUs, "expert_layers": of those with their experts,
  *                      "kv_in_ram": bool, "head": whether the output matrix goes there, "devices": [numbers],
  *                      "device_layers": [of "layers", each device's], "exact": bool, no fewer,
- *                      "keep_locked": bool, what is there stays locked in RAM too}; a worker that was not started for
+ *                      "keep_locked": bool, what is there stays locked in RAM too, "ram_bytes_max": of locked weights
+ *                      and KV cache in RAM, 0: any}; a worker that was not started for
  *                      GPUs (--gpu) computes all of it on the processor
  *   "defaults":       parameters of Complete and Chat that hold where a call does not name them, and "system"
  *   "limits":         {"max_tokens": of one answer, "prompt_bytes": of one call's texts, default 4 MiB}
@@ -54,6 +55,7 @@ struct config_gpu {
     bool kv_in_ram, head, exact, keep_locked;
     uint32_t devices[ENGINE_DEVICES_MAX], device_layers[ENGINE_DEVICES_MAX]; /* [n_devices] */
     size_t n_devices; /* 0: all, shared out by what is free */
+    uint64_t ram_bytes_max;
 };
 
 struct config {

@@ -51,12 +51,26 @@ static bool add_lists(json_object *o, const struct engine_shape *s)
     return ok;
 }
 
+static bool add_runs(json_object *o, const struct engine_shape *s)
+{
+    json_object *runs = json_object_new_array();
+    bool ok = add_take(o, "runs", runs);
+
+    for (size_t i = 0; ok && i < s->n_runs; i++) {
+        const struct engine_shape_run *run = &s->runs[i];
+        const uint64_t items[] = {run->file, run->from, run->n_bytes, run->layer, run->with, run->is_end};
+
+        ok = append_take(runs, numbers(items, 6));
+    }
+    return ok;
+}
+
 static bool add_gpu(json_object *o, const struct engine_shape *s)
 {
     json_object *gpu = json_object_new_object();
 
     return add_take(o, "gpu", gpu) && add_take(gpu, "scratch", numbers(s->gpu_scratch_bytes, 8)) &&
-           add_count(gpu, "padding", s->gpu_padding_bytes);
+           add_count(gpu, "padding", s->gpu_padding_bytes) && add_runs(gpu, s);
 }
 
 int shape_to_json(const struct engine_shape *s, const uint64_t open[2], double read_gbps, json_object **ret)

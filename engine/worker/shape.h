@@ -12,7 +12,8 @@
  *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"
  *   "others": [bytes, bytes of each thread] of what is loaded with it, such as a draft model
  *   "gpu": {"scratch": [bytes of a device with layers, by ENGINE_SHAPE_GPU_*, 8 of them], "padding": bytes of a layer
- *           beyond those of its tensors}
+ *           beyond those of its tensors, "runs": [[file, offset, bytes, layer, with, 1: to its end]] (struct
+ *           engine_shape_run)}
  *   "read_gbps": where the memory was measured
  */
 

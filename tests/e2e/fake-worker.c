@@ -138,7 +138,7 @@ static void send_shape(const struct channel_packet *packet)
              "\"f32\": [256, 256]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"rest\": 0, \"tied\": false, "
              "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 128, "
              "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0, "
-             "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"padding\": 0}}}",
+             "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"padding\": 0, \"runs\": []}}}",
              size, size, size / 2);
     send_json(PACKET_FACTS, text);
 }

@@ -17,6 +17,8 @@
 
 #include "base/cleanup.h"
 #include "base/memlock.h"
+#include "engine/engine-shape.h"
+#include "policy/plan.h"
 #include "tests/unit/cuda/counts.h"
 #include "tests/unit/engine/feed.h"
 #include "tests/unit/engine/models.h"
@@ -388,6 +390,62 @@ static uint64_t released_of(const struct engine_facts *f, const struct gguf_tens
     return n_bytes;
 }
 
+static int file_of(const struct model_shape *shape)
+{
+    struct model_writer *w = model_writer_new();
+    int fd;
+
+    model_writer_llama(w, shape);
+    fd = model_writer_memfd(w);
+    model_writer_free(w);
+    return fd;
+}
+
+/* What a planner would leave out who knows what the engine says of the file, and where it has put its layers. */
+static void is_as_planned(const struct model_shape *model, const struct engine_config *config,
+                          const struct engine_facts *f)
+{
+    struct engine_shape shape;
+    struct plan_shape s = {.layers = NULL};
+    struct plan_result plan = {
+        .gpu_layers = f->gpu_layers,
+        .expert_layers = config->gpu.experts_in_ram ? 0 : f->gpu_layers,
+        .kv_on_gpu = !config->gpu.kv_in_ram,
+        .head_on_gpu = config->gpu.head == ENGINE_HEAD_VRAM ||
+                       (config->gpu.head == ENGINE_HEAD_AUTO && f->gpu_layers == f->n_layers),
+    };
+    _cleanup_free_ struct plan_range *ranges = NULL;
+    struct engine_config c = *config;
+    int fd = file_of(model);
+    size_t n;
+
+    c.fds = &fd;
+    c.n_fds = 1;
+    assert_int_equal(engine_shape(&c, &shape, NULL), 0);
+    close(fd);
+    s.n_layers = shape.n_layers;
+    s.n_runs = shape.n_runs;
+    s.runs = calloc(s.n_runs + 1, sizeof(*s.runs));
+    ranges = calloc(s.n_runs + 1, sizeof(*ranges));
+    assert_true(s.runs && ranges);
+    for (size_t i = 0; i < s.n_runs; i++) {
+        const struct engine_shape_run *run = &shape.runs[i];
+
+        s.runs[i] = (struct plan_run){run->file, run->from, run->n_bytes, run->layer, run->with, run->is_end};
+    }
+    (void)plan_left_out(&s, &plan, ranges, &n);
+    if (config->gpu.keep_locked)
+        n = 0;
+    assert_int_equal(n, f->n_released);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(ranges[i].file, f->released[i].file);
+        assert_int_equal(ranges[i].from, f->released[i].from);
+        assert_int_equal(ranges[i].n_bytes, f->released[i].n_bytes);
+    }
+    plan_shape_done(&s);
+    engine_shape_done(&shape);
+}
+
 static void only_what_nobody_but_gpus_reads_is_unlocked(void **state)
 {
     static const struct {
@@ -424,6 +482,7 @@ static void only_what_nobody_but_gpus_reads_is_unlocked(void **state)
         for (size_t k = 0; k < f.n_released; k++)
             n_released += f.released[k].n_bytes;
         assert_int_equal(f.bytes_locked, f.bytes_weights - n_released);
+        is_as_planned(&shape, &config, &f);
         for (size_t k = 0; k < gguf_n_tensors(engine_gguf(e)); k++) {
             const struct gguf_tensor *t = gguf_tensor(engine_gguf(e), k);
 
@@ -441,6 +500,45 @@ static void only_what_nobody_but_gpus_reads_is_unlocked(void **state)
     counts_assert_none();
 }
 
+/* Less on GPUs than was wanted, for which there is no room in RAM. */
+static void what_ram_has_no_room_for_is_not_opened(void **state)
+{
+    struct model_shape shape = large(false, false);
+    struct engine_config config = models_config(2, N_TOKENS);
+    int fd = file_of(&shape);
+    struct engine_facts f;
+    struct fault fault = {.kind = FAULT_NONE};
+    struct engine *e;
+
+    if (!may_lock((size_t)128 << 20)) {
+        close(fd);
+        skip();
+    }
+    config.fds = &fd;
+    config.n_fds = 1;
+    config.lock = true;
+    config.gpu.layers = ENGINE_LAYERS_ALL;
+    assert_int_equal(engine_open(&config, &e, &fault), 0);
+    engine_facts(e, &f);
+    config.gpu.ram_bytes_max = f.bytes_locked + f.bytes_kv;
+    engine_free(e);
+    assert_int_equal(engine_open(&config, &e, &fault), 0);
+    engine_free(e);
+    config.gpu.ram_bytes_max--;
+    assert_int_equal(engine_open(&config, &e, &fault), -ENOMEM);
+    assert_int_equal(fault.kind, FAULT_INSUFFICIENT_MEMORY);
+    assert_string_equal(fault.subject, "ram");
+    assert_int_equal(fault.used, config.gpu.ram_bytes_max + 1);
+    assert_int_equal(fault.limit, config.gpu.ram_bytes_max);
+    config.gpu.ram_bytes_max++;
+    /* A layer less. */
+    counts_set("FAKE_CUDA_REFUSE", "1");
+    assert_int_equal(engine_open(&config, &e, &fault), -ENOMEM);
+    assert_true(fault.used > fault.limit + 4096);
+    close(fd);
+    counts_assert_none();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +553,7 @@ int main(void)
         cmocka_unit_test_setup(pages_change_owner, counts_forget_settings),
         cmocka_unit_test_setup(nothing_of_a_user_is_left_for_the_next, counts_forget_settings),
         cmocka_unit_test_setup(only_what_nobody_but_gpus_reads_is_unlocked, counts_forget_settings),
+        cmocka_unit_test_setup(what_ram_has_no_room_for_is_not_opened, counts_forget_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,6 +335,120 @@ static void what_does_not_fit_has_alternatives(void **state)
             assert_string_equal(a[i].text, "IQ3_XXS");
 }
 
+/* Where the tensors of the fixture lie: the embedding, ten layers of which the fourth has a tensor that never leaves in
+ * its middle, the head. Nothing begins at a multiple of 2 M. */
+enum { N_RUNS = LAYERS + 2 };
+
+static void give_runs(struct fixture *f, struct plan_run *runs)
+{
+    uint64_t at = G + M;
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < LAYERS; i++, at += G) {
+        bool is_split = i == 3;
+
+        runs[n++] = (struct plan_run){.from = at, .n_bytes = is_split ? G / 2 : G, .layer = i, .with = 0xff};
+        if (is_split)
+            runs[n++] = (struct plan_run){
+                .from = at + G / 2 + M / 2, .n_bytes = G / 2 - M / 2, .layer = i, .with = 0xaa}; /* with the KV */
+    }
+    runs[n++] = (struct plan_run){.from = at, .n_bytes = G, .layer = LAYERS, .with = 0xcc, .is_end = true};
+    assert_int_equal(n, N_RUNS);
+    f->shape.runs = runs;
+    f->shape.n_runs = n;
+}
+
+static void what_only_gpus_read_is_left_out_in_whole_large_pages(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_run runs[N_RUNS];
+    struct plan_range ranges[N_RUNS];
+    struct plan_result r;
+    size_t n;
+
+    give_runs(f, runs);
+    f->wish.n_devices = 1;
+    f->devices[0].budget_bytes = 4 * G + 64 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.gpu_layers == 4 && r.kv_on_gpu && !r.head_on_gpu);
+    assert_int_equal(plan_left_out(&f->shape, &r, ranges, &n), 4 * G - 2 * M);
+    assert_int_equal(n, 1);
+    assert_int_equal(ranges[0].from, 7 * G + 2 * M);
+    assert_int_equal(ranges[0].n_bytes, 4 * G - 2 * M);
+    /* So much stays that the plan says it. */
+    assert_int_equal(r.ram.weights, 8 * G + 2 * M);
+    /* With the head it goes to the end of the file, whatever that is. */
+    f->devices[0].budget_bytes = 12 * G;
+    f->wish.gpu_layers = PLAN_ALL;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.gpu_layers == LAYERS && r.kv_on_gpu && r.head_on_gpu);
+    (void)plan_left_out(&f->shape, &r, ranges, &n);
+    assert_int_equal(n, 2);
+    assert_int_equal(ranges[0].from, G + 2 * M);
+    assert_int_equal(ranges[0].from + ranges[0].n_bytes, 4 * G + G / 2);
+    assert_int_equal(ranges[1].from, 4 * G + G / 2 + 2 * M);
+    assert_int_equal(ranges[1].from + ranges[1].n_bytes, 12 * G + M);
+    /* The half that is there only with the KV cache. */
+    r.kv_on_gpu = r.head_on_gpu = false;
+    (void)plan_left_out(&f->shape, &r, ranges, &n);
+    assert_int_equal(n, 2);
+    assert_int_equal(ranges[1].from, 5 * G + 2 * M);
+    assert_int_equal(ranges[1].from + ranges[1].n_bytes, 11 * G);
+    r.gpu_layers = 0;
+    assert_int_equal(plan_left_out(&f->shape, &r, ranges, &n), 0);
+    assert_int_equal(n, 0);
+    f->wish.keeps_offloaded = true;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.weights, 12 * G);
+}
+
+static void no_more_layers_than_were_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->wish.n_devices = 1;
+    f->wish.gpu_layers_max = 3;
+    f->devices[0].budget_bytes = 12 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.gpu_layers, 3);
+    assert_non_null(strstr(r.reasons[0], "VRAM is full after 3 of 10 layers"));
+}
+
+static void a_file_that_others_have_needs_no_room(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_alternative a[PLAN_ALTERNATIVES_MAX];
+    struct plan_result r;
+    bool context = false;
+    size_t n;
+
+    f->wish.ram_shared_bytes = 12 * G;
+    f->wish.ram_bytes = 160 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits);
+    assert_int_equal(r.ram_needed_bytes, 160 * M);
+    assert_int_equal(r.ram.weights, 12 * G);
+    f->wish.ram_bytes = 100 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_false(r.fits);
+    n = plan_alternatives(&f->shape, &f->wish, &r, a);
+    for (size_t i = 0; i < n; i++) {
+        context |= strcmp(a[i].key, "context_tokens") == 0 && a[i].value == 512 && a[i].fits;
+        /* Another file would have to be in memory as well. */
+        assert_string_not_equal(a[i].key, "quantization");
+    }
+    assert_true(context);
+    /* What a GPU takes off it is what they hold in any case. */
+    f->wish.ram_shared_bytes = 4 * G;
+    f->wish.n_devices = 1;
+    f->devices[0].budget_bytes = 3 * G + 48 * M;
+    f->wish.ram_bytes = 20 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.ram.weights, 9 * G);
+    assert_int_equal(r.ram_needed_bytes, 8 * G + r.ram.kv);
+}
+
 static void shapes_that_lie_are_refused(void **state)
 {
     static const char whole[] =
@@ -344,7 +458,8 @@ static void shapes_that_lie_are_refused(void **state)
         " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
         " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
         "1, "
-        "\"thread_scratch\": 1, \"gpu\": {\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"padding\": 9}, \"others\": [7, 8]}";
+        "\"thread_scratch\": 1, \"gpu\": {\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"padding\": 9, \"runs\": "
+        "[[0, 10, 20, 0, 255, 0], [0, 30, 20, 1, 12, 1]]}, \"others\": [7, 8]}";
     static const char *const changes[][2] = {
         {"[10, 0, 0, 1]", "[90, 0, 0, 1]"},
         {"[10, 0, 0, 1]", "[10, 0, 1, 1]"},
@@ -354,6 +469,14 @@ static void shapes_that_lie_are_refused(void **state)
         {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7]"},
         {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7, -8]"},
         {"\"padding\": 9", "\"padding\": -9"},
+        {"[0, 30, 20, 1, 12, 1]", "[0, 29, 20, 1, 12, 1]"},
+        {"[0, 30, 20, 1, 12, 1]", "[0, 30, 71, 1, 12, 1]"},
+        {"[0, 30, 20, 1, 12, 1]", "[1, 0, 90, 1, 12, 1]"},
+        {"[0, 30, 20, 1, 12, 1]", "[0, 30, 20, 2, 12, 1]"},
+        {"[0, 30, 20, 1, 12, 1]", "[0, 30, 20, 1, 256, 1]"},
+        {"[0, 30, 20, 1, 12, 1]", "[0, 30, 20, 1, 12]"},
+        {"[0, 30, 20, 1, 12, 1]", "3"},
+        {"\"runs\"", "\"ruins\""},
         {"[10, 0, 0, 1]", "[10]"},
         {"\"file\": 100", "\"file\": 50"},
         {"\"page_tokens\": 32", "\"page_tokens\": 0"},
@@ -394,6 +517,8 @@ static void shapes_that_lie_are_refused(void **state)
         if (r == 0) {
             assert_int_equal(s.other_bytes, 7);
             assert_int_equal(s.other_thread_bytes, 8);
+            assert_int_equal(s.n_runs, 2);
+            assert_int_equal(s.runs[1].with, 12);
             plan_shape_done(&s);
         }
     }
@@ -409,7 +534,8 @@ int main(void)
         TEST(devices_have_their_own_scratch),       TEST(layers_without_kernels_stay_in_ram),
         TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
         TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
-        TEST(shapes_that_lie_are_refused),
+        TEST(what_only_gpus_read_is_left_out_in_whole_large_pages), TEST(no_more_layers_than_were_refused),
+        TEST(a_file_that_others_have_needs_no_room), TEST(shapes_that_lie_are_refused),
     };
 
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
