@@ -4,8 +4,10 @@
  * has no weights to compute with, and zeros in their place would be an answer that looks like one.
  *
  * The other reasons for SIGBUS (memory that failed, an address that is wrong) are left to end the process as ever: the
- * handler takes itself away, and the instruction meets the same again. It must not be taken away before (SA_RESETHAND):
- * all threads of the pool may meet lost pages at once, and the second would end the process by the signal.
+ * handler takes itself away, and the instruction meets the same again. Who is sent the signal by somebody meets nothing
+ * again: it is sent once more, and comes when the handler returns. The handler must not be taken away before
+ * (SA_RESETHAND): all threads of the pool may meet lost pages at once, and the second would end the process by the
+ * signal.
  */
 #include "engine/worker/lost-pages.h"
 
@@ -24,6 +26,8 @@ static void on_bus(int signal, siginfo_t *info, void *context)
         const struct sigaction action = {.sa_handler = SIG_DFL};
 
         sigaction(signal, &action, NULL);
+        if (info->si_code <= 0) /* SI_USER, SI_QUEUE, SI_TKILL: by kill(2) and such */
+            (void)raise(signal);
         return;
     }
     /* Best effort: there is nobody to tell that stderr is gone. */

@@ -5,6 +5,7 @@
 import hashlib
 import json
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -63,6 +64,18 @@ def a_locked_file_that_is_cut_short_ends_its_model_only():
 
 def a_mapped_file_that_is_cut_short_ends_its_model_only():
     cut_short_under_the_map("map")
+
+
+def a_sigbus_that_somebody_sends_ends_the_worker_and_is_no_fault_of_the_file():
+    with daemon("map") as d:
+        before = d.wait_state("ready", "a")["worker_pid"]
+        os.kill(before, signal.SIGBUS)
+        wait_for(lambda: not is_alive(before), "the worker to end by the signal")
+        wait_for(lambda: "the worker was killed by signal 7 (BUS)" in d.log(), "that to be said")
+        d.wait_state("ready", "a")
+        assert "can't be read any more" not in d.log(), d.log()
+        with d.client() as c:
+            c.complete("Once upon", model="a", max_tokens=8, temperature=0)
 
 
 def a_file_that_is_written_to_ends_its_model():
@@ -174,6 +187,7 @@ if __name__ == "__main__":
     main([
         a_locked_file_that_is_cut_short_ends_its_model_only,
         a_mapped_file_that_is_cut_short_ends_its_model_only,
+        a_sigbus_that_somebody_sends_ends_the_worker_and_is_no_fault_of_the_file,
         a_file_that_is_written_to_ends_its_model,
         a_copy_does_not_care,
         answers_alike_with_a_part_of_it_in_memory,
