@@ -36,23 +36,41 @@ struct budget_holder *budget_first_to_leave(struct budget_holder *holders, size_
     return first;
 }
 
-static bool has_file(const struct budget_memory *m, size_t n_files, const struct budget_file *file)
-{
-    for (size_t i = 0; i < n_files; i++) {
-        if (m->files[i].device == file->device && m->files[i].inode == file->inode)
-            return true;
-    }
-    return false;
-}
-
 /* Sums saturate: what is too much stays too much. */
 static uint64_t plus(uint64_t a, uint64_t b)
 {
     return b < UINT64_MAX - a ? a + b : UINT64_MAX;
 }
 
+static uint64_t held_of(const struct budget_memory *m, size_t n_files, const struct budget_file *file)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < n_files; i++) {
+        if (m->files[i].device == file->device && m->files[i].inode == file->inode)
+            n_bytes = plus(n_bytes, m->files[i].held_bytes);
+    }
+    return n_bytes;
+}
+
 /* Those that count, in order; each file with the first that has it. */
 typedef bool (*counts_t)(const struct budget_holder *h);
+
+static uint64_t held_by(const struct budget_holder *holders, size_t n, counts_t counts, const struct budget_file *file)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (counts(&holders[i]))
+            n_bytes = plus(n_bytes, held_of(&holders[i].memory, holders[i].memory.n_files, file));
+    }
+    return n_bytes;
+}
+
+static uint64_t at_most(uint64_t n_bytes, uint64_t max)
+{
+    return n_bytes < max ? n_bytes : max;
+}
 
 static uint64_t adds(const struct budget_memory *m, const struct budget_holder *before, size_t n_before,
                      counts_t counts)
@@ -60,11 +78,10 @@ static uint64_t adds(const struct budget_memory *m, const struct budget_holder *
     uint64_t n_bytes = m->own_bytes;
 
     for (size_t i = 0; i < m->n_files; i++) {
-        bool is_there = has_file(m, i, &m->files[i]);
+        const struct budget_file *f = &m->files[i];
+        uint64_t held = plus(held_by(before, n_before, counts, f), held_of(m, i, f));
 
-        for (size_t k = 0; !is_there && k < n_before; k++)
-            is_there = counts(&before[k]) && has_file(&before[k].memory, before[k].memory.n_files, &m->files[i]);
-        n_bytes = is_there ? n_bytes : plus(n_bytes, m->files[i].n_bytes);
+        n_bytes = plus(n_bytes, at_most(plus(held, f->held_bytes), f->n_bytes) - at_most(held, f->n_bytes));
     }
     return n_bytes;
 }
@@ -98,6 +115,21 @@ static bool remains(const struct budget_holder *h)
 uint64_t budget_used(const struct budget_holder *holders, size_t n_holders)
 {
     return sum(holders, n_holders, everybody);
+}
+
+uint64_t budget_stays(const struct budget_holder *holders, size_t n_holders)
+{
+    return sum(holders, n_holders, has_to_stay);
+}
+
+uint64_t budget_kept_bytes(const struct budget_holder *holders, size_t n_holders, const struct budget_file *files,
+                           size_t n_files)
+{
+    uint64_t n_bytes = 0;
+
+    for (size_t i = 0; i < n_files; i++)
+        n_bytes += at_most(held_by(holders, n_holders, has_to_stay, &files[i]), files[i].n_bytes);
+    return n_bytes;
 }
 
 static bool fits(uint64_t budget, const struct budget_memory *needed, const struct budget_holder *holders, size_t n,

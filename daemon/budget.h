@@ -10,9 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A file that is locked in place: in memory once, however many models have it (one's draft may be another's own). */
+/* A file that is locked in place: in memory once, however many models have it (one's draft may be another's own). Those
+ * that hold part of it may hold the same part or another: what they hold together is at most all of it. */
 struct budget_file {
-    uint64_t device, inode, n_bytes;
+    uint64_t device, inode, n_bytes, held_bytes;
 };
 
 struct budget_memory {
@@ -47,6 +48,17 @@ int budget_make_room(uint64_t budget, const struct budget_memory *needed, struct
  * budget_used() - by all of them
  */
 uint64_t budget_used(const struct budget_holder *holders, size_t n_holders);
+
+/**
+ * budget_stays() - what those hold who can't leave
+ */
+uint64_t budget_stays(const struct budget_holder *holders, size_t n_holders);
+
+/**
+ * budget_kept_bytes() - how much of @files is in memory by those who can't leave: it costs nobody else anything
+ */
+uint64_t budget_kept_bytes(const struct budget_holder *holders, size_t n_holders, const struct budget_file *files,
+                           size_t n_files);
 
 /**
  * budget_first_to_leave() - who would be chosen next; NULL: nobody may leave

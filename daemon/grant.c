@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "daemon/residency.h"
 
 int grant_new(struct grants *owner, struct grant **ret)
 {
@@ -46,20 +45,16 @@ struct grant *grant_leave(struct grant *g)
     return NULL;
 }
 
-int grant_set(struct grant *g, uint64_t n_bytes, const struct residency_identity *files, size_t n_files)
+int grant_set(struct grant *g, uint64_t own_bytes, const struct budget_file *files, size_t n_files)
 {
     _cleanup_free_ struct budget_file *list = calloc(n_files + 1, sizeof(*list));
-    uint64_t own = n_bytes;
-    size_t n = 0;
 
     if (!list)
         return -ENOMEM;
-    for (; n < n_files && files[n].n_bytes <= own; n++) {
-        list[n] = (struct budget_file){files[n].device, files[n].inode, files[n].n_bytes};
-        own -= files[n].n_bytes;
-    }
+    for (size_t i = 0; i < n_files; i++)
+        list[i] = files[i];
     free((void *)(uintptr_t)g->memory.files);
-    g->memory = (struct budget_memory){.own_bytes = own, .files = TAKE_PTR(list), .n_files = n};
+    g->memory = (struct budget_memory){.own_bytes = own_bytes, .files = TAKE_PTR(list), .n_files = n_files};
     return 0;
 }
 
@@ -71,6 +66,6 @@ uint64_t grant_bytes(const struct grant *g)
         return 0;
     n_bytes = g->memory.own_bytes;
     for (size_t i = 0; i < g->memory.n_files; i++)
-        n_bytes += g->memory.files[i].n_bytes;
+        n_bytes += g->memory.files[i].held_bytes;
     return n_bytes;
 }

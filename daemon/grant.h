@@ -15,8 +15,6 @@
 #include "daemon/budget.h"
 #include "daemon/gpus.h"
 
-struct residency_identity;
-
 /* All that there are; the owner is told when one has been given back. */
 struct grants {
     struct list all; /* of struct grant */
@@ -30,6 +28,8 @@ struct grant {
     unsigned n_refs;
     bool is_given;   /* from here on it counts */
     bool is_leaving; /* its model has let go; what is left is on its way out */
+    bool is_stuck;   /* … for so long that nobody waits for it any more */
+    uint64_t left_us; /* when the last worker with it was let go of, or its model let go; 0: neither */
     struct budget_memory memory; /* what is asked for, then given; the list of files is its own */
     uint64_t vram_bytes[GPUS_MAX]; /* of GPUs, by number: counts as soon as it is planned */
 };
@@ -56,10 +56,10 @@ void grant_unref(void *grant);
 struct grant *grant_leave(struct grant *g);
 
 /**
- * grant_set() - @n_bytes in all, of which files used in place, @files [@n_files], may be somebody else's too
- * Files that make more than @n_bytes are not told apart. Returns 0, or -ENOMEM and nothing has changed.
+ * grant_set() - @own_bytes that nobody else has, and what is held of @files [@n_files], which may be others' too
+ * Returns 0, or -ENOMEM and nothing has changed.
  */
-int grant_set(struct grant *g, uint64_t n_bytes, const struct residency_identity *files, size_t n_files);
+int grant_set(struct grant *g, uint64_t own_bytes, const struct budget_file *files, size_t n_files);
 
 /**
  * grant_bytes() - that are given, in all; 0 for NULL

@@ -221,15 +221,38 @@ static bool is_wanted_alike(const struct model *model, const struct snapshot_mod
     return model_loading_text(model->rules_of, model->rules, &loading) == 0 && strcmp(loading, kept->loading) == 0;
 }
 
+/* Files that are in place and held whole may be others' as well; @ret: [RESIDENCY_FILES_MAX]. */
+static size_t granted_files(const struct policy_model *rules, const struct snapshot_model *kept,
+                            struct budget_file *ret, uint64_t *ret_own_bytes)
+{
+    uint64_t beside = kept->kv_bytes + kept->scratch_bytes, left = kept->granted_bytes;
+
+    *ret_own_bytes = kept->granted_bytes;
+    if (rules->residency.ram != POLICY_RAM_LOCK || model_has_limit(rules) || kept->n_files > RESIDENCY_FILES_MAX)
+        return 0;
+    for (size_t i = 0; i < kept->n_files; i++) {
+        const struct residency_identity *f = &kept->files[i];
+
+        if (left < beside || f->n_bytes > left - beside)
+            return 0;
+        ret[i] = (struct budget_file){f->device, f->inode, f->n_bytes, f->n_bytes};
+        left -= f->n_bytes;
+    }
+    *ret_own_bytes = left;
+    return kept->n_files;
+}
+
 /* The budget may have less for it than before. */
 static bool gets_room(struct model *model, const struct snapshot_model *kept)
 {
-    bool may_be_others = model->rules->residency.ram == POLICY_RAM_LOCK && !model_has_limit(model->rules);
+    struct budget_file files[RESIDENCY_FILES_MAX];
     struct fault fault;
+    uint64_t own;
+    size_t n = granted_files(model->rules, kept, files, &own);
 
     if (grant_new(&model->manager->grants, &model->grant) < 0)
         return false;
-    if (grant_set(model->grant, kept->granted_bytes, kept->files, may_be_others ? kept->n_files : 0) == 0 &&
+    if (grant_set(model->grant, own, files, n) == 0 &&
         manager_make_room(model->manager, model, &model->grant->memory, &fault) == 0) {
         model->grant->is_given = true;
         return true;

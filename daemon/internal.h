@@ -129,7 +129,9 @@ struct model {
     bool waits_for_room;
     bool measures_again; /* … since what is free on GPUs has to be seen anew then */
     struct model_gpu gpu;
-    bool leaves_out;  /* its residency was told what GPUs have */
+    bool leaves_out;  /* its residency was told what GPUs have, or will */
+    bool leaves_anew; /* … and its worker says that it is something else */
+    uint32_t gpu_layers_refused; /* so many were planned, and fewer fitted, which left too much for RAM; 0: none */
     bool holds_again; /* LOADING: its worker starts when the residency holds all of it again */
     struct worker *worker;
     bool is_kept;  /* taken over from an earlier daemon, and its memory is not verified yet */
@@ -223,6 +225,14 @@ void manager_model_changed(struct manager *m);
 int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
                       struct fault *reterr);
 
+struct manager_ram {
+    uint64_t bytes; /* of the budget, once everybody has left who may */
+    uint64_t shared_bytes, shared_others_bytes; /* of its own files, and of those with it, what stays anyway */
+};
+
+/* What @model may have, whose files are open. Returns 0 or -ENOMEM. */
+int manager_ram_for(struct manager *m, const struct model *model, struct manager_ram *ret);
+
 /* What is taken of the budget, without what @model has (NULL: all). Returns 0 or -ENOMEM. */
 int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret);
 
@@ -238,6 +248,9 @@ int manager_evict(struct manager *m, const struct model *model, uint64_t budget,
 
 /* The event source that serves those that wait for room. */
 int manager_watch_room(struct manager *m);
+
+/* At each tick: what a worker that does not end still has is not waited for any more. */
+void manager_look_at_stuck(struct manager *m);
 
 /* Where memory pressure is read; @path: NULL to find it. Returns 0 or -ENOMEM. */
 int manager_find_pressure(struct manager *m, const char *path);

@@ -103,6 +103,10 @@
 /* From the closing of its link to a worker's end; then it is killed. */
 #define LIMIT_WORKER_END_US (UINT64_C(2) * 1000000)
 
+/* From then on to where nobody waits any more: what it has may be there for good. systemd kills a unit's process that
+ * hangs (WatchdogSec= of its unit), which the service may not do itself, so this is longer. */
+#define LIMIT_LINGER_US (UINT64_C(150) * 1000000)
+
 /* What a request that ended waits for the ledger before it is answered all the same. Longer than a disk that is busy
  * takes for a write, shorter than the patience of whoever waits for an answer. */
 #define LIMIT_LEDGER_US (UINT64_C(3) * 1000000)

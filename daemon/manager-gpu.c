@@ -86,7 +86,7 @@ uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu,
     {
         const struct grant *g = list_entry(at, struct grant, entry);
 
-        if (g->is_leaving && evict)
+        if (g->is_leaving && !g->is_stuck && evict)
             left += g->vram_bytes[gpu->number];
         else if (g->is_leaving)
             budget = less(budget, g->vram_bytes[gpu->number]);

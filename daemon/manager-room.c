@@ -10,6 +10,7 @@
 
 #include "daemon/budget.h"
 #include "daemon/internal.h"
+#include "daemon/limits.h"
 #include "daemon/messages.h"
 #include "daemon/pressure.h"
 #include "daemon/shared.h"
@@ -65,7 +66,7 @@ static int list_holders(struct manager *m, const struct model *model, int gpu, s
         const struct grant *g = list_entry(at, struct grant, entry);
 
         if (g->is_leaving)
-            holders[n++] = (struct budget_holder){.memory = memory_of(g, gpu), .is_leaving = true};
+            holders[n++] = (struct budget_holder){.memory = memory_of(g, gpu), .is_leaving = !g->is_stuck};
     }
     /* What other programs have of models that left: nobody can make them go. */
     holders[n++] = (struct budget_holder){.memory = {.own_bytes = gpu < 0 ? shared_bytes(&m->shared) : 0}};
@@ -101,6 +102,26 @@ int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret
     return r;
 }
 
+int manager_ram_for(struct manager *m, const struct model *model, struct manager_ram *ret)
+{
+    struct budget_file files[RESIDENCY_FILES_MAX];
+    size_t n_files = model_files_in_place(model, files), n_own = residency_n_files(model->residency, 0), n = 0;
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    uint64_t budget = manager_ram_budget(m), stays;
+    int r = list_holders(m, model, /* gpu= */ -1, &holders, &n);
+
+    if (r < 0)
+        return r;
+    n_own = n_own < n_files ? n_own : n_files;
+    stays = budget_stays(holders, n);
+    *ret = (struct manager_ram){
+        .bytes = stays < budget ? budget - stays : 0,
+        .shared_bytes = budget_kept_bytes(holders, n, files, n_own),
+        .shared_others_bytes = budget_kept_bytes(holders, n, files + n_own, n_files - n_own),
+    };
+    return 0;
+}
+
 int manager_evict(struct manager *m, const struct model *model, uint64_t budget, const struct budget_memory *needed,
                   int gpu, uint64_t *ret_needed, uint64_t *ret_available)
 {
@@ -129,7 +150,7 @@ int manager_make_room(struct manager *m, const struct model *model, const struct
                   "the model needs %" PRIu64 " bytes, the budget has %" PRIu64, bytes, available);
         reterr->used = (int64_t)bytes;
         reterr->limit = (int64_t)available;
-        model_suggest(model, available, reterr);
+        model_suggest(model, reterr);
     }
     return r;
 }
@@ -211,6 +232,22 @@ void manager_look_at_pressure(struct manager *m)
 }
 
 /* ---- those that wait for room ---- */
+
+void manager_look_at_stuck(struct manager *m)
+{
+    struct list *at, *after;
+
+    list_foreach (at, after, &m->grants.all) {
+        struct grant *g = list_entry(at, struct grant, entry);
+
+        if (!g->is_leaving || g->is_stuck || manager_now_us(m) - g->left_us < LIMIT_LINGER_US)
+            continue;
+        g->is_stuck = true;
+        log_line(m->log, LOG_NOTICE, NULL, "a worker has not ended: %" PRIu64 " bytes of memory are not waited for",
+                 grant_bytes(g));
+        manager_room_came(m);
+    }
+}
 
 static int on_room(sd_event_source *s, void *userdata)
 {

@@ -465,6 +465,7 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     manager_look_at_pressure(m);
     manager_look_at_shared(m);
     manager_look_at_budget(m);
+    manager_look_at_stuck(m);
     extend_start(m);
     list_foreach (at, after, &m->models) {
         model_verify(list_entry(at, struct model, entry));

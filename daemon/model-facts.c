@@ -72,7 +72,8 @@ static void check_plan(struct model *model)
              &(struct log_fields){.model = model->rules->name, .message_id = MESSAGE_MODEL_UNPLANNED},
              "model %s takes %" PRIu64 " bytes, %" PRIu64 " were planned", model->rules->name, used,
              grant_bytes(model->grant));
-    (void)model_wish_memory(model, used); /* without memory for a list the plan stays */
+    /* Without memory for a list the plan stays. */
+    (void)model_wish_memory(model, model->kv_bytes + model->scratch_bytes);
 }
 
 void model_take_facts(struct model *model, json_object *facts)

@@ -85,6 +85,8 @@ static const char *reason_of(const struct model *model, const struct plan_result
         return "";
     if (model->manager->gpus.n == 0)
         return model->manager->gpus.reason;
+    if (model->gpu_layers_refused == 1)
+        return "the memory of the GPUs was refused";
     if (made->n_devices == 0)
         return "none of the GPUs that the policy names is there";
     for (size_t i = 0; i < made->n_reasons; i++)
@@ -117,6 +119,20 @@ void model_gpu_place(struct model *model, const struct plan_wish *wish, const st
     }
 }
 
+bool model_gpu_plans_anew(struct model *model, const struct fault *fault)
+{
+    if (model->state != MODEL_LOADING || model->gpu.layers == 0 || model->gpu.exact ||
+        fault->kind != FAULT_INSUFFICIENT_MEMORY || strcmp(fault->subject, "ram") != 0)
+        return false;
+    model->gpu_layers_refused = model->gpu.layers;
+    log_line(model->manager->log, LOG_NOTICE, &(struct log_fields){.model = model->rules->name},
+             "model %s: %" PRIu32 " layers do not fit on GPUs as planned, and RAM has no room for what is left; fewer "
+             "are planned",
+             model->rules->name, model->gpu.layers);
+    snprintf(model->note, sizeof(model->note), "fewer layers fit on GPUs than planned; it is planned anew");
+    return true;
+}
+
 void model_gpu_forget(struct model *model)
 {
     free(model->gpu.released);
@@ -135,6 +151,16 @@ static bool add_numbers(json_object *to, const char *name, const uint32_t *numbe
     return ok;
 }
 
+/* What was granted for what its worker locks of the model's own files, and for the KV cache there. */
+static uint64_t ram_bytes_max(const struct model *model)
+{
+    uint64_t n_bytes = model->kv_bytes;
+
+    for (size_t i = 0; i < residency_n_files(model->residency, 0); i++)
+        n_bytes += residency_file_needs_bytes(model->residency, i);
+    return n_bytes;
+}
+
 bool model_gpu_add(json_object *config, const struct model *model)
 {
     const struct model_gpu *g = &model->gpu;
@@ -147,6 +173,7 @@ bool model_gpu_add(json_object *config, const struct model *model)
            add_count(o, "expert_layers", g->expert_layers) && add_bool(o, "kv_in_ram", !g->kv) &&
            add_bool(o, "head", g->head) && add_bool(o, "exact", g->exact) &&
            add_bool(o, "keep_locked", model_release_is_off(model->loaded)) &&
+           add_count_if(o, model->loaded->residency.ram == POLICY_RAM_LOCK, "ram_bytes_max", ram_bytes_max(model)) &&
            add_numbers(o, "devices", g->devices, g->n_devices) &&
            add_numbers(o, "device_layers", g->device_layers, g->n_devices);
 }

@@ -83,8 +83,12 @@ void model_measure(struct model *model);
 /* Whether part of it may stay on the disk: then its worker keeps what is in memory, and shares that with nobody. */
 bool model_has_limit(const struct policy_model *rules);
 
-/* @n_bytes in all are what it asks the budget for, or has got. The files are open. Returns 0 or -ENOMEM. */
-int model_wish_memory(struct model *model, uint64_t n_bytes);
+/* What it asks the budget for, or has got: @own_bytes, and what its files take as they are held. They are open. Returns
+ * 0 or -ENOMEM. */
+int model_wish_memory(struct model *model, uint64_t own_bytes);
+
+/* Its files that may be somebody else's, too. @ret: [RESIDENCY_FILES_MAX]; how many is returned. */
+size_t model_files_in_place(const struct model *model, struct budget_file *ret);
 
 /* Loads it if there is room; else it waits for others to leave, or fails. */
 void model_ask_for_room(struct model *model);
@@ -92,8 +96,8 @@ void model_ask_for_room(struct model *model);
 /* Others have left: it has another try. */
 void model_room_came(struct model *model);
 
-/* What would fit into @available. */
-void model_suggest(const struct model *model, uint64_t available, struct fault *fault);
+/* What would fit. */
+void model_suggest(const struct model *model, struct fault *fault);
 
 /* ---- model-gpu.c ---- */
 
@@ -110,6 +114,10 @@ bool model_gpu_is_wanted(const struct model *model);
 
 /* What was planned of @wish is to be done: it counts in the budgets from now on. */
 void model_gpu_place(struct model *model, const struct plan_wish *wish, const struct plan_result *made);
+
+/* Its worker can't be opened since fewer layers fit on GPUs than were planned and the rest is too much for RAM:
+ * whether another plan, with fewer layers there, is to be made. */
+bool model_gpu_plans_anew(struct model *model, const struct fault *fault);
 
 /* Nothing of it is on GPUs any more. */
 void model_gpu_forget(struct model *model);
@@ -128,10 +136,13 @@ bool model_release_is_off(const struct policy_model *rules);
 
 void model_release_take_facts(struct model *model, struct json_object *facts);
 
-/* At each tick, and when it is ready: has its residency let go of what GPUs have, once. */
+/* What @made will put on GPUs, of files that are open, need not be held. */
+void model_release_plan(struct model *model, const struct plan_result *made);
+
+/* At each tick, and when it is ready: its residency follows the worker that has other things on GPUs than planned. */
 void model_release(struct model *model);
 
-/* The same as it is loaded the next time. Returns 0 or a negative errno. */
+/* What is not held as it is loaded the next time. Returns 0, RESIDENCY_AS_BEFORE or a negative errno. */
 int model_release_leave_out(struct model *model);
 
 /* It has: what others may have counts from now on. */

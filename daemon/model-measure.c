@@ -18,38 +18,50 @@
 #include "daemon/internal.h"
 #include "policy/plan.h"
 
-/* What the policy wishes for @model. @devices: [GPUS_MAX], borrowed by the wish; @evict: as if idle models had left. */
-static struct plan_wish wish_of(const struct model *model, uint64_t ram_bytes, bool evict, struct plan_device *devices)
+/* What the policy wishes for @model. @ram: what there is for it; @devices: [GPUS_MAX], borrowed by the wish; @evict: of
+ * GPUs, as if idle models had left. */
+static struct plan_wish wish_of(const struct model *model, const struct manager_ram *ram, bool evict,
+                                struct plan_device *devices)
 {
     const struct policy_model *rules = model->loaded;
+    uint32_t refused = model->gpu_layers_refused;
     struct plan_wish wish = {
         .context_tokens = rules->context.tokens,
         .sequences = rules->context.sequences,
         .k = rules->context.k,
         .v = rules->context.v,
         .is_mapped_only = rules->residency.ram == POLICY_RAM_MAP,
-        .ram_bytes = ram_bytes,
+        .ram_bytes = ram->bytes + ram->shared_others_bytes,
+        .ram_shared_bytes = ram->shared_bytes,
         .n_threads = model->manager->n_cores,
         .devices = devices,
     };
 
     model_gpu_wish(rules, &wish);
+    if (refused > 0)
+        wish.gpu_layers_max = refused - (refused > 8 ? refused / 8 : 1);
+    if (refused == 1)
+        wish.gpu_layers = 0;
     if (model_gpu_is_wanted(model))
         wish.n_devices = model_gpu_devices(model->manager, rules, model, evict, devices);
     return wish;
 }
 
-void model_suggest(const struct model *model, uint64_t available, struct fault *fault)
+void model_suggest(const struct model *model, struct fault *fault)
 {
     struct plan_alternative alternatives[PLAN_ALTERNATIVES_MAX];
     struct plan_device devices[GPUS_MAX];
-    struct plan_wish wish = wish_of(model, available, /* evict= */ false, devices);
     _cleanup_json_ json_object *array = NULL;
     struct plan_result made;
+    struct manager_ram ram;
+    struct plan_wish wish;
     const char *text;
     size_t n;
 
-    if (!model->shape.layers || plan_make(&model->shape, &wish, &made) < 0)
+    if (!model->shape.layers || manager_ram_for(model->manager, model, &ram) < 0)
+        return;
+    wish = wish_of(model, &ram, /* evict= */ true, devices);
+    if (plan_make(&model->shape, &wish, &made) < 0)
         return;
     n = plan_alternatives(&model->shape, &wish, &made, alternatives);
     if (plan_suggestions(alternatives, n, &array) < 0)
@@ -64,29 +76,39 @@ bool model_has_limit(const struct policy_model *rules)
     return rules->residency.limit.bytes > 0 || rules->residency.limit.is_share;
 }
 
-/* Files that are locked in place may be another model's as well; what it has of its own is counted with it alone. */
-int model_wish_memory(struct model *model, uint64_t n_bytes)
+size_t model_files_in_place(const struct model *model, struct budget_file *ret)
 {
-    struct residency_identity files[RESIDENCY_FILES_MAX];
-    size_t n_files = 0;
+    size_t n = residency_n_parts(model->residency);
 
-    if (model->loaded->residency.ram == POLICY_RAM_LOCK && !model_has_limit(model->loaded)) {
-        for (; n_files < residency_n_parts(model->residency); n_files++)
-            residency_identity(model->residency, n_files, &files[n_files]);
+    if (model->loaded->residency.ram != POLICY_RAM_LOCK || model_has_limit(model->loaded))
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        struct residency_identity file;
+
+        residency_identity(model->residency, i, &file);
+        ret[i] = (struct budget_file){file.device, file.inode, file.n_bytes,
+                                      residency_file_needs_bytes(model->residency, i)};
     }
-    return grant_set(model->grant, n_bytes, files, n_files);
+    return n;
+}
+
+/* Files that are locked in place may be another model's as well; what it has of its own is counted with it alone. */
+int model_wish_memory(struct model *model, uint64_t own_bytes)
+{
+    struct budget_file files[RESIDENCY_FILES_MAX];
+    size_t n = model_files_in_place(model, files);
+
+    return grant_set(model->grant, own_bytes + (n > 0 ? 0 : residency_needs_bytes(model->residency)), files, n);
 }
 
 /* From on_measured() and, when it had to wait, whenever somebody's memory is gone. */
 void model_ask_for_room(struct model *model)
 {
-    /* One whose worker has ended is in memory already, but for what the GPUs had. */
-    bool is_held = model->state == MODEL_LOADING && !model->leaves_out;
-    uint64_t own_bytes = model->kv_bytes + model->scratch_bytes;
+    bool was_loaded = model->state == MODEL_LOADING;
+    int left_out = model_release_leave_out(model), r;
     struct fault fault;
-    int r = model->leaves_out ? residency_leave_out(model->residency, NULL, 0) : 0;
 
-    r = r < 0 ? r : model_wish_memory(model, residency_needs_bytes(model->residency) + own_bytes);
+    r = left_out < 0 ? left_out : model_wish_memory(model, model->kv_bytes + model->scratch_bytes);
     if (r < 0) {
         model_fail_errno(model, "can't load the model", r);
         return;
@@ -104,12 +126,12 @@ void model_ask_for_room(struct model *model)
         return;
     }
     model->grant->is_given = true;
-    if (is_held) {
+    /* One whose worker has ended is in memory already, and the next may have the same on GPUs. */
+    model->holds_again |= was_loaded && left_out != RESIDENCY_AS_BEFORE;
+    if (was_loaded && !model->holds_again) {
         model_start_worker(model);
         return;
     }
-    model->holds_again = model->state == MODEL_LOADING;
-    model->leaves_out = false;
     r = residency_load(model->residency);
     if (r < 0)
         model_fail_errno(model, "can't load the model", r);
@@ -126,31 +148,38 @@ void model_room_came(struct model *model)
     model_measure(model);
 }
 
-/* Layers that the policy wants on GPUs don't fit there now. If they would without idle models, those leave, and the
- * model waits for that; else it fails with the figures. */
-static void make_vram_room(struct model *model, const struct plan_result *refused)
+/* If there were room once idle models have left the GPUs, those leave, and the model waits for that. */
+static bool waits_for_vram(struct model *model, const struct manager_ram *ram)
 {
     struct plan_device devices[GPUS_MAX];
-    const struct plan_wish wish = wish_of(model, UINT64_MAX, /* evict= */ true, devices);
-    char needed[UNITS_TEXT_MAX], left[UNITS_TEXT_MAX];
+    const struct plan_wish wish = wish_of(model, ram, /* evict= */ true, devices);
     struct plan_result made;
-    struct fault fault;
-    uint64_t available = 0;
     bool waits = false;
 
-    if (plan_make(&model->shape, &wish, &made) == 0 && made.devices_fit)
-        for (size_t i = 0; i < made.n_devices; i++) {
-            const struct plan_bytes *b = &made.devices[i];
+    if (plan_make(&model->shape, &wish, &made) < 0 || !made.fits)
+        return false;
+    for (size_t i = 0; i < made.n_devices; i++) {
+        const struct plan_bytes *b = &made.devices[i];
 
-            waits |= made.device_layers[i] > 0 &&
-                     manager_make_vram_room(model->manager, model, gpus_find(&model->manager->gpus, devices[i].index),
-                                            b->weights + b->kv + b->scratch + b->driver) == BUDGET_LATER;
-        }
+        waits |= made.device_layers[i] > 0 &&
+                 manager_make_vram_room(model->manager, model, gpus_find(&model->manager->gpus, devices[i].index),
+                                        b->weights + b->kv + b->scratch + b->driver) == BUDGET_LATER;
+    }
     if (waits) {
         model->waits_for_room = model->measures_again = true;
         snprintf(model->note, sizeof(model->note), "waits until others have left the GPU");
-        return;
     }
+    return waits;
+}
+
+static void refuse_vram(struct model *model, const struct manager_ram *ram, const struct plan_result *refused)
+{
+    struct plan_device devices[GPUS_MAX];
+    const struct plan_wish wish = wish_of(model, ram, /* evict= */ true, devices);
+    char needed[UNITS_TEXT_MAX], left[UNITS_TEXT_MAX];
+    uint64_t available = 0;
+    struct fault fault;
+
     for (size_t i = 0; i < wish.n_devices; i++)
         available += devices[i].budget_bytes;
     fault_set(&fault, FAULT_INSUFFICIENT_MEMORY, "vram", "%u layers need %s of VRAM, %s may be used",
@@ -158,7 +187,7 @@ static void make_vram_room(struct model *model, const struct plan_result *refuse
               units_format_size(available, left));
     fault.used = (int64_t)refused->vram_needed_bytes;
     fault.limit = (int64_t)available;
-    model_suggest(model, UINT64_MAX, &fault);
+    model_suggest(model, &fault);
     model_fail(model, &fault);
 }
 
@@ -167,14 +196,21 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
     struct model *model = userdata;
     struct plan_device devices[GPUS_MAX];
     struct plan_result made;
+    struct manager_ram ram;
     struct plan_wish wish;
     struct fault fault;
+    int r;
 
     model->measure = measure_free(model->measure);
     plan_shape_done(&model->shape);
     model->shape = *shape;
     *shape = (struct plan_shape){.layers = NULL};
-    wish = wish_of(model, UINT64_MAX, /* evict= */ false, devices);
+    r = manager_ram_for(model->manager, model, &ram);
+    if (r < 0) {
+        model_fail_errno(model, "can't plan the model", r);
+        return;
+    }
+    wish = wish_of(model, &ram, /* evict= */ false, devices);
     if (plan_make(&model->shape, &wish, &made) < 0) {
         fault_set(&fault, FAULT_MODEL_UNAVAILABLE, NULL,
                   "the KV cache of this model can't have keys of type %s and values of type %s", wish.k,
@@ -182,13 +218,16 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
         model_fail(model, &fault);
         return;
     }
+    if (!made.fits && waits_for_vram(model, &ram))
+        return;
     if (!made.devices_fit) {
-        make_vram_room(model, &made);
+        refuse_vram(model, &ram, &made);
         return;
     }
     model_gpu_place(model, &wish, &made);
     model->kv_bytes = made.ram.kv;
     model->scratch_bytes = made.ram.scratch;
+    model_release_plan(model, &made);
     model_ask_for_room(model);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a model's worker has copied to GPUs and nobody reads in RAM any more is let go of there: first by the worker,
- * which says what it is, then by the daemon. Before another worker is started all of it is held again
- * (model_ask_for_room()), since nobody knows yet what that one will have on GPUs, or whether there still are any.
+ * What only GPUs read of a model is not held in RAM: not while it is loaded, so that a model that fits into RAM and
+ * VRAM only together can be, nor later. At first it is what was planned; the worker says what it has come to, and the daemon
+ * follows it. Before another worker is started there is another plan, and what is on GPUs no more is held again
+ * (model_ask_for_room()).
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -61,20 +62,24 @@ static bool are_of_files(const struct model *model)
     return true;
 }
 
+static void set_released(struct model *model, struct plan_range *ranges_take, size_t n)
+{
+    free(model->gpu.released);
+    model->gpu.released = ranges_take;
+    model->gpu.n_released = n;
+}
+
 void model_release_take_facts(struct model *model, json_object *facts)
 {
     struct plan_range *ranges;
     json_object *array;
     size_t n;
 
-    free(model->gpu.released);
-    model->gpu.released = NULL;
-    model->gpu.n_released = 0;
     if (!json_object_object_get_ex(facts, "released", &array) || !json_object_is_type(array, json_type_array))
         return;
     n = json_object_array_length(array);
     ranges = n <= PLAN_RANGES_MAX ? calloc(n + 1, sizeof(*ranges)) : NULL;
-    /* All of it stays held, then. */
+    /* What was planned stays, then. */
     if (!ranges)
         return;
     for (size_t i = 0; i < n; i++) {
@@ -83,28 +88,39 @@ void model_release_take_facts(struct model *model, json_object *facts)
             return;
         }
     }
-    model->gpu.released = ranges;
-    model->gpu.n_released = n;
+    set_released(model, ranges, n);
+    model->leaves_anew = true;
+}
+
+void model_release_plan(struct model *model, const struct plan_result *made)
+{
+    struct plan_range *ranges = calloc(model->shape.n_runs + 1, sizeof(*ranges));
+    size_t n = 0;
+
+    if (ranges && !model_release_is_off(model->loaded))
+        (void)plan_left_out(&model->shape, made, ranges, &n);
+    set_released(model, ranges, n);
 }
 
 int model_release_leave_out(struct model *model)
 {
-    int r;
+    bool any = model->gpu.n_released > 0 && model->loaded->residency.ram == POLICY_RAM_LOCK && are_of_files(model);
+    int r = residency_leave_out(model->residency, any ? model->gpu.released : NULL, any ? model->gpu.n_released : 0);
 
-    if (model->gpu.n_released == 0 || model->loaded->residency.ram != POLICY_RAM_LOCK || !are_of_files(model))
-        return 0;
-    r = residency_leave_out(model->residency, model->gpu.released, model->gpu.n_released);
-    model->leaves_out = r == 0;
+    if (r >= 0) {
+        model->leaves_out = any;
+        model->leaves_anew = false;
+    }
     return r;
 }
 
 void model_release(struct model *model)
 {
-    if (model->state != MODEL_READY || model->is_kept || model->leaves_out || residency_is_busy(model->residency))
+    if (model->state != MODEL_READY || model->is_kept || !model->leaves_anew || residency_is_busy(model->residency))
         return;
     /* Without memory or a thread now, the next time. */
-    if (model_release_leave_out(model) == 0 && model->leaves_out && residency_load(model->residency) < 0)
-        model->leaves_out = false;
+    if (model_release_leave_out(model) == 0 && residency_load(model->residency) < 0)
+        model->leaves_anew = residency_leave_out(model->residency, NULL, 0) >= 0;
 }
 
 void model_released(struct model *model)
@@ -113,9 +129,9 @@ void model_released(struct model *model)
     char held[UNITS_TEXT_MAX];
 
     /* Without memory for a list what was granted stays. */
-    (void)model_wish_memory(model, n_bytes + model->kv_bytes + model->scratch_bytes);
+    (void)model_wish_memory(model, model->kv_bytes + model->scratch_bytes);
     manager_room_came(model->manager);
     log_line(model->manager->log, LOG_INFO, &(struct log_fields){.model = model->rules->name},
-             "model %s: what GPUs have of it is not held in RAM any more, %s are", model->rules->name,
+             "model %s: what GPUs have of it is not held in RAM, %s are", model->rules->name,
              units_format_size(n_bytes, held));
 }

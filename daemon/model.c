@@ -253,7 +253,15 @@ void model_start_worker(struct model *model)
  * free on GPUs may have changed, or whether they are there at all. */
 static void follow_worker(struct model *model)
 {
-    if (model->grant->n_refs > 2 || residency_is_busy(model->residency)) /* the model's and the residency's */
+    bool lingers = model->grant->n_refs > 2; /* the model's and the residency's */
+    struct fault fault;
+
+    if (lingers && manager_now_us(model->manager) - model->grant->left_us > LIMIT_LINGER_US) {
+        fault_set(&fault, FAULT_MODEL_UNAVAILABLE, model->rules->name,
+                  "its worker's process has not ended %u s after its link was closed, and its memory is not free",
+                  (unsigned)(LIMIT_LINGER_US / 1000000));
+        model_fail(model, &fault);
+    } else if (lingers || residency_is_busy(model->residency))
         set_timer(model, LINGER_US);
     else if (model->gpu.layers > 0 || model->leaves_out)
         model_measure(model);
@@ -263,6 +271,8 @@ static void follow_worker(struct model *model)
 
 static void forget_worker(struct model *model)
 {
+    if (model->worker && model->grant)
+        model->grant->left_us = manager_now_us(model->manager);
     handover_forget_link(model);
     model->worker = worker_free(model->worker);
     model->n_running = model->pages_used = model->pages_kept = 0;
@@ -277,7 +287,10 @@ static void let_go(struct model *model)
     manager_keep_shared(model);
     model->residency = residency_free(model->residency);
     model->is_kept = model->renews = false;
-    model->leaves_out = model->holds_again = false;
+    model->leaves_out = model->leaves_anew = model->holds_again = false;
+    if (model->grant && model->grant->left_us == 0)
+        model->grant->left_us = manager_now_us(model->manager);
+    model->gpu_layers_refused = 0;
     model->grant = grant_leave(model->grant);
     model->waits_for_room = model->measures_again = false;
     model_gpu_forget(model);
@@ -603,6 +616,10 @@ static void on_failed(struct worker *w, uint64_t request, const struct fault *fa
     struct fault named = *fault;
     struct request *r;
 
+    if (request == 0 && model_gpu_plans_anew(model, fault)) {
+        model_handle(model, MODEL_CRASHED);
+        return;
+    }
     if (request == 0) {
         model_fail(model, fault);
         return;

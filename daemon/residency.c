@@ -293,10 +293,24 @@ void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
     r->unhold = unhold;
 }
 
+static bool are_left_out(const struct residency *r, const struct plan_range *ranges, size_t n)
+{
+    for (size_t i = 0; n == r->n_left_out && i < n; i++) {
+        const struct plan_range *a = &ranges[i], *b = &r->left_out[i];
+
+        if (a->file != b->file || a->from != b->from || a->n_bytes != b->n_bytes)
+            return false;
+    }
+    return n == r->n_left_out;
+}
+
 int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n)
 {
     struct plan_range *copy;
 
+    n = r->ram == POLICY_RAM_LOCK ? n : 0;
+    if (are_left_out(r, ranges, n))
+        return RESIDENCY_AS_BEFORE;
     if (r->thread_runs)
         return -EBUSY;
     copy = calloc(n + 1, sizeof(*copy));
@@ -306,7 +320,7 @@ int residency_leave_out(struct residency *r, const struct plan_range *ranges, si
         copy[i] = ranges[i];
     free(r->left_out);
     r->left_out = copy;
-    r->n_left_out = r->ram == POLICY_RAM_LOCK ? n : 0;
+    r->n_left_out = n;
     return 0;
 }
 
@@ -395,6 +409,15 @@ uint64_t residency_needs_bytes(const struct residency *r)
     for (size_t i = 0; i < r->n_left_out; i++)
         left_out += r->left_out[i].n_bytes;
     return left_out < all ? all - left_out : 0;
+}
+
+uint64_t residency_file_needs_bytes(const struct residency *r, size_t i)
+{
+    uint64_t n_bytes = r->parts[i].n_bytes;
+
+    for (size_t k = 0; k < r->n_left_out; k++)
+        n_bytes -= r->left_out[k].file == i ? r->left_out[k].n_bytes : 0;
+    return n_bytes;
 }
 
 static const struct smaps_figures *figures(const struct residency *r)

@@ -96,8 +96,10 @@ void residency_hold(struct residency *r, void *held, void (*unhold)(void *held))
  * residency_load() on, instead of what was said before
  * Only of what is locked in place: a copy is whole.
  * @ranges: [@n] in order, whole pages, of the first file's parts; copied
- * Returns 0, -ENOMEM, or -EBUSY while it is loaded or looked at.
+ * Returns 0; RESIDENCY_AS_BEFORE: that was said already; -ENOMEM, or -EBUSY while it is loaded or looked at.
  */
+#define RESIDENCY_AS_BEFORE 1
+
 int residency_leave_out(struct residency *r, const struct plan_range *ranges, size_t n);
 
 /**
@@ -143,6 +145,11 @@ uint64_t residency_bytes(const struct residency *r);
  * residency_needs_bytes() - what it will hold in RAM for good: 0 for POLICY_RAM_MAP
  */
 uint64_t residency_needs_bytes(const struct residency *r);
+
+/**
+ * residency_file_needs_bytes() - the same of file @i of all, in order, one that is locked in place
+ */
+uint64_t residency_file_needs_bytes(const struct residency *r, size_t i);
 
 /**
  * residency_is_partial() - whether it is larger than bytes_max: nothing of it is in memory here

@@ -7,14 +7,17 @@ With RESIDENTD_SLOW=1 as often and as long as the service promises it, else a sh
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, n_fds, need_root,  # noqa: E402
+from harness import (FAKE_WORKER, Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, n_fds, need_root,  # noqa: E402
                      run_as, wait_for)
 
 SLOW = os.environ.get("RESIDENTD_SLOW") == "1"
@@ -280,6 +283,70 @@ def worker_that_is_stuck_is_replaced():
         assert c.complete("hello")[0] == "hello"
 
 
+class Units:
+    """In the place of systemd: each connection to the socket becomes a worker that is no child of the daemon's."""
+
+    def __init__(self, directory):
+        self.path, self.pids, self.stopped = os.path.join(directory, "worker"), [], False
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.bind(self.path)
+        self.socket.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                link, _ = self.socket.accept()
+            except OSError:
+                return
+
+            def at_three():
+                os.dup2(link.fileno(), 3)
+            self.pids.append(subprocess.Popen([FAKE_WORKER], pass_fds=[3], preexec_fn=at_three, stdin=subprocess.DEVNULL))
+            link.close()
+
+    def close(self):
+        self.socket.close()
+        for process in self.pids:
+            process.kill()
+            process.wait()
+
+
+def a_worker_of_a_unit_that_never_ends_is_not_waited_for_for_ever():
+    """Only systemd may kill it. Until then its memory is in use, and the model that has to have another worker fails."""
+    directory = tempfile.mkdtemp(prefix="residentd-units.")
+    units = Units(directory)
+    size, models = MB // 4, {name: {"path": f"@DIR@/{name}.gguf", "residency": {"ram": "lock"}} for name in "mn"}
+    budget = size + FAKE_BYTES + 4096
+    d = Daemon({"host": {"ram": {"budget": budget}}, "models": models}, worker=units.path,
+               files={name + ".gguf": os.urandom(size) for name in "mn"})
+    try:
+        with d, d.client() as c:
+            assert c.complete("hello", model="m")[0] == "hello"
+            pid = d.status("m")["worker_pid"]
+            os.kill(pid, signal.SIGSTOP)  # neither the closed link nor anything else reaches it
+            begun = time.monotonic()
+            while d.status("m")["state"] != "failed":
+                assert time.monotonic() - begun < 240, d.log()
+                time.sleep(0.5)
+            # 30 s until its silence is noticed, then 150 s.
+            assert time.monotonic() - begun > 170 and "the worker does not answer" in d.log(), d.log()
+            assert "has not ended 150 s after its link was closed" in d.status("m")["reason"], d.status("m")
+            try:
+                c.complete("hello", model="n")
+                raise AssertionError("answered")
+            except Refused as e:
+                assert e.error == "io.residentd.InsufficientMemory", e
+                assert e.parameters["available"] == 4096, e
+            assert c.call("Models.Status")["ram"]["used_bytes"] == size + FAKE_BYTES
+            os.kill(pid, signal.SIGKILL)
+            next(p for p in units.pids if p.pid == pid).wait()
+            assert c.call("Models.Load", model="n")["state"] == "ready"
+    finally:
+        units.close()
+        shutil.rmtree(directory)
+
+
 def a_standstill_of_the_machine_costs_no_worker():
     """Suspended, or frozen with all that runs on it, for longer than a worker may be silent."""
     with Daemon({"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"}}}},
@@ -372,5 +439,6 @@ main([
     who_was_in_two_crashes_has_to_wait,
     a_worker_that_lost_its_file_ends_the_model,
     # Hard on everything else that runs.
-    *([real_memory_pressure_is_felt, a_standstill_of_the_machine_costs_no_worker] if SLOW else []),
+    *([real_memory_pressure_is_felt, a_standstill_of_the_machine_costs_no_worker,
+       a_worker_of_a_unit_that_never_ends_is_not_waited_for_for_ever] if SLOW else []),
 ])

@@ -90,7 +90,7 @@ static void a_budget_that_shrank_is_made_good(void **state)
 }
 
 /* Three files of 10, 20 and 40 bytes. */
-static const struct budget_file files[] = {{1, 1, 10}, {1, 2, 20}, {2, 1, 40}};
+static const struct budget_file files[] = {{1, 1, 10, 10}, {1, 2, 20, 20}, {2, 1, 40, 40}};
 
 static void a_file_that_several_have_counts_once(void **state)
 {
@@ -109,6 +109,29 @@ static void a_file_that_several_have_counts_once(void **state)
     assert_int_equal(budget_make_room(10, &same, h, 0, &needed, &available), 0);
     assert_int_equal(budget_make_room(9, &same, h, 0, &needed, &available), BUDGET_TOO_SMALL);
     assert_int_equal(needed, 10);
+}
+
+static void of_a_file_that_is_held_in_part_no_more_than_all_counts(void **state)
+{
+    /* Of 40 bytes 30, 25, and all. */
+    const struct budget_file parts[] = {{2, 1, 40, 30}, {2, 1, 40, 25}, {2, 1, 40, 40}};
+    struct budget_holder h[] = {
+        {.memory = {1, parts, 1}}, {.memory = {2, parts + 1, 1}}, {.memory = {3, parts + 2, 1}, .may_leave = true}};
+    const struct budget_memory more = {1, parts + 1, 1};
+    uint64_t needed = 0, available = 0;
+
+    assert_int_equal(budget_used(h, 1), 31);
+    assert_int_equal(budget_used(h, 2), 43);
+    assert_int_equal(budget_used(h, 3), 46);
+    assert_int_equal(budget_make_room(42, &more, h, 1, &needed, &available), 0);
+    assert_int_equal(budget_make_room(41, &more, h, 1, &needed, &available), BUDGET_TOO_SMALL);
+    assert_int_equal(needed, 11);
+    assert_int_equal(available, 10);
+    /* What the last one has goes with it, if it has to. */
+    assert_int_equal(budget_stays(h, 3), 43);
+    assert_int_equal(budget_kept_bytes(h, 3, files, 3), 40);
+    assert_int_equal(budget_kept_bytes(h, 1, files, 3), 30);
+    assert_int_equal(budget_kept_bytes(h + 2, 1, files, 3), 0);
 }
 
 static void who_leaves_takes_only_what_nobody_else_has(void **state)
@@ -153,6 +176,7 @@ int main(void)
         cmocka_unit_test(nobody_leaves_in_vain),
         cmocka_unit_test(a_budget_that_shrank_is_made_good),
         cmocka_unit_test(a_file_that_several_have_counts_once),
+        cmocka_unit_test(of_a_file_that_is_held_in_part_no_more_than_all_counts),
         cmocka_unit_test(who_leaves_takes_only_what_nobody_else_has),
         cmocka_unit_test(sums_that_are_too_large_stay_too_large),
     };

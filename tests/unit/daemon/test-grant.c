@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include "daemon/residency.h"
 
 static void count(void *userdata)
 {
@@ -53,10 +52,9 @@ static void counts_from_when_it_is_given(void **state)
     grant_leave(g);
 }
 
-static void tells_files_apart_as_far_as_they_are_in_it(void **state)
+static void has_its_own_and_parts_of_files(void **state)
 {
-    static const struct residency_identity files[] = {{.device = 1, .inode = 2, .n_bytes = 60},
-                                                      {.device = 1, .inode = 3, .n_bytes = 30}};
+    static const struct budget_file files[] = {{1, 2, 60, 60}, {1, 3, 30, 10}};
     unsigned n_back = 0;
     struct grants grants = {.came_back = count, .userdata = &n_back};
     struct grant *g;
@@ -65,14 +63,13 @@ static void tells_files_apart_as_far_as_they_are_in_it(void **state)
     assert_int_equal(grant_new(&grants, &g), 0);
     g->is_given = true;
     assert_int_equal(grant_set(g, 100, files, 2), 0);
-    assert_int_equal(g->memory.own_bytes, 10);
+    assert_int_equal(g->memory.own_bytes, 100);
     assert_int_equal(g->memory.n_files, 2);
     assert_int_equal(g->memory.files[1].inode, 3);
-    assert_int_equal(grant_bytes(g), 100);
-    assert_int_equal(grant_set(g, 70, files, 2), 0);
+    assert_int_equal(grant_bytes(g), 170);
+    assert_int_equal(grant_set(g, 70, files, 1), 0);
     assert_int_equal(g->memory.n_files, 1);
-    assert_int_equal(g->memory.own_bytes, 10);
-    assert_int_equal(grant_bytes(g), 70);
+    assert_int_equal(grant_bytes(g), 130);
     grant_leave(g);
 }
 
@@ -81,7 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_with_its_last_holder),
         cmocka_unit_test(counts_from_when_it_is_given),
-        cmocka_unit_test(tells_files_apart_as_far_as_they_are_in_it),
+        cmocka_unit_test(has_its_own_and_parts_of_files),
     };
 
     return cmocka_run_group_tests_name("grant", tests, NULL, NULL);

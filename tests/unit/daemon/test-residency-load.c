@@ -453,7 +453,7 @@ static const struct plan_range all_but_a_page = {.from = 4096, .n_bytes = FILE_B
 
 static void leave_out_most(struct residency *r)
 {
-    assert_int_equal(residency_leave_out(r, &all_but_a_page, 1), 0);
+    assert_true(residency_leave_out(r, &all_but_a_page, 1) >= 0);
 }
 
 static void what_is_left_out_is_verified_too(void **state)
