@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What only GPUs read of a model is not held in RAM: not while it is loaded, so that a model that fits into RAM and
- * VRAM only together can be, nor later. At first it is what was planned; the worker says what it has come to, and the daemon
- * follows it. Before another worker is started there is another plan, and what is on GPUs no more is held again
+ * VRAM only together can be, nor later. At first it is what was planned; the worker says what it has come to, and the
+ * daemon follows it. Before another worker is started there is another plan, and what is on GPUs no more is held again
  * (model_ask_for_room()).
  */
 #include <errno.h>

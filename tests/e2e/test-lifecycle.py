@@ -17,8 +17,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (FAKE_WORKER, Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock, n_fds, need_root,  # noqa: E402
-                     run_as, wait_for)
+from harness import (FAKE_WORKER, Daemon, Refused, Skip, as_user, is_alive, join_user, main, may_lock,  # noqa: E402
+                     n_fds, need_root, run_as, wait_for)
 
 SLOW = os.environ.get("RESIDENTD_SLOW") == "1"
 MB = 1 << 20
@@ -302,7 +302,7 @@ class Units:
 
             def at_three():
                 os.dup2(link.fileno(), 3)
-            self.pids.append(subprocess.Popen([FAKE_WORKER], pass_fds=[3], preexec_fn=at_three, stdin=subprocess.DEVNULL))
+            self.pids.append(subprocess.Popen([FAKE_WORKER], pass_fds=[3], preexec_fn=at_three))
             link.close()
 
     def close(self):
@@ -313,7 +313,7 @@ class Units:
 
 
 def a_worker_of_a_unit_that_never_ends_is_not_waited_for_for_ever():
-    """Only systemd may kill it. Until then its memory is in use, and the model that has to have another worker fails."""
+    """Only systemd may kill it. Until then its memory is in use, and the model that needs another worker fails."""
     directory = tempfile.mkdtemp(prefix="residentd-units.")
     units = Units(directory)
     size, models = MB // 4, {name: {"path": f"@DIR@/{name}.gguf", "residency": {"ram": "lock"}} for name in "mn"}
