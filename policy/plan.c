@@ -253,6 +253,9 @@ static bool one_more_fits(const struct planner *p, const struct plan_result *r)
                             .head = r->head_on_gpu};
     struct plan_result more;
 
+    /* More were tried, and refused. */
+    if (p->wish->gpu_layers_max > 0)
+        return false;
     try(p, &t, &more);
     return more.devices_fit;
 }
@@ -283,9 +286,8 @@ static void explain(const struct planner *p, struct plan_result *r)
         say(r, "there are no kernels that compute this model on a GPU");
     else if (w->n_devices > 0 && r->fits && r->gpu_layers < s->n_layers && w->gpu_layers == PLAN_AUTO)
         say(r,
-            w->gpu_layers_max == 0 && one_more_fits(p, r)
-                ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
-                : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
+            one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
+                                : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
             r->gpu_layers, s->n_layers);
     if (r->gpu_layers > 0 && !r->kv_on_gpu)
         say(r, "the KV cache stays in RAM: more layers in VRAM gain more than attention there");

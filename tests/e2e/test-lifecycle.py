@@ -287,7 +287,8 @@ class Units:
     """In the place of systemd: each connection to the socket becomes a worker that is no child of the daemon's."""
 
     def __init__(self, directory):
-        self.path, self.pids, self.stopped = os.path.join(directory, "worker"), [], False
+        self.path, self.pids = os.path.join(directory, "worker"), []
+        os.mkdir(os.path.join(directory, "daemon"))  # where the service hears of their ends
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.bind(self.path)
         self.socket.listen()
