@@ -302,7 +302,7 @@ def what_gpus_have_is_not_locked_in_ram():
             size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
             d.looked()
             plan = d.plan()
-            assert d.answer() == expected()
+            assert d.brief() == brief()
             low, high = rest_bytes(size, plan)
             assert high < size - 16 * MIB, (high, size)
             for locked, free in both_lock(d):
@@ -310,7 +310,7 @@ def what_gpus_have_is_not_locked_in_ram():
             assert locked_by(d.process.pid) <= high + 4 * MIB, (locked_by(d.process.pid), high)
             assert d.status()["ram_locked_bytes"] == both_lock(d)[0][0], (d.status(), both_lock(d))
             assert d.all_status()["ram"]["used_bytes"] < size, d.all_status()
-            assert d.answer() == expected()
+            assert d.brief() == brief()
             d.unload()
             assert locked_files(d.process.pid) == (0, 0), locked_files(d.process.pid)
 
@@ -322,7 +322,7 @@ def what_gpus_have_stays_locked_where_the_policy_keeps_it():
     with GpuDaemon({"m": entry}) as d:
         size = -(-os.path.getsize(os.path.join(d.dir, "m.gguf")) // 4096) * 4096
         d.looked()
-        assert d.answer() == expected()
+        assert d.brief() == brief()
         assert both_lock(d) == [(size, 0), (size, 0)], both_lock(d)
 
 
@@ -333,7 +333,7 @@ def all_is_locked_again_when_a_gpu_is_lost():
         lost = on_a_gpu_to_lose(d)
         assert both_lock(d)[0][1] > 0, both_lock(d)
         lose_gpu(d, lost)
-        assert d.answer() == expected()
+        assert d.brief() == brief()
         assert d.status()["gpu_layers"] == 0, d.status()
         assert both_lock(d) == [(size, 0), (size, 0)], both_lock(d)
         assert d.status()["ram_locked_bytes"] == size, d.status()
