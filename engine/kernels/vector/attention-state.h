@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Rows of a batch: 32 rows with 128 values keep q, accumulators and a tile of K and V within 64 KiB. */
-#define ATTENTION_ROWS_MAX 32
+/* Most rows of a batch: 96 with 128 values keep q, two accumulators and a tile of K and V within 201 KiB. */
+#define ATTENTION_ROWS_MAX 96
 #define ATTENTION_LANES    16
 
 struct attention_state {

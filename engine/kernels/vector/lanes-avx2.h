@@ -165,9 +165,19 @@ LANES_INLINE __m256 lanes_times_2_to_half(__m256 a, __m256 n)
     return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23)));
 }
 
+LANES_INLINE __m256 lanes_exponent_up_half(__m256 a, __m256 n)
+{
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
+}
+
+/* Almost always all results are normal numbers; then the powers are added to the exponents, exactly. */
 LANES_INLINE lanes lanes_times_2_to(lanes a, lanes n)
 {
-    return LANES_BOTH_2(lanes_times_2_to_half, a, n);
+    lanes far = LANES_BOTH(_mm256_cmp_ps, lanes_abs(n), _mm256_set1_ps(125.0f), _CMP_NLE_UQ);
+
+    if (__builtin_expect(_mm256_movemask_ps(_mm256_or_ps(far.lo, far.hi)), 0))
+        return LANES_BOTH_2(lanes_times_2_to_half, a, n);
+    return LANES_BOTH_2(lanes_exponent_up_half, a, n);
 }
 
 LANES_INLINE lanes_mask lanes_less(lanes a, lanes b)

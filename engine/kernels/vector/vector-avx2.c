@@ -17,6 +17,7 @@
 /* clang-format on */
 
 enum {
+    BATCH_ROWS = 96,
     BLOCK_ROWS = 6,
     KEY_LANES = 1,
     VALUE_LANES_MAX = 2,

@@ -17,6 +17,7 @@
 /* clang-format on */
 
 enum {
+    BATCH_ROWS = 32,
     BLOCK_ROWS = 8,
     KEY_LANES = 2,
     VALUE_LANES_MAX = 8,

@@ -17,6 +17,7 @@
 /* clang-format on */
 
 enum {
+    BATCH_ROWS = 32,
     BLOCK_ROWS = 4,
     KEY_LANES = 1,
     VALUE_LANES_MAX = 1,
