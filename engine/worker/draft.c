@@ -11,6 +11,7 @@
 #include "engine/worker/clock.h"
 #include "engine/worker/config.h"
 #include "engine/worker/model.h"
+#include "engine/worker/reuse.h"
 
 /* Of prompts, a call: somebody waits for it. */
 #define CATCH_UP_TOKENS 256
@@ -374,6 +375,35 @@ static void draft(struct drafter *d, struct drafter_item *items, uint32_t n_item
     }
     while (n_going-- > 0)
         engine_sequence_close(d->engine, d->forks[n_going]);
+}
+
+uint32_t drafter_found_public(const struct drafter *d, const int32_t *tokens, uint32_t n_tokens)
+{
+    return reuse_found_public(d->engine, /* adapter= */ 0, tokens, n_tokens);
+}
+
+bool drafter_read_public(struct drafter *d, const int32_t *tokens, uint32_t n_have, uint32_t n)
+{
+    const float *logits;
+    uint32_t sequence;
+    bool done = false;
+
+    n = n < d->facts.batch_tokens_max ? n : d->facts.batch_tokens_max / ENGINE_PAGE_TOKENS * ENGINE_PAGE_TOKENS;
+    for (uint32_t i = 0; i < n; i++)
+        if ((uint32_t)tokens[n_have + i] >= d->n_vocab)
+            return false;
+    if (n == 0 || n_have + n > d->facts.context_tokens || engine_pages_free(d->engine) < n / ENGINE_PAGE_TOKENS ||
+        engine_sequence_open(d->engine, &sequence) != 0)
+        return false;
+    if (reuse_begin_public(d->engine, sequence, /* adapter= */ 0, tokens, n_have)) {
+        for (uint32_t i = 0; i < n; i++)
+            add_token(d, tokens[n_have + i], sequence, n_have + i, false);
+        done = step(d, &logits);
+        if (done)
+            reuse_keep_public(d->engine, sequence, tokens, n_have + n);
+    }
+    engine_sequence_close(d->engine, sequence);
+    return done;
 }
 
 void drafter_run(struct drafter *d, struct drafter_item *items, uint32_t n_items)

@@ -10,6 +10,7 @@
  * Compute thread. Whatever fails here costs drafts and nothing else.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -87,6 +88,18 @@ void drafter_limit(struct drafter *d, uint64_t owner, uint32_t n_pages);
  * drafter_trim() - keep nothing of what ended sequences have read
  */
 void drafter_trim(struct drafter *d);
+
+/**
+ * drafter_found_public() - how many of these tokens of a public prefix the draft model need not read
+ */
+uint32_t drafter_found_public(const struct drafter *d, const int32_t *tokens, uint32_t n_tokens);
+
+/**
+ * drafter_read_public() - read some more of a public prefix, of which the first @n_have tokens were read, for everybody
+ * @n: of tokens behind those; at most 256 of them are read
+ * Whether any were.
+ */
+bool drafter_read_public(struct drafter *d, const int32_t *tokens, uint32_t n_have, uint32_t n);
 
 /**
  * drafter_forget() - the sequence @id has ended

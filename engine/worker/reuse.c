@@ -73,16 +73,18 @@ void reuse_trim(struct model *m, uint32_t n_pages)
         drafter_trim(m->drafter);
 }
 
-uint32_t reuse_found_public(const struct engine *e, const int32_t *tokens, uint32_t n_tokens)
+uint32_t reuse_found_public(const struct engine *e, uint32_t adapter, const int32_t *tokens, uint32_t n_tokens)
 {
-    return engine_prefix_find(e, OWNER_WARMING, /* adapter= */ 0, tokens, n_tokens);
+    return engine_prefix_find(e, OWNER_WARMING, adapter, tokens, n_tokens);
 }
 
-bool reuse_begin_public(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n_tokens)
+bool reuse_begin_public(struct engine *e, uint32_t sequence, uint32_t adapter, const int32_t *tokens,
+                        uint32_t n_tokens)
 {
     uint32_t n = 0;
 
-    return engine_prefix_begin(e, sequence, OWNER_WARMING, tokens, n_tokens, &n) == 0 && n == n_tokens;
+    return engine_sequence_adapt(e, sequence, adapter) == 0 &&
+           engine_prefix_begin(e, sequence, OWNER_WARMING, tokens, n_tokens, &n) == 0 && n == n_tokens;
 }
 
 void reuse_keep_public(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n_tokens)

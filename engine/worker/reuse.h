@@ -55,14 +55,15 @@ void reuse_forget(struct model *m, const struct fair_tenant *tenant);
 void reuse_trim(struct model *m, uint32_t n_pages);
 
 /**
- * reuse_found_public() - how many of these tokens of a public prefix are kept for everybody
+ * reuse_found_public() - how many of these tokens of a public prefix are kept for everybody who uses @adapter (0: none)
  */
-uint32_t reuse_found_public(const struct engine *e, const int32_t *tokens, uint32_t n_tokens);
+uint32_t reuse_found_public(const struct engine *e, uint32_t adapter, const int32_t *tokens, uint32_t n_tokens);
 
 /**
  * reuse_begin_public() - an empty sequence begins with those; whether they are still there
  */
-bool reuse_begin_public(struct engine *e, uint32_t sequence, const int32_t *tokens, uint32_t n_tokens);
+bool reuse_begin_public(struct engine *e, uint32_t sequence, uint32_t adapter, const int32_t *tokens,
+                        uint32_t n_tokens);
 
 /**
  * reuse_keep_public() - all full pages of the sequence are for everybody from now on

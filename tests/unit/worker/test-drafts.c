@@ -188,6 +188,35 @@ static void test_a_draft_model_reads_a_prompt_once(void **state)
     stop(&d);
 }
 
+/* More than the draft model reads in one call, so only what it has read before is drafted for. */
+static void test_a_draft_model_has_read_public_prefixes(void **state)
+{
+    static char text[512], config[1024], json[1024];
+    int fds[2] = {make_model("llama", 0, 1), make_model("llama", 0, 1)};
+    struct answer *a;
+    struct driver d;
+
+    for (size_t i = 0; i < 80; i++)
+        snprintf(text + 5 * i, 6, "%c%c%c%c ", (char)('a' + i % 26), (char)('a' + i / 26), (char)('a' + i % 7),
+                 (char)('a' + i % 11));
+    snprintf(config, sizeof(config),
+             "{\"model\": \"m\", \"sequences\": 4, \"drafts\": \"always\", \"draft_files\": 1, "
+             "\"public_prefixes\": [\"%s\"]}",
+             text);
+    snprintf(json, sizeof(json), "{\"temperature\": 0, \"max_tokens\": 3, \"prompt\": \"%sq7\"}", text);
+    driver_start(&d);
+    driver_load_files(&d, fds, 2, config);
+    assert_true(d.ready);
+    /* Figures come when nothing is left to be computed in advance. */
+    while (d.step.pages_kept == 0)
+        assert_true(driver_receive(&d, 60000));
+    driver_complete(&d, SUBMIT_COMPLETE, "{\"prompt\": \"x\", \"temperature\": 0, \"max_tokens\": 5}");
+    assert_int_equal(drafted_of(&d, 1, json), 1);
+    a = driver_complete(&d, SUBMIT_COMPLETE, json);
+    assert_true(a->usage.prompt_tokens > 300);
+    stop(&d);
+}
+
 /* Where a grammar leaves no choice of bytes, it is the draft; the text has nothing of it before. */
 static void test_a_grammar_saves_steps(void **state)
 {
@@ -253,16 +282,10 @@ static void test_same_answers_where_it_pays(void **state)
     stop(&on);
 }
 
-/* Two adapters and none, more requests than places and little room, so that pages are dropped and computed again. */
-static void test_adapters_and_drafts_in_company(void **state)
+static void start_with_adapters(struct driver *d, const char *config)
 {
-    enum { N = 9 };
-    static const char *const adapters[] = {"null", "\"a\"", "\"b\""};
     struct model_shape shape = model_shape_default();
-    struct answer *alone[N], *together[N];
     int fds[3] = {make_model("llama", 0, 1)};
-    struct driver d;
-    char json[512];
 
     for (int i = 1; i <= 2; i++) {
         const struct adapter_shape adapter = {.architecture = "llama", .rank = 4, .period = 1, .seed = (uint64_t)i};
@@ -274,11 +297,46 @@ static void test_adapters_and_drafts_in_company(void **state)
         model_writer_free(model);
         model_writer_free(w);
     }
-    driver_start(&d);
-    driver_load_files(&d, fds, 3,
-                      "{\"model\": \"m\", \"sequences\": 3, \"kv_tokens\": 512, \"batch_tokens\": 64, "
-                      "\"drafts\": \"always\", \"adapters\": [\"a\", \"b\"]}");
-    assert_true(d.ready);
+    driver_start(d);
+    driver_load_files(d, fds, 3, config);
+    assert_true(d->ready);
+}
+
+/* What an adapter computes of a text is its own, so it is computed in advance for each. */
+static void test_public_prefixes_are_there_for_adapters(void **state)
+{
+    static const char text[] = "once upon a time there was a little fox who knew the way home and told it nobody else";
+    static const char *const adapters[] = {"null", "\"a\"", "\"b\""};
+    char config[512], json[512];
+    struct answer *a;
+    struct driver d;
+
+    snprintf(config, sizeof(config),
+             "{\"model\": \"m\", \"sequences\": 3, \"adapters\": [\"a\", \"b\"], \"public_prefixes\": [\"%s\"]}", text);
+    start_with_adapters(&d, config);
+    while (d.step.pages_kept == 0)
+        assert_true(driver_receive(&d, 60000));
+    for (uint32_t i = 0; i < 3; i++) {
+        snprintf(json, sizeof(json), "{\"prompt\": \"%s, or?\", \"max_tokens\": 2, \"adapter\": %s}", text, adapters[i]);
+        a = driver_submit(&d, 1 + i, SUBMIT_COMPLETE, 0, json);
+        driver_wait(&d, a);
+        assert_true(a->done);
+        assert_true(a->usage.cached_tokens >= 32 && a->usage.cached_tokens + 40 > a->usage.prompt_tokens);
+    }
+    stop(&d);
+}
+
+/* Two adapters and none, more requests than places and little room, so that pages are dropped and computed again. */
+static void test_adapters_and_drafts_in_company(void **state)
+{
+    enum { N = 9 };
+    static const char *const adapters[] = {"null", "\"a\"", "\"b\""};
+    struct answer *alone[N], *together[N];
+    struct driver d;
+    char json[512];
+
+    start_with_adapters(&d, "{\"model\": \"m\", \"sequences\": 3, \"kv_tokens\": 512, \"batch_tokens\": 64, "
+                            "\"drafts\": \"always\", \"adapters\": [\"a\", \"b\"]}");
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < N; i++) {
             snprintf(json, sizeof(json),
@@ -343,9 +401,11 @@ int main(void)
         cmocka_unit_test(test_same_answers_with_a_draft_model),
         cmocka_unit_test(test_a_draft_model_saves_steps),
         cmocka_unit_test(test_a_draft_model_reads_a_prompt_once),
+        cmocka_unit_test(test_a_draft_model_has_read_public_prefixes),
         cmocka_unit_test(test_a_grammar_saves_steps),
         cmocka_unit_test(test_a_draft_model_has_to_fit),
         cmocka_unit_test(test_same_answers_where_it_pays),
+        cmocka_unit_test(test_public_prefixes_are_there_for_adapters),
         cmocka_unit_test(test_adapters_and_drafts_in_company),
         cmocka_unit_test(test_nobody_drafts_in_company),
         cmocka_unit_test(test_bad_setting),
