@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "base/fault.h"
+#include "engine/cuda/device.h"
 #include "engine/engine-internal.h"
 
 static void zero_page(void *userdata, uint32_t id)
@@ -60,8 +61,8 @@ static size_t part_end(const struct engine *e, size_t first, const struct engine
     return past;
 }
 
-/* Returns 0, ENGINE_CANCELLED, or as driver_check(). */
-static int walk(struct engine *e, struct fault *reterr)
+/* Returns as driver_check(); sets *ret_cancelled when it ended early because of engine_cancel(), which is no error. */
+static int walk(struct engine *e, bool *ret_cancelled, struct fault *reterr)
 {
     const struct engine_gpus *g = &e->gpus;
     size_t i_transfer = 0;
@@ -82,31 +83,56 @@ static int walk(struct engine *e, struct fault *reterr)
         } else {
             size_t past = part_end(e, i, i_transfer < g->n_transfers ? &g->transfers[i_transfer] : NULL);
 
-            if (!exec_part(e->exec, i, past))
-                return ENGINE_CANCELLED;
+            if (!exec_part(e->exec, i, past)) {
+                *ret_cancelled = true;
+                break;
+            }
             i = past;
         }
     }
     return r;
 }
 
+/* How much more a driver wanted is not known: it has less than another piece of its grain. */
+static void tell_full(const struct engine *e, struct fault *f)
+{
+    uint64_t least = UINT64_MAX;
+
+    if (!f || f->kind != FAULT_INSUFFICIENT_MEMORY)
+        return;
+    for (uint32_t i = 0; i < e->gpus.n_gpus; i++) {
+        uint64_t n_bytes = gpu_free_bytes(e->gpus.gpus[i]);
+
+        least = n_bytes < least ? n_bytes : least;
+    }
+    f->limit = (int64_t)least;
+    f->used = (int64_t)(least + device_charged_bytes(1));
+}
+
 int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr)
 {
+    bool cancelled = false;
     int r = 0;
 
     exec_begin(e->exec, batch);
     for (uint32_t i = 0; r == 0 && i < e->gpus.n_gpus; i++)
         r = gpu_begin(e->gpus.gpus[i], batch, reterr);
     if (r == 0)
-        r = walk(e, reterr);
-    /* Also when something went wrong: what is under way reads the batch and pinned memory. */
+        r = walk(e, &cancelled, reterr);
+    /* Also when something went wrong: what is under way reads the batch and pinned memory. A device that is lost says
+     * more than one that has no memory. */
     for (uint32_t i = 0; i < e->gpus.n_gpus; i++) {
-        int error = gpu_wait(e->gpus.gpus[i], r == 0 || r == ENGINE_CANCELLED ? reterr : NULL);
+        int error = gpu_wait(e->gpus.gpus[i], r == 0 ? reterr : NULL);
 
-        if (error != 0 && (r == 0 || r == ENGINE_CANCELLED))
+        if (error != 0 && (r == 0 || r == DRIVER_OUT_OF_MEMORY))
             r = error;
     }
-    if (!exec_end(e->exec, ret_logits) && r == 0)
-        r = ENGINE_CANCELLED;
-    return r == 0 || r == ENGINE_CANCELLED ? r : -EIO;
+    if (!exec_end(e->exec, ret_logits))
+        cancelled = true;
+    if (r == 0)
+        return cancelled ? ENGINE_CANCELLED : 0;
+    if (r != DRIVER_OUT_OF_MEMORY)
+        return -EIO;
+    tell_full(e, reterr);
+    return ENGINE_GPU_FULL;
 }

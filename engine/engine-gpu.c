@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Opening: try to place all layers that are wanted, and fewer while a device's memory is refused; everything is taken
+ * Opening: try to place all layers that are wanted, and less while a device's memory is refused; everything is taken
  * before anything is copied, so a try costs little.
  *
  * What is carried is found once, by following where each value's last state is. Only f32 values cross: packed ones are
@@ -23,6 +23,9 @@
 
 /* What is left free of a device: others' windows grow, and the driver takes a little for each kernel. */
 #define DEVICE_MARGIN_BYTES ((uint64_t)64 << 20)
+
+/* Of a step, where memory is short: a prompt takes longer then, and a token of an answer does not. */
+#define BATCH_TOKENS_SMALL 64
 
 /* What a configuration comes to. */
 struct placement {
@@ -278,7 +281,7 @@ static struct placement placement_of(const struct engine *e, const struct engine
     struct placement p = {
         .n_layers = n_layers,
         .n_expert_layers = c->experts_in_ram ? 0 : n_layers,
-        .kv = !c->kv_in_ram,
+        .kv = !c->kv_in_ram && !(e->gpus.given_up & ENGINE_GPU_KV),
     };
 
     if (!c->experts_in_ram && c->expert_layers && c->expert_layers < n_layers)
@@ -287,23 +290,26 @@ static struct placement placement_of(const struct engine *e, const struct engine
     return p;
 }
 
-/* As many layers as fit; *@ret_refused: why it are not all that were wanted. */
-static int place_layers(struct engine *e, const struct engine_config *config, const uint32_t *n_pages,
-                        struct fault *ret_refused)
-{
-    const struct engine_gpu_config *c = &config->gpu;
-    uint32_t devices[ENGINE_DEVICES_MAX], n = c->layers < e->arch.n_layers ? c->layers : e->arch.n_layers;
+struct found {
+    uint32_t devices[ENGINE_DEVICES_MAX];
     uint64_t room[ENGINE_DEVICES_MAX];
+};
+
+/* As many layers as fit; *@ret_refused: why it are not all that were wanted. */
+static int place_layers(struct engine *e, const struct engine_gpu_config *c, const struct found *found,
+                        const uint32_t *n_pages, struct fault *ret_refused)
+{
+    uint32_t n = c->layers < e->arch.n_layers ? c->layers : e->arch.n_layers;
     bool planned = c->device_layers != NULL;
-    int r = find_devices(e, c, devices, room, ret_refused);
 
-    while (r == 0) {
+    for (;;) {
         struct placement p = placement_of(e, c, n);
+        int r;
 
-        share_layers(&p, room, e->gpus.n_gpus);
+        share_layers(&p, found->room, e->gpus.n_gpus);
         if (planned && e->gpus.n_gpus == c->n_devices)
             memcpy(p.device_layers, c->device_layers, c->n_devices * sizeof(*c->device_layers));
-        r = try_placement(e, &p, devices, n_pages, ret_refused);
+        r = try_placement(e, &p, found->devices, n_pages, ret_refused);
         if (r != DRIVER_OUT_OF_MEMORY || c->exact) {
             e->gpus.n_layers = r == 0 ? n : 0;
             return r;
@@ -311,9 +317,45 @@ static int place_layers(struct engine *e, const struct engine_config *config, co
         /* What was planned was planned for more room than there is. */
         planned = false;
         n -= n > 8 ? n / 8 : 1;
-        r = 0;
         if (n == 0)
             return DRIVER_OUT_OF_MEMORY;
+    }
+}
+
+static bool give_up(struct engine *e, const struct engine_gpu_config *c, enum engine_gpu_part part)
+{
+    uint32_t n = e->outputs_max > BATCH_TOKENS_SMALL ? e->outputs_max : BATCH_TOKENS_SMALL;
+
+    if (part == ENGINE_GPU_KV && c->kv_in_ram)
+        return false;
+    if (part == ENGINE_GPU_BATCH) {
+        /* An encoder's texts are whole in a step. */
+        if (e->graph.is_encoder || n >= e->batch_tokens_max)
+            return false;
+        e->batch_tokens_max = n;
+    }
+    e->gpus.given_up |= part;
+    return true;
+}
+
+/* Fewer layers where the configuration lets them be fewer; where not one has room, or they have to be as many, smaller
+ * steps, and then keys and values in RAM, too. */
+static int place(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages, struct fault *ret_refused)
+{
+    static const enum engine_gpu_part parts[] = {ENGINE_GPU_BATCH, ENGINE_GPU_KV};
+    uint32_t batch_tokens_max = e->batch_tokens_max;
+    struct fault ignored = {.kind = FAULT_NONE};
+    struct found found;
+    int r = find_devices(e, c, found.devices, found.room, ret_refused);
+
+    if (r == 0)
+        r = place_layers(e, c, &found, n_pages, ret_refused);
+    for (size_t i = 0; r == DRIVER_OUT_OF_MEMORY && i < sizeof(parts) / sizeof(*parts); i++)
+        if (give_up(e, c, parts[i]))
+            r = place_layers(e, c, &found, n_pages, &ignored); /* what was wanted first is what has to be told */
+    if (r != 0) {
+        e->batch_tokens_max = batch_tokens_max;
+        e->gpus.given_up = 0;
     }
     return r;
 }
@@ -332,12 +374,19 @@ static int place_nothing(struct engine *e)
 static void say_why(struct engine *e, const struct fault *f)
 {
     char *to = e->facts.gpu_reason;
+    size_t n;
 
     /* The model is not unavailable, it is computed elsewhere: of such a fault only the reason is true. */
     if (f->kind == FAULT_MODEL_UNAVAILABLE)
         snprintf(to, sizeof(e->facts.gpu_reason), "%.*s", (int)sizeof(e->facts.gpu_reason) - 1, f->reason);
     else if (f->kind != FAULT_NONE)
         fault_describe(f, to, sizeof(e->facts.gpu_reason));
+    n = strlen(to);
+    if (e->gpus.given_up & ENGINE_GPU_BATCH)
+        n += (size_t)snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "; a step takes %u tokens at most",
+                              e->batch_tokens_max);
+    if ((e->gpus.given_up & ENGINE_GPU_KV) && n < sizeof(e->facts.gpu_reason))
+        snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "; keys and values are in RAM");
 }
 
 static void fill_facts(struct engine *e)
@@ -449,7 +498,7 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     e->gpus.devices = c->gpu.open;
     r = open_devices(e, c, &refused);
     if (r == 0)
-        r = place_layers(e, c, n_pages, &refused);
+        r = place(e, &c->gpu, n_pages, &refused);
     if (r == 0 && engine_gpus_lock_later(c))
         r = engine_gpus_find_released(e);
     if (r == 0)

@@ -31,6 +31,12 @@ struct engine_transfer {
     uint8_t from, to; /* places */
 };
 
+/* Bits: what a device had no memory for, though it was wanted. */
+enum engine_gpu_part {
+    ENGINE_GPU_BATCH = 1 << 0, /* steps of as many tokens */
+    ENGINE_GPU_KV = 1 << 1,    /* keys and values */
+};
+
 struct engine_gpu_group {
     struct engine_gpus *gpus;
     uint32_t group;
@@ -48,12 +54,15 @@ struct engine_gpus {
     struct engine_gpu_group groups[GRAPH_GROUPS_MAX];
     struct engine_range *released; /* facts.released */
     uint32_t n_layers;
+    unsigned given_up; /* enum engine_gpu_part */
 };
 
 /**
  * engine_gpus_open() - put as many layers on GPUs as the configuration wants and as fit
  * @n_pages: [graph.n_groups] pages of each group
  * What there is no room for stays on the CPU; so does everything where there is no GPU, and facts.gpu_reason says why.
+ * Where there is no room for a single layer, or there have to be as many (gpu.exact), steps may become smaller
+ * (e->batch_tokens_max), and after that keys and values stay in RAM.
  * After it, graph.groups[].n_layers and each operation's group_layer count what is at the same place.
  * Returns 0; -ENOMEM (with gpu.exact, @reterr says how much VRAM there is too little), -ECANCELED.
  */
@@ -115,6 +124,6 @@ void engine_gpus_close(struct engine_gpus *g);
 
 /**
  * engine_gpus_step() - exec_step() with some operations on GPUs
- * Returns 0, ENGINE_CANCELLED, -EIO: a GPU was lost, and with it what was in its pages.
+ * Returns 0, ENGINE_CANCELLED, ENGINE_GPU_FULL, -EIO: a GPU was lost, and with it what was in its pages.
  */
 int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr);

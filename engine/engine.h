@@ -32,6 +32,7 @@ enum engine_result {
     ENGINE_FULL = 1,  /* all sequences_max sequences are open */
     ENGINE_KV_FULL,   /* too few free KV pages; nothing was computed or changed */
     ENGINE_CANCELLED, /* engine_cancel() came; the batch's tokens count as not fed */
+    ENGINE_GPU_FULL, /* a GPU's driver had no memory for the step: the batch's tokens count as not fed */
     ENGINE_WINDOW_GONE, /* keys that windowed layers would have to see are given back: begin anew */
 };
 
@@ -55,7 +56,8 @@ struct engine_gpu_config {
     const uint32_t *devices; /* [n_devices] numbers of GPUs; borrowed for engine_open(); none: all there are */
     size_t n_devices;
     const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
-    bool exact; /* as many as that or none: the model is not opened where they don't fit */
+    bool exact; /* as many as that or none: the model is not opened where they don't fit. Steps may become smaller, and
+                 * keys and values stay in RAM */
     bool keep_locked; /* what is there stays locked in RAM, too */
     /* Of locked weights and the KV cache in RAM; 0: no limit. Where less is on GPUs than was wanted and the rest would
      * need more, the model is not opened. */
@@ -245,8 +247,8 @@ struct engine_batch {
  * @ret_logits: [n_wanted, n_vocab] f32 row-major, in the batch's order; owned by @e, valid until the next step.
  *              NULL when no token wants any
  * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
- * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED; -EINVAL for a batch that breaks the
- * rules above; -EIO: a GPU was lost (@reterr: FAULT_MODEL_UNAVAILABLE), no further step will do
+ * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED, ENGINE_GPU_FULL (@reterr:
+ * FAULT_INSUFFICIENT_MEMORY; try again, or with fewer tokens); -EINVAL for a batch that breaks the rules above; -EIO: a GPU was lost (@reterr: FAULT_MODEL_UNAVAILABLE), no further step will do
  * (a token that is no token, a sequence that is not open, a wrong position, too many). The sequences grow on 0 only.
  * Allocates nothing; time is O(n_tokens * length).
  */

@@ -30,6 +30,11 @@ struct gpu_cut {
     uint32_t n; /* in this step */
 };
 
+/* What happens to a page as a whole; a copy of itself means that it is zeroed. */
+struct gpu_page_op {
+    uint32_t group, to, from;
+};
+
 struct gpu {
     struct device *device;
     struct graph graph; /* the caller's, but for values, which are placed for this device */
@@ -61,7 +66,10 @@ struct gpu {
     const struct page_table **rows; /* [sequences_max] the tables of each row of kv.tables */
     uint32_t n_rows, table_stride;
     uint32_t position_last; /* of the longest run */
-    int pages_error; /* of gpu_page_*() */
+    /* [n_page_ops] Of pages since the last step, in order: done when the next one begins, which can be refused. */
+    struct gpu_page_op *page_ops;
+    uint32_t n_page_ops, n_page_ops_room;
+    bool lost_page_ops; /* there was no memory to note one: what is in pages is not what should be */
 };
 
 /* Rows of the value in this step. */

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fault.h"
@@ -97,6 +98,33 @@ static void fill_cut(struct gpu *g, struct gpu_cut *cut)
     }
 }
 
+static int do_page_op(struct gpu *g, const struct gpu_page_op *op, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+    uint64_t n_bytes = g->layouts[op->group].page_bytes * g->group_layers[op->group];
+    cuda_pointer to = g->kv[op->group] + op->to * n_bytes, from = g->kv[op->group] + op->from * n_bytes;
+
+    if (op->to == op->from)
+        return driver_check(v, v->set_bytes(to, 0, n_bytes, g->device->stream), "cuMemsetD8Async", reterr);
+    return driver_check(v, v->copy_on_device(to, from, n_bytes, g->device->stream), "cuMemcpyDtoDAsync", reterr);
+}
+
+/* Those that are refused, and all behind them, are for the next step. */
+static int do_page_ops(struct gpu *g, struct fault *reterr)
+{
+    uint32_t n = 0;
+    int r = g->lost_page_ops ? -ENOMEM : 0;
+
+    while (r == 0 && n < g->n_page_ops) {
+        r = do_page_op(g, &g->page_ops[n], reterr);
+        n += r == 0;
+    }
+    g->n_page_ops -= n;
+    if (n > 0 && g->n_page_ops > 0)
+        memmove(g->page_ops, g->page_ops + n, g->n_page_ops * sizeof(*g->page_ops));
+    return r;
+}
+
 int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reterr)
 {
     int r;
@@ -105,7 +133,7 @@ int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reter
     g->crossing_used = 0;
     r = device_enter(g->device, reterr);
     if (r == 0)
-        r = driver_check(g->device->driver, g->pages_error, "cuMemsetD8Async", reterr);
+        r = do_page_ops(g, reterr);
     if (r != 0)
         return r;
     fill_tokens(g);
@@ -183,36 +211,30 @@ int gpu_wait(struct gpu *g, struct fault *reterr)
     return device_wait(g->device, reterr);
 }
 
-static cuda_pointer page_at(const struct gpu *g, uint32_t group, uint32_t id, uint64_t *ret_bytes)
+static void add_page_op(struct gpu *g, uint32_t group, uint32_t to, uint32_t from)
 {
-    *ret_bytes = g->layouts[group].page_bytes * g->group_layers[group];
-    return g->kv[group] + id * *ret_bytes;
+    if (g->group_layers[group] == 0)
+        return;
+    if (g->n_page_ops == g->n_page_ops_room) {
+        uint32_t room = g->n_page_ops_room ? 2 * g->n_page_ops_room : 64;
+        struct gpu_page_op *p = reallocarray(g->page_ops, room, sizeof(*p));
+
+        if (!p) {
+            g->lost_page_ops = true;
+            return;
+        }
+        g->page_ops = p;
+        g->n_page_ops_room = room;
+    }
+    g->page_ops[g->n_page_ops++] = (struct gpu_page_op){.group = group, .to = to, .from = from};
 }
 
 void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id)
 {
-    const struct driver *v = g->device->driver;
-    uint64_t n_bytes;
-    cuda_pointer p = page_at(g, group, id, &n_bytes);
-
-    if (n_bytes == 0)
-        return;
-    if (g->pages_error == CUDA_SUCCESS)
-        g->pages_error = v->context_set(g->device->context);
-    if (g->pages_error == CUDA_SUCCESS)
-        g->pages_error = v->set_bytes(p, 0, n_bytes, g->device->stream);
+    add_page_op(g, group, id, id);
 }
 
 void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from)
 {
-    const struct driver *v = g->device->driver;
-    uint64_t n_bytes;
-    cuda_pointer p = page_at(g, group, to, &n_bytes), q = page_at(g, group, from, &n_bytes);
-
-    if (n_bytes == 0)
-        return;
-    if (g->pages_error == CUDA_SUCCESS)
-        g->pages_error = v->context_set(g->device->context);
-    if (g->pages_error == CUDA_SUCCESS)
-        g->pages_error = v->copy_on_device(p, q, n_bytes, g->device->stream);
+    add_page_op(g, group, to, from);
 }

@@ -317,6 +317,7 @@ struct gpu *gpu_free(struct gpu *g)
     weights_done(&g->weights);
     free(g->graph.values);
     free(g->rows);
+    free(g->page_ops);
     free(g);
     return NULL;
 }
@@ -346,6 +347,14 @@ void gpu_bytes(const struct gpu *g, struct gpu_bytes *ret)
     };
     for (uint32_t i = 0; i < g->graph.n_groups; i++)
         ret->kv += device_charged_bytes(g->layouts[i].page_bytes * g->group_layers[i] * g->group_pages[i]);
+}
+
+uint64_t gpu_free_bytes(const struct gpu *g)
+{
+    uint64_t n_bytes = 0;
+
+    (void)device_free_bytes(g->device, &n_bytes, NULL);
+    return n_bytes;
 }
 
 const struct driver_device *gpu_device(const struct gpu *g)

@@ -91,6 +91,11 @@ uint64_t gpu_weights_bytes(const struct gpu *g);
 void gpu_bytes(const struct gpu *g, struct gpu_bytes *ret);
 
 /**
+ * gpu_free_bytes() - what is left of its device's memory now; 0 where nobody can say
+ */
+uint64_t gpu_free_bytes(const struct gpu *g);
+
+/**
  * gpu_device() - which device it is
  */
 const struct driver_device *gpu_device(const struct gpu *g);
@@ -122,7 +127,7 @@ int gpu_wait(struct gpu *g, struct fault *reterr);
 
 /**
  * gpu_page_zero() gpu_page_copy() - what happens to a page of @group as a whole (struct pages_mirror)
- * In order with steps. An error is that of the next gpu_begin().
+ * In order with steps: done by the next gpu_begin(), and if that is refused memory, by the one after it.
  */
 void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id);
 void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from);

@@ -692,6 +692,16 @@ double batch_step_ns(const struct batch *b)
     return b->n_actives <= DRAFT_SEQUENCES_MAX ? b->plain_ns[b->n_actives] : 0;
 }
 
+bool batch_shrink(struct batch *b)
+{
+    uint32_t n = b->config.step_tokens_max / 2;
+
+    if (b->config.whole_prompts || n < b->config.sequences_max)
+        return false;
+    b->config.step_tokens_max = n;
+    return true;
+}
+
 uint32_t batch_drafts_max(const struct batch *b)
 {
     struct fair_tenant *const *waiting;

@@ -183,6 +183,12 @@ void batch_step_done(struct batch *b, uint64_t duration_ns);
 void batch_step_failed(struct batch *b);
 
 /**
+ * batch_shrink() - steps take half as many tokens from now on: the engine has no memory for larger ones
+ * Returns false when they can't be smaller, since texts are whole in a step, or each running sequence has one token.
+ */
+bool batch_shrink(struct batch *b);
+
+/**
  * batch_drop_one() - the engine has fewer pages than was thought: of the request that is the last in order
  * Returns the request that lost its pages (close its sequence), NULL when only one holds any.
  */

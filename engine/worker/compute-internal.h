@@ -63,6 +63,8 @@ struct compute {
     bool tell_figures;   /* they were told, and have changed since */
     bool has_unmarked;   /* since the last RESET there were requests of somebody whom only this daemon knows */
 
+    unsigned n_gpu_full; /* steps in a row that a GPU had no memory for */
+
     bool draining;
     uint64_t drain_deadline_ns; /* 0: none */
 };

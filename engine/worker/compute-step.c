@@ -16,6 +16,9 @@
 #include "engine/worker/embed.h"
 #include "engine/worker/reuse.h"
 
+/* A prompt's part of a step does not have to be smaller than this to fit into a GPU's memory. */
+#define STEP_TOKENS_SMALL 16
+
 /* Fills the arrays of the batch. Returns false when the engine has no sequence for one of them. */
 static bool gather(struct compute *c, const struct batch_plan *plan, struct engine_batch *batch)
 {
@@ -213,6 +216,15 @@ static void fail_for_pages(struct compute *c, struct work *w)
     compute_end_failed(c, w, &fault);
 }
 
+/* The plan was not computed. Whatever has only just begun is no longer than it says, which is nothing. */
+static void undo(struct compute *c, const struct batch_plan *plan)
+{
+    for (size_t i = 0; i < plan->n_slices; i++)
+        if (plan->slices[i].request->n_fed == 0)
+            compute_close_sequence(c, compute_work_of(plan->slices[i].request));
+    batch_step_failed(c->batch);
+}
+
 /* The engine has less room than the scheduler thought. Somebody gives up pages; if nobody else has any, it
  * fails. */
 static void make_room(struct compute *c, const struct batch_plan *plan)
@@ -220,16 +232,30 @@ static void make_room(struct compute *c, const struct batch_plan *plan)
     struct work *first = compute_work_of(plan->slices[0].request);
     struct batch_request *r;
 
-    /* Whatever has only just begun is no longer than it says, which is nothing. */
-    for (size_t i = 0; i < plan->n_slices; i++)
-        if (plan->slices[i].request->n_fed == 0)
-            compute_close_sequence(c, compute_work_of(plan->slices[i].request));
-    batch_step_failed(c->batch);
+    undo(c, plan);
     r = batch_drop_one(c->batch);
     if (r)
         drop_pages(c, compute_work_of(r));
     else
         fail_for_pages(c, first);
+}
+
+/* A GPU's driver has no memory for what it needs itself in a step. It may have some again in a moment; a step of fewer
+ * tokens needs less; and where that does not help either, the longest one is not answered, so that others are. */
+static void give_way(struct compute *c, const struct batch_plan *plan, const struct fault *fault)
+{
+    const struct batch_slice *longest = &plan->slices[0];
+
+    for (size_t i = 1; i < plan->n_slices; i++)
+        if (plan->slices[i].n_tokens > longest->n_tokens)
+            longest = &plan->slices[i];
+    undo(c, plan);
+    if (++c->n_gpu_full == 1)
+        return;
+    if (longest->n_tokens > STEP_TOKENS_SMALL && batch_shrink(c->batch))
+        log_line(c->log, LOG_NOTICE, NULL, "a GPU has too little memory for a step: steps are smaller from now on");
+    else
+        compute_end_failed(c, compute_work_of(longest->request), fault);
 }
 
 /* Returns false when there was nothing to compute. */
@@ -274,6 +300,10 @@ bool compute_step(struct compute *c)
         make_room(c, &plan);
         return true;
     }
+    if (r == ENGINE_GPU_FULL) {
+        give_way(c, &plan, &fault);
+        return true;
+    }
     if (r != 0) {
         char text[512];
 
@@ -282,6 +312,7 @@ bool compute_step(struct compute *c)
                  fault.kind != FAULT_NONE ? fault_describe(&fault, text, sizeof(text)) : strerrordesc_np(-r));
         link_finish(c->link, r == -EIO ? PROTO_EXIT_GPU_LOST : EXIT_FAILURE);
     }
+    c->n_gpu_full = 0;
     tell_costs(c, &plan, duration_ns);
     batch_step_done(c->batch, duration_ns);
     sample(c, &plan, logits, batch.wants_embeddings ? engine_embeddings(c->model->engine) : NULL,

@@ -64,9 +64,9 @@ struct fake {
     bool initialised, lost;
     struct fake_counts counts;
     int n_devices, capability, init_error, module_error, lost_error;
-    uint64_t vram_bytes, others_bytes, context_bytes, refuse, refuse_all, lost_at, copy_ns;
+    uint64_t vram_bytes, others_bytes, context_bytes, refuse, refuse_all, full, full_all, lost_at, copy_ns;
     bool no_register;
-    const char *lost_file, *report;
+    const char *lost_file, *full_file, *report;
     uint64_t held[FAKE_DEVICES_MAX];
     unsigned n_contexts[FAKE_DEVICES_MAX];
     struct fake_memory *memory;
@@ -83,6 +83,11 @@ extern _Thread_local int fake_device;
  * fake_enter() - begin a call: takes the lock and counts; the error that the call must return at once, or 0
  */
 int fake_enter(void);
+
+/**
+ * fake_work() - the same, of a call that has the device do something, for which the driver may have no memory
+ */
+int fake_work(void);
 
 /**
  * fake_leave() - end it; returns @error

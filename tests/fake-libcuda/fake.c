@@ -49,6 +49,9 @@ static void read_settings(void)
     fake.module_error = (int)setting("FAKE_CUDA_MODULE", 0);
     fake.refuse = setting("FAKE_CUDA_REFUSE", 0);
     fake.refuse_all = setting("FAKE_CUDA_REFUSE_ALL", 0);
+    fake.full = setting("FAKE_CUDA_FULL", 0);
+    fake.full_all = setting("FAKE_CUDA_FULL_ALL", 0);
+    fake.full_file = getenv("FAKE_CUDA_FULL_FILE");
     fake.lost_at = setting("FAKE_CUDA_LOST", 0);
     fake.lost_error = (int)setting("FAKE_CUDA_LOST_ERROR", CUDA_ILLEGAL_ADDRESS);
     fake.lost_file = getenv("FAKE_CUDA_LOST_FILE");
@@ -68,6 +71,17 @@ int fake_enter(void)
     if (fake.lost_file && access(fake.lost_file, F_OK) == 0)
         fake.lost = true;
     return fake.lost ? fake.lost_error : CUDA_SUCCESS;
+}
+
+int fake_work(void)
+{
+    int error = fake_enter();
+    uint64_t n = ++fake.counts.n_work;
+
+    if (!error && (n == fake.full || (fake.full_all && n >= fake.full_all) ||
+                   (fake.full_file && access(fake.full_file, F_OK) == 0)))
+        error = CUDA_OUT_OF_MEMORY;
+    return error;
 }
 
 int fake_leave(int error)

@@ -20,6 +20,9 @@
  *   FAKE_CUDA_MODULE        what cuModuleLoadData() returns; default 0
  *   FAKE_CUDA_REFUSE        the number, from 1, of the allocation that is refused (of the device or pinned); 0: none
  *   FAKE_CUDA_REFUSE_ALL    likewise, and all after it
+ *   FAKE_CUDA_FULL          the number, from 1, of the copy, launch or the like that the driver itself has no memory for
+ *   FAKE_CUDA_FULL_ALL      likewise, and all after it
+ *   FAKE_CUDA_FULL_FILE     a file: while it exists, all of them
  *   FAKE_CUDA_LOST          the number, from 1, of the call that finds the device lost, as all calls after it; 0: none
  *   FAKE_CUDA_LOST_FILE     a file: while it exists, the device is lost
  *   FAKE_CUDA_LOST_ERROR    what they return; default 700
@@ -33,6 +36,7 @@
 
 struct fake_counts {
     uint64_t n_calls, n_launches, n_graph_launches;
+    uint64_t n_work; /* copies, launches and the like: asked for, refused ones included */
     uint64_t n_allocations; /* asked for, refused ones included; of the device and pinned */
     uint64_t n_device_held, n_host_held, n_registered, n_streams, n_events, n_modules, n_graphs, n_contexts;
     uint64_t bytes_device_held, bytes_device_peak, bytes_host_held;

@@ -182,7 +182,7 @@ int fake_event_free(struct cuda_event *event)
 
 int fake_event_record(struct cuda_event *event, struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_work();
 
     if (!error && (!stream || stream->capturing))
         error = CUDA_INVALID_HANDLE;
@@ -223,7 +223,7 @@ static int add_copy(void *to, bool to_device, const void *from, bool from_device
 
 int fake_copy_to_device(cuda_pointer to, const void *from, size_t n_bytes, struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_work();
 
     fake.counts.bytes_to_device += n_bytes;
     return fake_leave(error ? error : add_copy((void *)(uintptr_t)to, true, from, false, n_bytes, stream));
@@ -231,7 +231,7 @@ int fake_copy_to_device(cuda_pointer to, const void *from, size_t n_bytes, struc
 
 int fake_copy_to_host(void *to, cuda_pointer from, size_t n_bytes, struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_work();
 
     fake.counts.bytes_to_host += n_bytes;
     return fake_leave(error ? error : add_copy(to, false, (void *)(uintptr_t)from, true, n_bytes, stream));
@@ -239,7 +239,7 @@ int fake_copy_to_host(void *to, cuda_pointer from, size_t n_bytes, struct cuda_s
 
 int fake_copy_on_device(cuda_pointer to, cuda_pointer from, size_t n_bytes, struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_work();
 
     return fake_leave(
         error ? error : add_copy((void *)(uintptr_t)to, true, (void *)(uintptr_t)from, true, n_bytes, stream));
@@ -248,7 +248,7 @@ int fake_copy_on_device(cuda_pointer to, cuda_pointer from, size_t n_bytes, stru
 int fake_set_bytes(cuda_pointer to, unsigned char value, size_t n_bytes, struct cuda_stream *stream)
 {
     void *p = (void *)(uintptr_t)to;
-    int error = fake_enter();
+    int error = fake_work();
     const struct fake_memory *m;
 
     if (!error && n_bytes) {
@@ -330,7 +330,7 @@ int fake_launch(struct cuda_function *function, unsigned grid_x, unsigned grid_y
                              .grid = {grid_x, grid_y, grid_z},
                              .block = {block_x, block_y, block_z},
                              .shared_bytes = shared_bytes};
-    int error = fake_enter();
+    int error = fake_work();
 
     if (!error && extra)
         error = CUDA_INVALID_VALUE;
@@ -387,7 +387,7 @@ static int list_append(struct fake_list *to, const struct fake_list *from)
 
 int fake_graph_instantiate(struct cuda_graph_exec **ret, struct cuda_graph *graph, unsigned long long flags)
 {
-    int error = fake_enter();
+    int error = fake_work();
     struct cuda_graph_exec *x = error ? NULL : calloc(1, sizeof(*x));
 
     (void)flags;
@@ -402,7 +402,7 @@ int fake_graph_instantiate(struct cuda_graph_exec **ret, struct cuda_graph *grap
 
 int fake_graph_launch(struct cuda_graph_exec *graph, struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_work();
 
     if (!error && (!stream || stream->capturing))
         error = CUDA_INVALID_HANDLE;
