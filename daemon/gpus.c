@@ -47,13 +47,26 @@ static int compare(const void *a, const void *b)
     return (x->number > y->number) - (x->number < y->number);
 }
 
-void gpus_take_facts(struct gpus *g, json_object *facts)
+/* What was said of one that is there still goes on to be true. */
+static void keep_sample(struct gpu_known *k, const struct gpus *before)
 {
+    const struct gpu_known *known = gpus_find(before, k->number);
+
+    if (known)
+        k->sample = known->sample;
+    else
+        k->sample.at_us = 0;
+}
+
+void gpus_take_facts(struct gpus *g, json_object *facts, uint64_t now_us)
+{
+    const struct gpus before = *g;
     json_object *array;
 
     if (!json_object_object_get_ex(facts, "gpus", &array) || !json_object_is_type(array, json_type_array))
         return;
     get_text(facts, "gpu_reason", g->reason, sizeof(g->reason));
+    g->looked_us = now_us;
     g->n = 0;
     for (size_t i = 0; i < json_object_array_length(array) && g->n < GPUS_MAX; i++) {
         json_object *o = json_object_array_get_idx(array, i);
@@ -65,16 +78,17 @@ void gpus_take_facts(struct gpus *g, json_object *facts)
             !get_bytes(o, "free", BYTES_MAX, &k->free_bytes) || !get_bytes(o, "driver", BYTES_MAX, &k->driver_bytes))
             continue;
         k->number = (uint32_t)number;
-        k->sample.at_us = 0;
+        keep_sample(k, &before);
         get_text(o, "name", k->name, sizeof(k->name));
         if (k->driver_bytes == 0)
             k->driver_bytes = PLAN_DEVICE_OVERHEAD_BYTES;
         g->n++;
     }
     qsort(g->list, g->n, sizeof(*g->list), compare);
+    g->seen |= gpus_there(g);
 }
 
-void gpus_take_samples(struct gpus *g, json_object *samples, uint64_t now_us)
+void gpus_take_samples(struct gpus *g, json_object *samples, enum gpus_teller teller, uint64_t now_us)
 {
     json_object *array;
 
@@ -89,18 +103,20 @@ void gpus_take_samples(struct gpus *g, json_object *samples, uint64_t now_us)
             !get_bytes(o, "free", BYTES_MAX, &free_bytes))
             continue;
         k = (struct gpu_known *)gpus_find(g, (uint32_t)number);
-        if (!k)
+        if (!k || (teller == GPUS_WATCHED && k->sample.by_user && now_us - k->sample.at_us < GPUS_SAMPLE_US / 2))
             continue;
         k->sample.at_us = now_us;
+        k->sample.by_user = teller == GPUS_USED;
         k->sample.free_bytes = free_bytes;
         k->sample.temperature_celsius = get_bytes(o, "temperature", 1000, &temperature) ? (int)temperature : -1;
         get_text(o, "throttled", k->sample.throttled, sizeof(k->sample.throttled));
     }
 }
 
-void gpus_none(struct gpus *g, const char *reason)
+void gpus_none(struct gpus *g, const char *reason, uint64_t now_us)
 {
     g->n = 0;
+    g->looked_us = now_us;
     snprintf(g->reason, sizeof(g->reason), "%s", reason);
 }
 
@@ -110,6 +126,15 @@ const struct gpu_known *gpus_find(const struct gpus *g, uint32_t number)
         if (g->list[i].number == number)
             return &g->list[i];
     return NULL;
+}
+
+uint32_t gpus_there(const struct gpus *g)
+{
+    uint32_t bits = 0;
+
+    for (size_t i = 0; i < g->n; i++)
+        bits |= UINT32_C(1) << g->list[i].number;
+    return bits;
 }
 
 uint64_t gpus_budget(const struct gpu_known *gpu, const struct policy *policy)

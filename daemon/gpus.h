@@ -3,8 +3,8 @@
 
 /*
  * The GPUs of the machine as workers see them: the daemon itself never opens one. Known from a worker that looks when
- * the daemon starts, and again from each that measures a model for them, so that what other programs took meanwhile
- * counts.
+ * the daemon starts, when the policy is read again and when one is missing, and again from each that measures a model
+ * for them, so that what other programs took meanwhile counts.
  */
 
 #include <stdbool.h>
@@ -28,6 +28,7 @@ struct gpu_known {
     uint64_t driver_bytes; /* … which is this */
     struct {
         uint64_t at_us; /* CLOCK_MONOTONIC; 0: nobody has said anything */
+        bool by_user;   /* a worker that has a model on it said so */
         uint64_t free_bytes; /* over all programs, models too */
         int temperature_celsius; /* -1: unknown */
         char throttled[64]; /* why it is slower than it could be, "" if it is not or nobody knows */
@@ -40,23 +41,33 @@ struct gpu_known {
 struct gpus {
     struct gpu_known list[GPUS_MAX]; /* [n] by number */
     size_t n;
+    uint32_t seen;      /* bits: numbers of those that were there at some time */
+    uint64_t looked_us; /* CLOCK_MONOTONIC; 0: nobody has looked */
     char reason[256]; /* why there are none, or not all; "" if nothing is wrong or nobody has looked */
 };
 
 /**
  * gpus_take_facts() - what a worker said of them (engine/worker/gpus.h); what is no number of bytes is left out
  */
-void gpus_take_facts(struct gpus *g, struct json_object *facts);
+void gpus_take_facts(struct gpus *g, struct json_object *facts, uint64_t now_us);
+
+enum gpus_teller { GPUS_WATCHED, GPUS_USED };
 
 /**
  * gpus_take_samples() - what a worker says that some are doing, in a packet GPUS
+ * @teller: one that only watches is not listened to while one that uses them speaks, which knows at least as much
  */
-void gpus_take_samples(struct gpus *g, struct json_object *samples, uint64_t now_us);
+void gpus_take_samples(struct gpus *g, struct json_object *samples, enum gpus_teller teller, uint64_t now_us);
 
 /**
  * gpus_none() - nobody can look, for this reason
  */
-void gpus_none(struct gpus *g, const char *reason);
+void gpus_none(struct gpus *g, const char *reason, uint64_t now_us);
+
+/**
+ * gpus_there() - bits: numbers of those that are there
+ */
+uint32_t gpus_there(const struct gpus *g);
 
 /**
  * gpus_find() - the one with this number; NULL

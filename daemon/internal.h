@@ -18,6 +18,7 @@
 #include "daemon/grant.h"
 #include "daemon/handover.h"
 #include "daemon/ledger.h"
+#include "daemon/look.h"
 #include "daemon/manager-gpu.h"
 #include "daemon/manager.h"
 #include "daemon/measure.h"
@@ -47,7 +48,11 @@ struct manager {
     uint32_t n_cores;
     uint64_t ram_total_bytes;
     struct gpus gpus;
-    struct measure *look; /* while a worker looks for them, after the start */
+    struct look *look;         /* a worker that looks for them, and then watches them; NULL: none */
+    bool has_looked;           /* … which it has done: now it watches */
+    uint64_t look_at_us;       /* when one looks again, since something is missing; 0: never */
+    uint64_t look_interval_us; /* how long that was waited for */
+    uint64_t look_well_us;     /* since when nothing is missing; 0: something is */
     bool stopping;
     bool said_ready;
     uint64_t start_bytes_done; /* until then: read of models, at the last tick */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * VRAM over all models: looking for GPUs after the start, and what of each may still be used. What is free there comes
+ * VRAM over all models: looking for GPUs, and what of each may still be used. What is free there comes
  * from a worker's look at the device, in which models that are loaded count as everything else; those that are being
  * loaded have not taken theirs yet.
  */
@@ -10,39 +10,80 @@
 #include "daemon/messages.h"
 #include "daemon/worker-start.h"
 
-static void on_looked(struct measure *measure, struct plan_shape *shape, void *userdata)
+/* A GPU that was lost comes back with its driver, or never; a look costs a process, and while it lasts some of each
+ * GPU's memory. */
+#define LOOK_FIRST_US (UINT64_C(4) * 1000000)
+#define LOOK_MAX_US (UINT64_C(600) * 1000000)
+/* One that is there for so long and is lost then is looked for as often as at first. */
+#define LOOK_WELL_US (UINT64_C(600) * 1000000)
+
+static void on_looked(struct look *look, void *userdata)
 {
     struct manager *m = userdata;
 
-    m->look = measure_free(m->look);
+    m->has_looked = true;
     for (size_t i = 0; i < m->gpus.n; i++)
         log_line(m->log, LOG_INFO, NULL, "GPU %u: %s", m->gpus.list[i].number, m->gpus.list[i].name);
     if (m->gpus.reason[0])
         log_line(m->log, LOG_INFO, NULL, "GPUs: %s", m->gpus.reason);
 }
 
-static void on_look_failed(struct measure *measure, const struct fault *fault, void *userdata)
+static void on_look_ended(struct look *look, const struct fault *fault, void *userdata)
 {
     struct manager *m = userdata;
+    bool has_looked = m->has_looked;
 
-    m->look = measure_free(m->look);
-    gpus_none(&m->gpus, fault->reason);
-    log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_GPUS_UNKNOWN}, "Can't look for GPUs: %s",
-             fault->reason);
+    m->look = look_free(m->look);
+    if (!fault)
+        return;
+    if (!has_looked)
+        gpus_none(&m->gpus, fault->reason, manager_now_us(m));
+    log_line(m->log, LOG_WARNING, &(struct log_fields){.message_id = MESSAGE_GPUS_UNKNOWN},
+             has_looked ? "Can't watch GPUs: %s" : "Can't look for GPUs: %s", fault->reason);
 }
 
-static const struct measure_callbacks look_callbacks = {.done = on_looked, .failed = on_look_failed};
+static const struct look_callbacks look_callbacks = {.looked = on_looked, .ended = on_look_ended};
 
 int manager_look_for_gpus(struct manager *m)
 {
-    const struct measure_options options = {
-        .worker_path = m->worker_path, .n_threads = 1, .gpus = &m->gpus, .look = true};
+    const struct look_options options = {
+        .worker_path = m->worker_path, .gpus = &m->gpus, .callbacks = &look_callbacks, .userdata = m};
 
+    m->look_at_us = 0;
+    if (m->look && !m->has_looked)
+        return 0;
+    m->look = look_free(m->look);
+    m->has_looked = false;
     if (!worker_start_has_gpu(m->worker_path)) {
-        gpus_none(&m->gpus, "no workers for GPUs are installed (package residentd-cuda)");
+        gpus_none(&m->gpus, "no workers for GPUs are installed (package residentd-cuda)", manager_now_us(m));
         return 0;
     }
-    return measure_new(m->event, m->workers, &options, &look_callbacks, m, &m->look);
+    return look_new(m->event, m->workers, &options, &m->look);
+}
+
+void manager_look_at_gpus(struct manager *m)
+{
+    uint64_t now_us = manager_now_us(m);
+
+    if (m->stopping || (m->look && !m->has_looked))
+        return;
+    if (!(m->gpus.seen & ~gpus_there(&m->gpus))) {
+        m->look_at_us = 0;
+        if (m->look_well_us == 0)
+            m->look_well_us = now_us;
+        if (now_us - m->look_well_us > LOOK_WELL_US)
+            m->look_interval_us = 0;
+        return;
+    }
+    m->look_well_us = 0;
+    if (m->look_at_us == 0) {
+        m->look_interval_us = m->look_interval_us == 0 ? LOOK_FIRST_US : 2 * m->look_interval_us;
+        if (m->look_interval_us > LOOK_MAX_US)
+            m->look_interval_us = LOOK_MAX_US;
+        m->look_at_us = now_us + m->look_interval_us;
+    } else if (now_us >= m->look_at_us && manager_look_for_gpus(m) < 0) {
+        m->look_at_us = now_us + m->look_interval_us;
+    }
 }
 
 /* Whose worker has taken what was planned for it, so that it is no more free. */

@@ -23,6 +23,10 @@ struct model_gpu {
     uint32_t devices[GPUS_MAX], device_layers[GPUS_MAX]; /* [n_devices] */
     size_t n_devices;
     uint32_t layers_there;
+    uint32_t known;      /* bits: GPUs that were there when it was planned */
+    uint64_t tried_us;   /* gpus.looked_us of when it was last seen whether more could be there */
+    bool returns;        /* a worker with more layers there is on its way; it goes on without, too */
+    uint64_t stayed_us;  /* since when it is known that that one can't be beside it; 0: it is not */
     uint64_t kv_bytes; /* in VRAM */
     struct plan_range *released; /* [n_released] of its files, what its worker does not lock, since only GPUs read it */
     size_t n_released;
@@ -30,10 +34,15 @@ struct model_gpu {
 };
 
 /**
- * manager_look_for_gpus() - have a worker look for GPUs, if there are workers for them
+ * manager_look_for_gpus() - have a worker look for GPUs, if there are workers for them and none is at it
  * Returns 0 or a negative errno.
  */
 int manager_look_for_gpus(struct manager *m);
+
+/**
+ * manager_look_at_gpus() - at each tick: has a worker look again after one was lost, less and less often
+ */
+void manager_look_at_gpus(struct manager *m);
 
 /**
  * manager_vram_left() - how much of a GPU may be used for @model (NULL: one that is not there)

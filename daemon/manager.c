@@ -304,6 +304,8 @@ int manager_take_policy(struct manager *m, int result, struct policy *p_take, co
     m->may_exceed_budget = true;
     warn_of_budget(m);
     manager_look_at_budget(m);
+    if (manager_look_for_gpus(m) < 0)
+        r = -ENOMEM;
     log_line(m->log, LOG_NOTICE, &(struct log_fields){.message_id = MESSAGE_POLICY_RELOADED},
              "policy reloaded: %zu models, %zu keys changed", m->policy->n_models,
              json_object_array_length(changed));
@@ -466,10 +468,12 @@ static int on_tick(sd_event_source *s, uint64_t now, void *userdata)
     manager_look_at_shared(m);
     manager_look_at_budget(m);
     manager_look_at_stuck(m);
+    manager_look_at_gpus(m);
     extend_start(m);
     list_foreach (at, after, &m->models) {
         model_verify(list_entry(at, struct model, entry));
         model_look_at_build(list_entry(at, struct model, entry));
+        model_look_at_gpus(list_entry(at, struct model, entry));
         model_release(list_entry(at, struct model, entry));
         model_sample(list_entry(at, struct model, entry));
     }
@@ -685,7 +689,7 @@ struct manager *manager_free(struct manager *m)
     reload_free(m->reload);
     if (m->handover)
         handover_leave(m->handover);
-    measure_free(m->look);
+    look_free(m->look);
     while (!list_is_empty(&m->models))
         model_free(list_entry(m->models.next, struct model, entry));
     workers_free(m->workers);

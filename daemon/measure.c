@@ -19,7 +19,6 @@ struct measure {
     void *userdata;
     sd_event_source *timer;
     struct gpus *gpus; /* NULL: not asked for */
-    bool look;
     bool settled;
 };
 
@@ -44,16 +43,12 @@ static void on_facts(struct worker *w, json_object *facts, void *userdata)
     struct plan_shape shape = {.layers = NULL};
     struct measure *m = userdata;
     json_object *value = NULL;
+    uint64_t now;
 
     if (m->settled)
         return;
-    if (m->gpus)
-        gpus_take_facts(m->gpus, facts);
-    if (m->look) {
-        m->settled = true;
-        m->callbacks->done(m, NULL, m->userdata);
-        return;
-    }
+    if (m->gpus && sd_event_now(sd_event_source_get_event(m->timer), CLOCK_MONOTONIC, &now) >= 0)
+        gpus_take_facts(m->gpus, facts, now);
     if (!json_object_object_get_ex(facts, "shape", &value) || plan_shape_parse(value, &shape) < 0) {
         fail_text(m, "a worker said what can't be true of a model");
         return;
@@ -124,13 +119,7 @@ static int make_config(const struct measure_options *options, char **ret)
     _cleanup_json_ json_object *o = json_object_new_object();
     const char *text;
 
-    if (!o || (options->look && !add_bool(o, "look", true)))
-        return -ENOMEM;
-    if (options->look) {
-        *ret = strdup(json_object_to_json_string(o));
-        return *ret ? 0 : -ENOMEM;
-    }
-    if (!add_text(o, "model", options->name) ||
+    if (!o || !add_text(o, "model", options->name) ||
         !add_count_if(o, options->context_tokens > 0, "context_tokens", options->context_tokens) ||
         !add_count(o, "sequences", options->sequences) || !add_text(o, "k", options->k) ||
         !add_text(o, "v", options->v) || !add_take(o, "measure", json_object_new_boolean(true)) ||
@@ -167,7 +156,6 @@ int measure_new(sd_event *event, struct workers *workers, const struct measure_o
     m->callbacks = callbacks;
     m->userdata = userdata;
     m->gpus = options->gpus;
-    m->look = options->look;
     worker.config = config;
     r = worker_new(workers, &worker, &worker_callbacks, m, &m->worker);
     if (r < 0)

@@ -22,7 +22,7 @@ struct residency;
 
 /* From the loop only; exactly one of the two, after which only measure_free() is left. */
 struct measure_callbacks {
-    /* @shape is the callee's to move out of (and to release then); NULL: nothing but GPUs was looked for. */
+    /* @shape is the callee's to move out of (and to release then). */
     void (*done)(struct measure *m, struct plan_shape *shape, void *userdata);
     void (*failed)(struct measure *m, const struct fault *fault, void *userdata);
 };
@@ -39,7 +39,6 @@ struct measure_options {
     bool bandwidth; /* measure the machine's memory, too */
     uint32_t n_threads;
     struct gpus *gpus; /* NULL, or ask a worker for GPUs, and note here what it sees; outlives the measure */
-    bool look;         /* for GPUs only: there are no files, and nothing of a model is given */
 };
 
 /**

@@ -17,6 +17,9 @@
 /* Above any device. */
 #define BYTES_MAX (INT64_C(1) << 50)
 
+/* How long it is believed that there are no GPUs. */
+#define LOOKED_US (UINT64_C(60) * 1000000)
+
 /* In the order in which they are filled: as the policy names them, else by number. */
 static const struct gpu_known *device_at(const struct gpus *g, const struct policy_placement *p, size_t i)
 {
@@ -74,9 +77,9 @@ bool model_gpu_is_wanted(const struct model *model)
 {
     const struct manager *m = model->manager;
 
-    /* Before anybody has looked, the one that measures looks. */
+    /* Before anybody has looked, the one that measures looks; and where there was none, again after a while. */
     return model->loaded->placement.gpu_layers != 0 && worker_start_has_gpu(m->worker_path) &&
-           (m->gpus.n > 0 || !m->gpus.reason[0]);
+           (m->gpus.n > 0 || !m->gpus.reason[0] || manager_now_us(m) - m->gpus.looked_us > LOOKED_US);
 }
 
 static const char *reason_of(const struct model *model, const struct plan_result *made)
@@ -87,6 +90,8 @@ static const char *reason_of(const struct model *model, const struct plan_result
         return model->manager->gpus.reason;
     if (model->gpu_layers_refused == 1)
         return "the memory of the GPUs was refused";
+    if (made->n_devices == 0 && model->gpu.returns)
+        return "the GPU is there again, but has too little memory free";
     if (made->n_devices == 0)
         return "none of the GPUs that the policy names is there";
     for (size_t i = 0; i < made->n_reasons; i++)
@@ -98,9 +103,12 @@ static const char *reason_of(const struct model *model, const struct plan_result
 void model_gpu_place(struct model *model, const struct plan_wish *wish, const struct plan_result *made)
 {
     struct model_gpu *g = &model->gpu;
+    const struct model_gpu kept = {.known = gpus_there(&model->manager->gpus), .returns = g->returns};
+    const char *reason = reason_of(model, made);
 
     model_gpu_forget(model);
-    snprintf(g->reason, sizeof(g->reason), "%s", reason_of(model, made));
+    *g = kept;
+    snprintf(g->reason, sizeof(g->reason), "%s", reason);
     if (made->gpu_layers == 0)
         return;
     g->layers = made->gpu_layers;
@@ -131,6 +139,35 @@ bool model_gpu_plans_anew(struct model *model, const struct fault *fault)
              model->rules->name, model->gpu.layers);
     snprintf(model->note, sizeof(model->note), "fewer layers fit on GPUs than planned; it is planned anew");
     return true;
+}
+
+void model_look_at_gpus(struct model *model)
+{
+    const struct manager *m = model->manager;
+    uint64_t now_us = manager_now_us(m);
+    struct model_gpu *g = &model->gpu;
+    bool can_wait = model->n_submitted > 0 || model->n_held > 0;
+
+    if (model->state != MODEL_READY || model->is_kept || model->successor || model->predecessor)
+        return;
+    g->returns = false; /* that is over, whatever came of it */
+    if (model->loaded->placement.gpu_layers == 0 || !(gpus_there(&m->gpus) & ~g->known))
+        return;
+    if (g->stayed_us > 0 && now_us - g->stayed_us > m->policy->upgrade_deadline_us)
+        can_wait = false;
+    if (g->stayed_us > 0 ? can_wait : g->tried_us == m->gpus.looked_us)
+        return;
+    g->tried_us = m->gpus.looked_us;
+    if (!model_would_gain(model))
+        return;
+    g->returns = true;
+    if (can_wait && model_begin_successor(model, "it is being loaded onto a GPU that is there again") == 0)
+        return;
+    snprintf(model->note, sizeof(model->note), "it goes back to a GPU that is there again");
+    log_line(m->log, LOG_NOTICE, &(struct log_fields){.model = model->rules->name}, "model %s: %s", model->rules->name,
+             model->note);
+    model->renews = true;
+    model_handle(model, MODEL_RENEW);
 }
 
 void model_gpu_forget(struct model *model)

@@ -64,6 +64,10 @@ int model_loading_text(const struct policy *p, const struct policy_model *rules,
 /* New rules for a model that stays in the policy; replaces it if what it is loaded with changed. */
 int model_update(struct model *model, struct policy *policy, const struct policy_model *rules);
 
+/* A successor under the same rules is loaded beside it, and takes over when it is ready; @note: what status says
+ * meanwhile. Returns 0 or -ENOMEM. */
+int model_begin_successor(struct model *model, const char *note);
+
 /* The rules in force become those that it is loaded with. */
 void model_set_loaded(struct model *model);
 
@@ -99,7 +103,13 @@ void model_room_came(struct model *model);
 /* What would fit. */
 void model_suggest(const struct model *model, struct fault *fault);
 
+/* Whether more layers would be on GPUs if it were loaded now. */
+bool model_would_gain(const struct model *model);
+
 /* ---- model-gpu.c ---- */
+
+/* At each tick: one that had to do without a GPU, or with fewer of them, is computed there when it is back. */
+void model_look_at_gpus(struct model *model);
 
 /* GPUs that a model of @rules may use, as far as they are known, for struct plan_wish. @model: the one that it is for,
  * NULL: none of those that are there. @devices: [GPUS_MAX]; how many is returned. */

@@ -71,6 +71,19 @@ void model_suggest(const struct model *model, struct fault *fault)
         snprintf(fault->suggestions, sizeof(fault->suggestions), "%s", text);
 }
 
+bool model_would_gain(const struct model *model)
+{
+    struct plan_device devices[GPUS_MAX];
+    struct plan_result made;
+    struct manager_ram ram;
+    struct plan_wish wish;
+
+    if (!model->shape.layers || manager_ram_for(model->manager, model, &ram) < 0)
+        return false;
+    wish = wish_of(model, &ram, /* evict= */ false, devices);
+    return plan_make(&model->shape, &wish, &made) == 0 && made.devices_fit && made.gpu_layers > model->gpu.layers_there;
+}
+
 bool model_has_limit(const struct policy_model *rules)
 {
     return rules->residency.limit.bytes > 0 || rules->residency.limit.is_share;
@@ -217,6 +230,11 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
                   wish.v);
         model_fail(model, &fault);
         return;
+    }
+    if (!made.devices_fit && model->gpu.returns) {
+        /* Others were faster: it is computed as before. */
+        wish.n_devices = 0;
+        (void)plan_make(&model->shape, &wish, &made);
     }
     if (!made.fits && waits_for_vram(model, &ram))
         return;

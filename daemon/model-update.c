@@ -13,6 +13,8 @@
  *   the one before failed      the successor takes over at once, ready or not
  *
  * A model that nobody uses and nothing pins is just unloaded: the next request loads the new version.
+ *
+ * The same way leads back to a GPU that was lost (model-gpu.c), but that there the one before stays in any case.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -156,6 +158,7 @@ void model_drop_successor(struct model *model)
 
     if (!successor)
         return;
+    model->gpu.returns = false;
     unlink_successor(model);
     leave(successor);
 }
@@ -181,7 +184,11 @@ void model_successor_failed(struct model *successor)
     if (!before)
         return;
     unlink_successor(before);
-    if (successor->fault.kind == FAULT_INSUFFICIENT_MEMORY) {
+    if (before->gpu.returns) {
+        before->gpu.returns = false;
+        before->gpu.stayed_us = manager_now_us(before->manager);
+        before->note[0] = 0;
+    } else if (successor->fault.kind == FAULT_INSUFFICIENT_MEMORY) {
         before->reload = true;
         model_handle(before, MODEL_UNLOAD);
     } else {
@@ -192,8 +199,7 @@ void model_successor_failed(struct model *successor)
     leave(successor);
 }
 
-/* Beside one that is in use. -ENOMEM: the way without a successor is left. */
-static int begin_successor(struct model *model)
+int model_begin_successor(struct model *model, const char *note)
 {
     struct model *successor;
     int r = model_new(model->manager, model->rules_of, model->rules, &successor);
@@ -203,7 +209,7 @@ static int begin_successor(struct model *model)
     successor->predecessor = model;
     model->successor = successor;
     successor->wanted = true;
-    snprintf(model->note, sizeof(model->note), "its new version is being loaded");
+    snprintf(model->note, sizeof(model->note), "%s", note);
     model_kick(successor);
     return 0;
 }
@@ -212,7 +218,8 @@ static void replace(struct model *model)
 {
     bool in_use = model_is_pinned(model) || model->n_submitted > 0 || model->n_held > 0;
 
-    if (model->state == MODEL_READY && in_use && begin_successor(model) == 0)
+    /* Without memory for one the way without a successor is left. */
+    if (model->state == MODEL_READY && in_use && model_begin_successor(model, "its new version is being loaded") == 0)
         return;
     model->reload = in_use;
     model_handle(model, MODEL_UNLOAD);

@@ -263,7 +263,7 @@ static void follow_worker(struct model *model)
         model_fail(model, &fault);
     } else if (lingers || residency_is_busy(model->residency))
         set_timer(model, LINGER_US);
-    else if (model->gpu.layers > 0 || model->leaves_out)
+    else if (model->gpu.layers > 0 || model->gpu.returns || model->leaves_out)
         model_measure(model);
     else
         model_start_worker(model);
@@ -637,7 +637,7 @@ static void on_gpus(struct worker *w, json_object *samples, void *userdata)
 {
     struct manager *m = ((struct model *)userdata)->manager;
 
-    gpus_take_samples(&m->gpus, samples, manager_now_us(m));
+    gpus_take_samples(&m->gpus, samples, GPUS_USED, manager_now_us(m));
 }
 
 static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)

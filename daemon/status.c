@@ -71,7 +71,7 @@ static void add_vram(struct manager *m, struct manager_status *status)
     for (size_t i = 0; i < m->gpus.n; i++) {
         const struct gpu_known *gpu = &m->gpus.list[i];
         struct vram_status *v = &status->vram[status->n_vram++];
-        uint64_t all = gpu->total_bytes - (gpu->sample.free_bytes < gpu->total_bytes ? gpu->sample.free_bytes : 0);
+        uint64_t all = gpu->sample.free_bytes < gpu->total_bytes ? gpu->total_bytes - gpu->sample.free_bytes : 0;
 
         *v = (struct vram_status){.number = gpu->number,
                                   .name = gpu->name,

@@ -20,6 +20,8 @@ struct engine_devices {
     struct nvml *nvml;     /* NULL: the same */
     struct device *devices[ENGINE_DEVICES_MAX]; /* [n_devices] */
     size_t n_devices;
+    struct driver_device watched[ENGINE_DEVICES_MAX]; /* [n_watched] the same, or all that were open once */
+    size_t n_watched;
     char reason[256];
 };
 
@@ -57,6 +59,7 @@ static int open_device(struct engine_devices *d, uint32_t i_device, const void *
     if (has_before && nvml_sample(d->nvml, info.bus_id, &after) == 0 && before.free_bytes > after.free_bytes)
         device->bytes_context = before.free_bytes - after.free_bytes;
     d->devices[d->n_devices++] = device;
+    d->watched[d->n_watched++] = device->info;
     return 0;
 }
 
@@ -138,20 +141,34 @@ void engine_devices_keep(struct engine_devices *d, const uint32_t *numbers, size
 
         for (size_t k = 0; k < n_numbers; k++)
             kept |= numbers[k] == d->devices[i]->info.i_device;
-        if (kept)
+        if (kept) {
+            d->watched[n] = d->devices[i]->info;
             d->devices[n++] = d->devices[i];
-        else
+        } else {
             device_close(d->devices[i]);
+        }
     }
-    d->n_devices = n;
+    d->n_devices = d->n_watched = n;
+}
+
+void engine_devices_rest(struct engine_devices *d)
+{
+    for (size_t i = 0; i < d->n_devices; i++)
+        device_close(d->devices[i]);
+    d->n_devices = 0;
+}
+
+bool engine_devices_can_sample(const struct engine_devices *d)
+{
+    return d->nvml && d->n_watched > 0;
 }
 
 size_t engine_devices_sample(const struct engine_devices *d, struct engine_device_sample *ret)
 {
     size_t n = 0;
 
-    for (size_t i = 0; d->nvml && i < d->n_devices; i++) {
-        const struct driver_device *info = &d->devices[i]->info;
+    for (size_t i = 0; d->nvml && i < d->n_watched; i++) {
+        const struct driver_device *info = &d->watched[i];
         struct nvml_sample s;
 
         if (nvml_sample(d->nvml, info->bus_id, &s) == 0)

@@ -69,6 +69,17 @@ const char *engine_devices_reason(const struct engine_devices *d);
 void engine_devices_keep(struct engine_devices *d, const uint32_t *numbers, size_t n_numbers);
 
 /**
+ * engine_devices_rest() - close all: what the driver took of them is free for others, and what they are doing can be
+ * asked for as before
+ */
+void engine_devices_rest(struct engine_devices *d);
+
+/**
+ * engine_devices_can_sample() - whether NVIDIA's management library is there to be asked
+ */
+bool engine_devices_can_sample(const struct engine_devices *d);
+
+/**
  * engine_devices_sample() - ask NVIDIA's management library what they are doing
  * From any thread, while no other opens or closes devices.
  * @ret: [ENGINE_DEVICES_MAX]; how many it knows is returned, 0 where it is not there

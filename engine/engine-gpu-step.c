@@ -37,6 +37,12 @@ void engine_gpus_mirror(struct engine *e)
     }
 }
 
+void engine_gpus_wipe(struct engine_gpus *g)
+{
+    for (uint32_t i = 0; i < g->n_gpus; i++)
+        gpu_wipe(g->gpus[i]);
+}
+
 /* Between two GPUs by way of the memory that the value has on the CPU. */
 static int carry(struct engine *e, const struct engine_transfer *t, struct fault *reterr)
 {

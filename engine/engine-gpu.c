@@ -340,7 +340,8 @@ static bool give_up(struct engine *e, const struct engine_gpu_config *c, enum en
 
 /* Fewer layers where the configuration lets them be fewer; where not one has room, or they have to be as many, smaller
  * steps, and then keys and values in RAM, too. */
-static int place(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages, struct fault *ret_refused)
+static int place(struct engine *e, const struct engine_gpu_config *c, const uint32_t *n_pages,
+                 struct fault *ret_refused)
 {
     static const enum engine_gpu_part parts[] = {ENGINE_GPU_BATCH, ENGINE_GPU_KV};
     uint32_t batch_tokens_max = e->batch_tokens_max;

@@ -118,6 +118,11 @@ int engine_gpus_hold(struct engine *e, const struct engine_config *c, struct fau
 void engine_gpus_mirror(struct engine *e);
 
 /**
+ * engine_gpus_wipe() - a sequence was closed: who computes next sees nothing that was computed until now
+ */
+void engine_gpus_wipe(struct engine_gpus *g);
+
+/**
  * engine_gpus_close() - release everything; pages are gone already, or not told any more
  */
 void engine_gpus_close(struct engine_gpus *g);

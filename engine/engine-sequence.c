@@ -79,9 +79,11 @@ int engine_sequence_close(struct engine *e, uint32_t sequence)
 {
     int r = engine_sequence_truncate(e, sequence, 0);
 
-    if (r == 0)
-        e->sequences[sequence].open = false;
-    return r;
+    if (r != 0)
+        return r;
+    e->sequences[sequence].open = false;
+    engine_gpus_wipe(&e->gpus);
+    return 0;
 }
 
 int engine_sequence_fork(struct engine *e, uint32_t from, uint32_t n_tokens, uint32_t *ret)

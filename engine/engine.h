@@ -248,8 +248,9 @@ struct engine_batch {
  *              NULL when no token wants any
  * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
  * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED, ENGINE_GPU_FULL (@reterr:
- * FAULT_INSUFFICIENT_MEMORY; try again, or with fewer tokens); -EINVAL for a batch that breaks the rules above; -EIO: a GPU was lost (@reterr: FAULT_MODEL_UNAVAILABLE), no further step will do
- * (a token that is no token, a sequence that is not open, a wrong position, too many). The sequences grow on 0 only.
+ * FAULT_INSUFFICIENT_MEMORY; try again, or with fewer tokens); -EINVAL for a batch that breaks the rules above
+ * (a token that is no token, a sequence that is not open, a wrong position, too many); -EIO: a GPU was lost (@reterr:
+ * FAULT_MODEL_UNAVAILABLE), no further step will do. The sequences grow on 0 only.
  * Allocates nothing; time is O(n_tokens * length).
  */
 int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr);

@@ -69,6 +69,7 @@ struct gpu {
     /* [n_page_ops] Of pages since the last step, in order: done when the next one begins, which can be refused. */
     struct gpu_page_op *page_ops;
     uint32_t n_page_ops, n_page_ops_room;
+    bool wipes; /* scratch and pinned memory are zeroed before the next step */
     bool lost_page_ops; /* there was no memory to note one: what is in pages is not what should be */
 };
 

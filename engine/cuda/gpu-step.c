@@ -125,6 +125,24 @@ static int do_page_ops(struct gpu *g, struct fault *reterr)
     return r;
 }
 
+/* Between two users. Nothing runs: each step is waited for. */
+static int wipe(struct gpu *g, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+    int r;
+
+    if (!g->wipes)
+        return 0;
+    memset(g->pinned, 0, g->inputs_bytes);
+    memset(g->crossing, 0, g->crossing_bytes);
+    r = driver_check(v, v->set_bytes(g->inputs, 0, g->inputs_bytes, g->device->stream), "cuMemsetD8Async", reterr);
+    if (r == 0 && g->scratch_bytes > 0)
+        r = driver_check(v, v->set_bytes(g->scratch, 0, g->scratch_bytes, g->device->stream), "cuMemsetD8Async",
+                         reterr);
+    g->wipes = r != 0;
+    return r;
+}
+
 int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reterr)
 {
     int r;
@@ -134,6 +152,8 @@ int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reter
     r = device_enter(g->device, reterr);
     if (r == 0)
         r = do_page_ops(g, reterr);
+    if (r == 0)
+        r = wipe(g, reterr);
     if (r != 0)
         return r;
     fill_tokens(g);
@@ -237,4 +257,9 @@ void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id)
 void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from)
 {
     add_page_op(g, group, to, from);
+}
+
+void gpu_wipe(struct gpu *g)
+{
+    g->wipes = true;
 }

@@ -131,3 +131,9 @@ int gpu_wait(struct gpu *g, struct fault *reterr);
  */
 void gpu_page_zero(struct gpu *g, uint32_t group, uint32_t id);
 void gpu_page_copy(struct gpu *g, uint32_t group, uint32_t to, uint32_t from);
+
+/**
+ * gpu_wipe() - a sequence has ended: the next step begins with nothing of earlier ones in scratch and pinned memory
+ * What is in its pages is not looked at by others either, see gpu_page_zero().
+ */
+void gpu_wipe(struct gpu *g);

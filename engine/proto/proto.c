@@ -175,7 +175,7 @@ static const struct row {
     [PACKET_LOG]      = {"LOG",      BY_WORKER, ANY,           F(log),      LOG_BYTES,       0},
     [PACKET_PONG]     = {"PONG",     BY_WORKER, ANY,           F(pong),     0,               0},
     [PACKET_USED]     = {"USED",     BY_WORKER, R | D,         F(used),     0,               0},
-    [PACKET_GPUS]     = {"GPUS",     BY_WORKER, R | D,         F(facts),    JSON_SMALL,      0},
+    [PACKET_GPUS]     = {"GPUS",     BY_WORKER, L | R | D,     F(facts),    JSON_SMALL,      0},
 };
 #undef F
 /* clang-format on */

@@ -12,6 +12,7 @@
 
 #include "base/fault.h"
 #include "base/wipe.h"
+#include "engine/engine-devices.h"
 #include "engine/reply/reply.h"
 #include "engine/sample/sampler.h"
 #include "engine/token/tokenizer.h"
@@ -191,7 +192,19 @@ static int tell_loaded(struct compute *c)
     return 0;
 }
 
-/* Only says what the model would take, or which GPUs there are; the daemon ends the link when it has heard that. */
+/* Only says which GPUs there are, and then what they are doing, until the daemon ends the link. */
+static void look(struct compute *c)
+{
+    _cleanup_json_ json_object *o = json_object_new_object();
+    const char *text = o && gpus_add_looked(c->devices, o) == 0 ? json_text(o) : NULL;
+
+    if (!text || link_set_facts(c->link, text, strlen(text)) < 0)
+        compute_out_of_memory(c);
+    if (c->devices && engine_devices_can_sample(c->devices) && gpus_watch(c->devices, c->link) < 0)
+        compute_out_of_memory(c);
+}
+
+/* Only says what the model would take; the daemon ends the link when it has heard that. */
 static void measure(struct compute *c, const struct command *command, const struct config *config)
 {
     _cleanup_json_ json_object *o = NULL;
@@ -201,15 +214,11 @@ static void measure(struct compute *c, const struct command *command, const stru
     int r;
 
     fault_init(&fault, FAULT_NONE, NULL);
-    if (config->look) {
-        o = json_object_new_object();
-    } else {
-        r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
-        if (r < 0)
-            fail_model(c, &fault, r);
-        (void)shape_to_json(&shape, model_open_max, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
-        engine_shape_done(&shape);
-    }
+    r = model_measure(command->model.fds, command->model.n_fds, config, &shape, &fault);
+    if (r < 0)
+        fail_model(c, &fault, r);
+    (void)shape_to_json(&shape, model_open_max, config->bandwidth ? engine_memory_gbps(config->n_threads) : 0, &o);
+    engine_shape_done(&shape);
     text = o && gpus_add_facts(c->devices, o) == 0 ? json_text(o) : NULL;
     if (!text || link_set_facts(c->link, text, strlen(text)) < 0)
         compute_out_of_memory(c);
@@ -237,7 +246,10 @@ void compute_load(struct compute *c, struct command *command)
         if (c->n_threads > 0)
             config.n_threads = c->n_threads;
         if (config.measure || config.look) {
-            measure(c, command, &config);
+            if (config.look)
+                look(c);
+            else
+                measure(c, command, &config);
             config_done(&config);
             return;
         }

@@ -47,6 +47,16 @@ int gpus_add_facts(const struct engine_devices *devices, json_object *to)
     return 0;
 }
 
+int gpus_add_looked(struct engine_devices *devices, json_object *to)
+{
+    int r = gpus_add_facts(devices, to);
+
+    if (r < 0 || !devices)
+        return r;
+    engine_devices_rest(devices);
+    return add_bool(to, "gpus_watched", engine_devices_can_sample(devices)) ? 0 : -ENOMEM;
+}
+
 static bool add_sample(json_object *array, const struct engine_device_sample *s)
 {
     _cleanup_json_ json_object *o = json_object_new_object();

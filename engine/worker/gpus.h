@@ -7,9 +7,10 @@
  *   "gpus": [{"device": number, "name", "bus_id", "total", "free", "driver"}] those that can be used, in bytes; free is
  *           what is left beside what the driver takes for such a process, which is the last
  *   "gpu_reason": why there are none, or what is wrong with others; "" if nothing is
+ *   "gpus_watched": whether packets GPUS follow; of one that only looks
  *
  * While a model has layers on some of them, a packet GPUS says every few seconds what those are doing, where NVIDIA's
- * management library is there to be asked:
+ * management library is there to be asked; one that only looks closes them, and says it of all:
  *
  *   "gpus": [{"device", "total", "free", "temperature": degrees Celsius or left out, "throttled": text or left out}]
  */
@@ -24,6 +25,12 @@ struct link;
  * @devices: NULL: the worker was not started for GPUs, and nothing is added
  */
 int gpus_add_facts(const struct engine_devices *devices, json_object *to);
+
+/**
+ * gpus_add_looked() - the same, by one that only looks: has them closed, and adds whether it can go on watching them
+ * Returns 0 or -ENOMEM.
+ */
+int gpus_add_looked(struct engine_devices *devices, json_object *to);
 
 /**
  * gpus_watch() - say from now on what they are doing; no device is opened or closed any more

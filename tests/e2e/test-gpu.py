@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import BUILD, SOURCE, Daemon, Refused, main, need_locking, wait_for  # noqa: E402
@@ -111,8 +112,11 @@ def brief():
 
 def layers_are_where_the_policy_wants_them():
     with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
-        assert d.looked()["vram"] == [{"device": 0, "name": "Pretended GPU 0", "budget_bytes": 8 * GIB * 9 // 10,
-                                       "used_bytes": 0, "total_bytes": 8 * GIB}], d.all_status()
+        d.looked()
+        wait_for(lambda: "others_bytes" in d.all_status()["vram"][0], "somebody to say what the GPU is doing")
+        assert d.all_status()["vram"] == [{"device": 0, "name": "Pretended GPU 0", "budget_bytes": 8 * GIB * 9 // 10,
+                                           "used_bytes": 0, "total_bytes": 8 * GIB, "others_bytes": 0,
+                                           "temperature_celsius": 41}], d.all_status()
         assert d.answer() == expected()
         status = d.all_status()
         assert status["models"][0]["gpu_layers"] == N_LAYERS, status
@@ -226,6 +230,52 @@ def refused_memory_is_less_of_it_or_an_error():
             assert e.error == "io.residentd.InsufficientMemory" and e.parameters["kind"] == "vram", e
 
 
+def a_number_of_layers_is_got_with_less_of_the_rest():
+    # Refused once: the layers are there, but keys and values are in RAM; they are what the policy says, the rest is told.
+    with GpuDaemon({"m": model_entry(gpu_layers=2)}, REFUSE=2) as d:
+        d.looked()
+        assert d.brief() == brief()
+        status = d.status()
+        assert status["gpu_layers"] == 2, status
+        assert "a step takes 64 tokens at most" in status["gpu_reason"], status
+
+
+def memory_refused_in_a_request_fails_that_request_only():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        full = os.path.join(d.dir, "full")
+        write_worker(d, FULL_FILE=full)
+        d.looked()
+        assert d.brief() == brief()
+        pid = d.status()["worker_pid"]
+        open(full, "w").close()
+        for _ in range(3):
+            try:
+                d.brief()
+                raise AssertionError("it was answered")
+            except Refused as e:
+                assert e.error == "io.residentd.InsufficientMemory" and e.parameters["kind"] == "vram", e
+                assert e.parameters["needed"] > e.parameters["available"] > 0, e
+        os.unlink(full)
+        assert d.brief() == brief()
+        assert d.status()["worker_pid"] == pid and d.status()["gpu_layers"] == N_LAYERS, d.status()
+
+
+def memory_refused_once_in_a_request_is_not_seen():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        full = os.path.join(d.dir, "full")
+        write_worker(d, FULL_FILE=full)
+        d.looked()
+        assert d.brief() == brief()
+        pid = d.status()["worker_pid"]
+        # At the beginning, in the prompt's step, and in those behind it; cuda-memory has them all.
+        for n in (1, 30, 150):
+            with open(full, "w") as f:
+                f.write("x" * n)
+            assert d.brief() == brief(), n
+            os.unlink(full)
+        assert d.status()["worker_pid"] == pid and d.status()["gpu_layers"] == N_LAYERS, d.status()
+
+
 def on_a_gpu_to_lose(d):
     """Has the model answer on a GPU; returns the file that takes the GPU away once it exists."""
     lost = os.path.join(d.dir, "lost")
@@ -252,13 +302,82 @@ def a_lost_gpu_ends_the_worker_and_the_next_computes_without():
         lost = on_a_gpu_to_lose(d)
         first = d.status()["worker_pid"]
         lose_gpu(d, lost)
-        assert d.answer() == expected()
+        assert d.brief() == brief()
         status = d.all_status()
         assert status["models"][0]["gpu_layers"] == 0 and status["models"][0]["worker_pid"] != first, status
         assert "no GPU" in status["gpu_reason"] and status["vram"] == [], status
+        assert "no GPU" in status["models"][0]["gpu_reason"], status
+
+
+def is_on_gpu(d, model="m"):
+    return d.status(model)["state"] == "ready" and d.status(model)["gpu_layers"] == N_LAYERS
+
+
+def a_gpu_that_comes_back_is_used_again():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = on_a_gpu_to_lose(d)
+        lose_gpu(d, lost)
+        assert d.brief() == brief()
+        assert d.status()["gpu_layers"] == 0, d.status()
         os.unlink(lost)
-        d.unload()
-        d.looked()
+        # Nobody asks for it: the daemon looks by itself, and moves the model when nothing runs.
+        wait_for(lambda: is_on_gpu(d), "the model to be on the GPU again")
+        assert "gpu_reason" not in d.all_status() and "gpu_reason" not in d.status(), d.all_status()
+        assert d.brief() == brief()
+        assert d.all_status()["vram"][0]["used_bytes"] == d.status()["vram_bytes"] > 0, d.all_status()
+
+
+def a_reload_looks_at_once():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, DEVICES=0) as d:
+        assert "there is no GPU" in d.looked()["gpu_reason"]
+        assert d.brief() == brief()
+        assert d.status()["gpu_layers"] == 0, d.status()
+        write_worker(d)
+        with d.client() as c:
+            c.call("Models.Reload")
+        wait_for(lambda: is_on_gpu(d), "the model to be on the GPU")
+        assert d.brief() == brief()
+
+
+def requests_go_on_while_a_model_returns_to_the_gpu():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = on_a_gpu_to_lose(d)
+        lose_gpu(d, lost)
+        assert d.brief() == brief()
+        before = d.status()["worker_pid"]
+        os.unlink(lost)
+        answers, stop = [], threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                answers.append(d.brief())
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for t in threads:
+            t.start()
+        try:
+            wait_for(lambda: is_on_gpu(d), "the model to be on the GPU again")
+        finally:
+            stop.set()
+            for t in threads:
+                t.join()
+        assert set(answers) == {brief()} and len(answers) > 3, len(answers)
+        assert d.status()["worker_pid"] != before, d.status()
+        assert d.brief() == brief()
+
+
+def a_gpu_that_others_filled_meanwhile_is_not_returned_to():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = on_a_gpu_to_lose(d)
+        lose_gpu(d, lost)
+        assert d.brief() == brief()
+        pid = d.status()["worker_pid"]
+        write_worker(d, OTHERS=8 * GIB - 100 * MIB)
+        wait_for(lambda: d.all_status()["vram"], "the GPU to be seen")
+        time.sleep(5)
+        status = d.status()
+        assert status["state"] == "ready" and status["worker_pid"] == pid and status["gpu_layers"] == 0, status
+        assert d.brief() == brief()
 
 
 def locked_model(**placement):
@@ -492,10 +611,12 @@ def what_a_gpu_is_doing_is_said():
     with GpuDaemon({"m": model_entry(gpu_layers="all")}, **settings) as d:
         write_worker(d, extra=["FAKE_NVML_TEMPERATURE=83", "FAKE_NVML_THROTTLE=0x41"], **settings)
         d.looked()
-        assert "temperature_celsius" not in d.all_status()["vram"][0], d.all_status()
+        # Also before a model is there.
+        wait_for(lambda: "temperature_celsius" in d.all_status()["vram"][0], "somebody to ask what the GPU is doing")
+        assert d.all_status()["vram"][0]["others_bytes"] == 300 * MIB, d.all_status()
         plan = d.plan()
         d.load()
-        wait_for(lambda: "temperature_celsius" in d.all_status()["vram"][0], "somebody to ask what the GPU is doing")
+        wait_for(lambda: d.all_status()["vram"][0]["others_bytes"] == 300 * MIB, "the model not to count as others")
         gpu = d.all_status()["vram"][0]
         assert gpu["temperature_celsius"] == 83 and gpu["throttled"] == "too hot (hardware)", gpu
         assert gpu["others_bytes"] == 300 * MIB, gpu
@@ -528,7 +649,14 @@ main([
     a_number_of_layers_that_does_not_fit_fails_with_the_figures,
     memory_of_other_programs_is_seen_at_the_next_load,
     refused_memory_is_less_of_it_or_an_error,
+    a_number_of_layers_is_got_with_less_of_the_rest,
+    memory_refused_in_a_request_fails_that_request_only,
+    memory_refused_once_in_a_request_is_not_seen,
     a_lost_gpu_ends_the_worker_and_the_next_computes_without,
+    a_gpu_that_comes_back_is_used_again,
+    a_reload_looks_at_once,
+    requests_go_on_while_a_model_returns_to_the_gpu,
+    a_gpu_that_others_filled_meanwhile_is_not_returned_to,
     idle_models_leave_the_gpu_for_one_that_needs_it,
     what_gpus_have_is_not_locked_in_ram,
     what_gpus_have_stays_locked_where_the_policy_keeps_it,

@@ -65,6 +65,7 @@ struct fake {
     struct fake_counts counts;
     int n_devices, capability, init_error, module_error, lost_error;
     uint64_t vram_bytes, others_bytes, context_bytes, refuse, refuse_all, full, full_all, lost_at, copy_ns;
+    uint64_t n_with_file; /* calls since FAKE_CUDA_FULL_FILE is there */
     bool no_register;
     const char *lost_file, *full_file, *report;
     uint64_t held[FAKE_DEVICES_MAX];

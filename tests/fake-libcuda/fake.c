@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -73,13 +74,24 @@ int fake_enter(void)
     return fake.lost ? fake.lost_error : CUDA_SUCCESS;
 }
 
+/* Its length, unlike its content, can be asked for without opening it, which workers can't. */
+static bool is_full_by_file(void)
+{
+    struct stat st;
+
+    if (!fake.full_file || stat(fake.full_file, &st) < 0) {
+        fake.n_with_file = 0;
+        return false;
+    }
+    return ++fake.n_with_file == (uint64_t)st.st_size || st.st_size == 0;
+}
+
 int fake_work(void)
 {
     int error = fake_enter();
     uint64_t n = ++fake.counts.n_work;
 
-    if (!error && (n == fake.full || (fake.full_all && n >= fake.full_all) ||
-                   (fake.full_file && access(fake.full_file, F_OK) == 0)))
+    if (!error && (n == fake.full || (fake.full_all && n >= fake.full_all) || is_full_by_file()))
         error = CUDA_OUT_OF_MEMORY;
     return error;
 }
@@ -114,6 +126,15 @@ EXPORT const void *fake_cuda_block(size_t n_bytes)
             p = m->data;
     pthread_mutex_unlock(&fake.lock);
     return p;
+}
+
+EXPORT void fake_cuda_each(void (*look)(const void *data, size_t n_bytes, int device, void *userdata), void *userdata)
+{
+    pthread_mutex_lock(&fake.lock);
+    for (const struct fake_memory *m = fake.memory; m; m = m->next)
+        if (m->device >= -1)
+            look(m->data, m->n_bytes, m->device, userdata);
+    pthread_mutex_unlock(&fake.lock);
 }
 
 EXPORT uint64_t fake_cuda_used(int device)

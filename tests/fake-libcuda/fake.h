@@ -22,7 +22,7 @@
  *   FAKE_CUDA_REFUSE_ALL    likewise, and all after it
  *   FAKE_CUDA_FULL          the number, from 1, of the copy, launch or the like that the driver itself has no memory for
  *   FAKE_CUDA_FULL_ALL      likewise, and all after it
- *   FAKE_CUDA_FULL_FILE     a file: while it exists, all of them
+ *   FAKE_CUDA_FULL_FILE     a file: while it exists, all of them; if it is of n bytes, the n-th since it exists
  *   FAKE_CUDA_LOST          the number, from 1, of the call that finds the device lost, as all calls after it; 0: none
  *   FAKE_CUDA_LOST_FILE     a file: while it exists, the device is lost
  *   FAKE_CUDA_LOST_ERROR    what they return; default 700
@@ -54,6 +54,12 @@ void fake_cuda_counts(struct fake_counts *ret);
  * fake_cuda_block() - the newest block of device memory of @n_bytes that is held; NULL: there is none. With dlsym()
  */
 const void *fake_cuda_block(size_t n_bytes);
+
+/**
+ * fake_cuda_each() - @look at each block of memory that is held, the newest first; with dlsym()
+ * @device: whose it is; -1: pinned
+ */
+void fake_cuda_each(void (*look)(const void *data, size_t n_bytes, int device, void *userdata), void *userdata);
 
 /**
  * fake_cuda_used() - bytes of a device that this process and others hold; for the double of libnvidia-ml

@@ -33,6 +33,11 @@ struct fake_counts counts_read(void);
 const uint8_t *counts_block(size_t n_bytes);
 
 /**
+ * counts_copy() - a copy of all memory that devices and pinned memory hold, block after block; the caller frees it
+ */
+uint8_t *counts_copy(size_t *ret_n_bytes);
+
+/**
  * counts_assert_none() - nothing is held, and no copy left its memory
  */
 void counts_assert_none(void);

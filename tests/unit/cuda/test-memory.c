@@ -291,6 +291,49 @@ static void what_happens_to_pages_meanwhile_is_not_lost(void **state)
     counts_assert_none();
 }
 
+/* All memory of the device and pinned, before and after somebody's step, and after a shorter one of somebody else: what
+ * the first left, and the second would not have written itself, is not there any more. */
+static void nothing_of_a_step_is_left_for_the_next_user(void **state)
+{
+    struct model_shape shape = small();
+    _cleanup_free_ int32_t *secret = models_tokens(4, N_TOKENS, shape.n_vocab);
+    _cleanup_free_ int32_t *tokens = models_tokens(3, 2, shape.n_vocab);
+    static const uint32_t layers[] = {1, ENGINE_LAYERS_ALL};
+
+    for (size_t k = 0; k < 2; k++) {
+        struct engine_config config = config_of(layers[k]);
+        _cleanup_free_ uint8_t *at_first = NULL, *with_secret = NULL, *after = NULL, *alone = NULL;
+        size_t n, n_again, n_written = 0, n_left = 0;
+        struct engine *e = models_open(&shape, &config);
+
+        feed_new(e, tokens, 2, 2, NULL);
+        alone = counts_copy(&n);
+        e = engine_free(e);
+
+        e = models_open(&shape, &config);
+        at_first = counts_copy(&n_again);
+        assert_int_equal(n_again, n);
+        /* One page, which the next one takes: others are zeroed when somebody takes them. */
+        feed_new(e, secret, ENGINE_PAGE_TOKENS, ENGINE_PAGE_TOKENS, NULL);
+        with_secret = counts_copy(&n_again);
+        assert_int_equal(n_again, n);
+        feed_new(e, tokens, 2, 2, NULL);
+        after = counts_copy(&n_again);
+        assert_int_equal(n_again, n);
+        for (size_t i = 0; i + 16 <= n; i += 16) {
+            static const uint8_t zeros[16];
+            bool is_secret = memcmp(with_secret + i, at_first + i, 16) != 0 && memcmp(with_secret + i, zeros, 16) != 0;
+
+            n_written += is_secret;
+            n_left += is_secret && memcmp(after + i, with_secret + i, 16) == 0 && memcmp(after + i, alone + i, 16) != 0;
+        }
+        assert_true(n_written > 1000);
+        assert_int_equal(n_left, 0);
+        engine_free(e);
+        counts_assert_none();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +341,7 @@ int main(void)
         cmocka_unit_test_setup(steps_become_smaller_before_keys_leave, counts_forget_settings),
         cmocka_unit_test_setup(a_step_that_is_refused_once, counts_forget_settings),
         cmocka_unit_test_setup(what_happens_to_pages_meanwhile_is_not_lost, counts_forget_settings),
+        cmocka_unit_test_setup(nothing_of_a_step_is_left_for_the_next_user, counts_forget_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -811,6 +811,33 @@ static void test_step_failed(void **state)
     sim_done(&s);
 }
 
+static void test_smaller_steps(void **state)
+{
+    struct batch_config config = config_default;
+    struct sim s;
+
+    config.step_tokens_max = 40;
+    sim_init(&s, &config);
+    sim_submit(&s, 1, 0, 100, 1);
+    assert_int_equal(batch_plan(s.b, 0)->n_tokens, 40);
+    batch_step_failed(s.b);
+    assert_true(batch_shrink(s.b));
+    assert_true(batch_shrink(s.b));
+    assert_int_equal(batch_plan(s.b, 0)->n_tokens, 10);
+    batch_step_failed(s.b);
+    /* Each of eight sequences has a token in a step. */
+    assert_false(batch_shrink(s.b));
+    while (sim_step(&s))
+        assert_true(s.n_output <= 1);
+    assert_int_equal(s.n_output, 1);
+    sim_done(&s);
+
+    config.whole_prompts = true;
+    sim_init(&s, &config);
+    assert_false(batch_shrink(s.b));
+    sim_done(&s);
+}
+
 static void test_trim(void **state)
 {
     struct sim s;
@@ -1088,6 +1115,7 @@ int main(void)
         cmocka_unit_test(test_longer_than_all_pages),
         cmocka_unit_test(test_tenant_pages),
         cmocka_unit_test(test_step_failed),
+        cmocka_unit_test(test_smaller_steps),
         cmocka_unit_test(test_trim),
         cmocka_unit_test(test_whole_prompts),
         cmocka_unit_test(test_positions),
