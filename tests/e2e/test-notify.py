@@ -4,6 +4,7 @@
 its workers: those that are its children end with it, and nothing is left behind."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -84,11 +85,16 @@ def a_start_that_waits_for_models_asks_for_time():
             f.write("#!/bin/sh\nsleep 3\nexec %s\n" % os.path.abspath(FAKE_WORKER))
         os.chmod(slow, 0o755)
         with Daemon(POLICY, worker=slow, files={"m.gguf": b"x" * 100000}) as d:
+            # Clients are served meanwhile.
+            assert d.client().call("Models.Status")["models"][0]["state"] in ("mapping", "loading")
+            assert "READY=1" not in manager.lines()
             d.wait_state("ready")
             wait_for(lambda: "READY=1" in manager.lines(), "READY=1")
             lines = manager.lines()
             asked = [i for i, x in enumerate(lines) if x.startswith("EXTEND_TIMEOUT_USEC=")]
             assert asked and max(asked) < lines.index("READY=1"), lines
+            progress = [x for x in lines if re.fullmatch(r"STATUS=0 models ready, 1 loading \(\d+%\), 0 failed", x)]
+            assert progress and lines.index(progress[-1]) < lines.index("READY=1"), lines
 
 
 main([

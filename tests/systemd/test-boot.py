@@ -85,6 +85,13 @@ def the_pinned_model_is_locked_and_its_worker_is_a_unit():
     assert fields["NoNewPrivs"].strip() == "1" and fields["Seccomp"].strip() == "2"
 
 
+def models_stay_the_administrators():
+    m = stage.need()
+    # systemd gives a state directory with another owner to the service, with all that is in it.
+    assert m.run("stat", "-c", "%U %a", MODELS + "/..", MODELS, MODEL["path"]).stdout.splitlines() == [
+        "residentd 750", "root 755", "root 644"]
+
+
 def a_worker_has_no_file_system():
     m = stage.need()
     root = "/proc/%d/root" % model_status()["worker_pid"]
@@ -433,6 +440,7 @@ def stopping_frees_everything():
 TESTS = [
     the_socket_starts_the_service,
     the_pinned_model_is_locked_and_its_worker_is_a_unit,
+    models_stay_the_administrators,
     a_worker_has_no_file_system,
     the_daemon_has_one_capability,
     nothing_of_both_goes_to_swap_or_a_core_dump,
