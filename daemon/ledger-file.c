@@ -25,6 +25,8 @@
 #define FORMAT_VERSION 1
 /* Another process may look at the file; it may not hold us up for long. */
 #define BUSY_MS 1000
+/* What SQLite keeps of the file in memory: 2 MiB if nobody says otherwise, as many as it would grow to with the days. */
+#define CACHE_KIB "256"
 /* A year and a month for whoever makes a bill of it. */
 #define KEEP_USAGE_S (INT64_C(400) * 86400)
 /* From the first try to add a request to the last: far less. */
@@ -196,7 +198,9 @@ int ledger_file_open(const char *dir, struct ledger_file **ret, char *reason, si
     /* The file is not ours alone while nobody has looked into it: no functions of it, no clever schemas. */
     sqlite3_db_config(f->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(f->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    code = sqlite3_exec(f->db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0",
+    code = sqlite3_exec(f->db,
+                        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; "
+                        "PRAGMA cache_size = -" CACHE_KIB,
                         NULL, NULL, NULL);
     if (code != SQLITE_OK)
         return failed(f->db, code, reason, n_reason);

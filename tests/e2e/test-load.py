@@ -26,8 +26,9 @@ MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
 N_USERS, N_CLIENTS, N_QUESTIONS = 20, 10, 150
 # What may be answered to a client that asks too much, and while a worker is replaced because the machine stood still.
 TRY_AGAIN = {"io.residentd.QuotaExceeded", "io.residentd.QueueFull", "io.residentd.ModelUnavailable"}
-# Heaps keep some of what they had; a leak of 100 bytes a request would be more than this.
+# Heaps keep some of what they had; in the worker a leak of 100 bytes a request would be more than this.
 SLACK_BYTES = 3 << 20
+DAEMON_SLACK_BYTES = 1 << 20
 
 
 def questions():
@@ -230,7 +231,7 @@ def test_nothing_is_left_of_a_load():
         print(f"# {dict(counts)}, {ended_after - ended} requests ended")
         print(f"# bytes of its own before and after: daemon {memory['daemon']} {memory_after['daemon']}, "
               f"worker {memory['worker']} {memory_after['worker']}")
-        assert memory_after["daemon"] - memory["daemon"] < SLACK_BYTES, (memory, memory_after)
+        assert memory_after["daemon"] - memory["daemon"] < DAEMON_SLACK_BYTES, (memory, memory_after)
         if counts["io.residentd.ModelUnavailable"] == 0:
             assert worker == worker_after
             assert memory_after["worker"] - memory["worker"] < SLACK_BYTES, (memory, memory_after)
