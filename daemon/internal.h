@@ -210,6 +210,7 @@ struct request {
     uint64_t submitted_us; /* 0: not yet */
     uint64_t prompt_tokens, output_tokens;
     int64_t queue_position, eta_ms;
+    uint64_t first_us, n_first; /* when the first tokens came, 0: none have; and how many those were */
 };
 
 /* ---- manager.c ---- */

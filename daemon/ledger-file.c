@@ -25,7 +25,7 @@
 #define FORMAT_VERSION 1
 /* Another process may look at the file; it may not hold us up for long. */
 #define BUSY_MS 1000
-/* What SQLite keeps of the file in memory: 2 MiB if nobody says otherwise, as many as it would grow to with the days. */
+/* What SQLite keeps of the file in memory: 2 MiB if nobody says otherwise, which it would grow to with the days. */
 #define CACHE_KIB "256"
 /* A year and a month for whoever makes a bill of it. */
 #define KEEP_USAGE_S (INT64_C(400) * 86400)

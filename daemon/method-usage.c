@@ -17,6 +17,7 @@ json_object *request_to_json(const struct request_status *q)
         !add_text(o, "state", request_state_to_string(q->state)) ||
         !add_count(o, "prompt_tokens", q->prompt_tokens) ||
         !add_count(o, "output_tokens", q->output_tokens) ||
+        (q->decode_tps > 0 && !add_take(o, "decode_tps", json_object_new_double(q->decode_tps))) ||
         !add_count_if(o, q->queue_position >= 0, "queue_position", (uint64_t)q->queue_position) ||
         !add_count_if(o, q->eta_ms >= 0, "eta_ms", (uint64_t)q->eta_ms))
         return NULL;

@@ -212,6 +212,10 @@ void requests_tell_waiting(struct manager *m, struct model *only)
 void request_on_piece(struct request *r, const struct step_piece *piece, const char *text, struct json_object *extra)
 {
     r->output_tokens = piece->n_tokens;
+    if (r->first_us == 0 && piece->n_tokens > 0) {
+        r->first_us = manager_now_us(r->manager);
+        r->n_first = piece->n_tokens;
+    }
     manager_requests_changed(r->manager);
     if (!r->callbacks)
         return;

@@ -126,6 +126,7 @@ struct request_status {
     const char *model;
     enum request_state state;
     uint64_t prompt_tokens, output_tokens;
+    double decode_tps;      /* tokens a second since the first ones; 0: there are no others yet */
     int64_t queue_position; /* -1: unknown or running */
     int64_t eta_ms;         /* -1: unknown */
 };

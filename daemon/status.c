@@ -164,9 +164,17 @@ static int compare_requests(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double decode_tps(const struct request *r, uint64_t now_us)
+{
+    return r->output_tokens > r->n_first && now_us > r->first_us
+               ? (double)(r->output_tokens - r->n_first) * 1e6 / (double)(now_us - r->first_us)
+               : 0;
+}
+
 int manager_requests(struct manager *m, bool all, uid_t uid, struct request_status **ret, size_t *ret_n)
 {
     struct request_status *list = calloc(m->n_requests + 1, sizeof(*list));
+    const uint64_t now_us = manager_now_us(m);
     size_t n = 0;
 
     if (!list)
@@ -187,6 +195,7 @@ int manager_requests(struct manager *m, bool all, uid_t uid, struct request_stat
                 .state = r->state,
                 .prompt_tokens = r->prompt_tokens,
                 .output_tokens = r->output_tokens,
+                .decode_tps = decode_tps(r, now_us),
                 .queue_position = r->queue_position,
                 .eta_ms = r->eta_ms,
             };

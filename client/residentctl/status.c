@@ -78,13 +78,14 @@ bool status_print_models(json_object *models)
 bool status_print_requests(json_object *requests)
 {
     static const char *const headers[] = {">REQUEST", ">UID",    "APP",    "MODEL",          "STATE",
-                                          ">PROMPT",  ">OUTPUT", ">PLACE", ">FIRST TOKEN IN"};
+                                          ">PROMPT",  ">OUTPUT", ">TOKENS/S", ">PLACE",
+                                          ">FIRST TOKEN IN"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
     if (!t)
         return false;
     for (size_t i = 0; i < length_of(requests); i++) {
-        json_object *q = json_object_array_get_idx(requests, i);
+        json_object *q = json_object_array_get_idx(requests, i), *rate;
         char text[UNITS_TEXT_MAX];
         int64_t eta = get_int(q, "eta_ms");
 
@@ -95,6 +96,10 @@ bool status_print_requests(json_object *requests)
         table_add(t, get_text(q, "state"));
         table_add_int(t, get_int(q, "prompt_tokens"));
         table_add_int(t, get_int(q, "output_tokens"));
+        if (json_object_object_get_ex(q, "decode_tps", &rate))
+            table_add_format(t, "%.1f", json_object_get_double(rate));
+        else
+            table_add(t, NULL);
         table_add_int(t, get_int(q, "queue_position"));
         table_add(t, eta < 0 || eta > INT32_MAX ? NULL : units_format_duration((uint64_t)eta * 1000, text));
     }

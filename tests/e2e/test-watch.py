@@ -43,6 +43,9 @@ def watch_tells_of_requests_as_they_come_run_and_go():
             assert tokens == sorted(tokens) and len(set(tokens)) > 1, seen
             request = seen[0]["requests"][0]
             assert (request["uid"], request["app"], request["model"]) == (os.getuid(), "editor", "m"), request
+            later = [p["requests"][0] for p in seen if p["requests"] and p["requests"][0]["output_tokens"] > 5]
+            rates = [q.get("decode_tps") for q in later]
+            assert rates and all(r and 1 < r < 100 for r in rates), seen
             # A few times a second, not at each of the 60 pieces.
             assert len(seen) < 30, len(seen)
 
