@@ -88,6 +88,11 @@ static inline uint64_t engine_window_pages(uint64_t window)
 int engine_open_graph(const struct engine_config *config, struct engine **ret, struct fault *reterr);
 
 /**
+ * engine_touch() - read a byte of each page of the weights that is to be in memory, with all threads
+ */
+void engine_touch(struct engine *e);
+
+/**
  * engine_stream_memory() - nanoseconds that @threads together need to read @n_bytes of memory once
  */
 uint64_t engine_stream_memory(struct threads *threads, const void *memory, uint64_t n_bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The built-in stream test: each thread adds up its share of the mapped weights, word by word, front to back. It
+ * Reading the weights for other ends than computing: so that all of them are where they can be read, and to see how
+ * fast that is. Of the built-in stream test, each thread adds up its share of the mapped weights, word by word, front to back. It
  * fetches ahead as the kernels do: without that, a processor whose own prefetching stops at each page reads at half
  * the speed.
  */
@@ -52,6 +53,44 @@ static void stream_share(void *userdata, uint32_t thread, uint32_t n_threads)
             sum += add_up((const uint8_t *)s->parts[i].data + (first - part0), end - first);
     }
     atomic_fetch_add_explicit(&s->checksum, sum, memory_order_relaxed);
+}
+
+/* Pieces that a thread touches at a time. */
+#define TOUCH_BYTES ((uint64_t)2 << 20)
+
+static bool is_released(const struct engine *e, size_t part, uint64_t at)
+{
+    for (size_t i = 0; i < e->facts.n_released; i++) {
+        const struct engine_range *r = &e->facts.released[i];
+
+        if (r->file == part && at >= r->from && at - r->from < r->n_bytes)
+            return true;
+    }
+    return false;
+}
+
+static void touch_share(void *userdata, uint32_t thread, uint32_t n_threads)
+{
+    const struct engine *e = userdata;
+    size_t n_parts;
+    const struct gguf_part *parts = gguf_map_parts(e->map, &n_parts);
+    uint64_t i_piece = 0;
+
+    for (size_t i = 0; i < n_parts; i++) {
+        for (uint64_t at = 0; at < parts[i].n_bytes; at += TOUCH_BYTES) {
+            uint64_t left = parts[i].n_bytes - at, n = left < TOUCH_BYTES ? left : TOUCH_BYTES;
+
+            if (i_piece++ % n_threads != thread || is_released(e, i, at))
+                continue;
+            for (uint64_t k = 0; k < n; k += 4096)
+                (void)*((const volatile uint8_t *)parts[i].data + at + k);
+        }
+    }
+}
+
+void engine_touch(struct engine *e)
+{
+    threads_run(e->threads, touch_share, e);
 }
 
 static uint64_t run(struct threads *threads, struct stream *s)

@@ -478,6 +478,8 @@ int engine_open(const struct engine_config *config, struct engine **ret, struct 
     r = open_facts(e);
     if (r < 0)
         return r;
+    if (config->touch && !e->ahead)
+        engine_touch(e);
     *ret = TAKE_PTR(e);
     return 0;
 }

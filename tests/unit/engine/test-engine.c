@@ -6,17 +6,22 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "engine/engine-internal.h"
 #include "tests/unit/engine/feed.h"
 #include "tests/unit/engine/models.h"
 
@@ -435,6 +440,57 @@ static void facts_say_what_the_model_is(void **state)
     assert_int_equal(f.bytes_locked, 0);
 }
 
+/* What the processor has read of the mapping that has @data, in bytes; UINT64_MAX: the kernel does not say. */
+static uint64_t referenced(const void *data, uint64_t *ret_mapped)
+{
+    _cleanup_fclose_ FILE *f = fopen("/proc/self/smaps", "re");
+    uint64_t low = 0, high = 0, kib;
+    char line[512], name[64];
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &low, &high) == 2)
+            continue;
+        if ((uintptr_t)data < low || (uintptr_t)data >= high || sscanf(line, "%63[^:]: %" SCNu64 " kB", name, &kib) != 2)
+            continue;
+        if (strcmp(name, "Rss") == 0)
+            *ret_mapped = kib * 1024;
+        if (strcmp(name, "Referenced") == 0)
+            return kib * 1024;
+    }
+    return UINT64_MAX;
+}
+
+static bool forget_references(void)
+{
+    _cleanup_close_ int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+
+    return fd >= 0 && write(fd, "1", 1) == 1;
+}
+
+static void weights_are_read_once_before_they_are_needed(void **state)
+{
+    struct model_shape shape = models_wide(TENSOR_F16);
+
+    for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
+        struct engine_config config = models_config(1, 8);
+        _cleanup_engine_ struct engine *e = NULL;
+        uint64_t n_mapped = 0, n_read;
+        const void *data;
+
+        config.n_threads = n_threads;
+        config.populate = true;
+        e = models_open(&shape, &config);
+        data = gguf_tensor(engine_gguf(e), 0)->data;
+        if (!forget_references() || referenced(data, &n_mapped) == UINT64_MAX)
+            skip();
+        n_read = referenced(data, &n_mapped);
+        assert_true(n_mapped > 1 << 20);
+        assert_int_equal(n_read, 0);
+        engine_touch(e);
+        assert_int_equal(referenced(data, &n_mapped), n_mapped);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -450,6 +506,7 @@ int main(void)
         cmocka_unit_test(rows_of_logits_are_in_the_order_asked),
         cmocka_unit_test(configs_that_make_no_sense_are_refused),
         cmocka_unit_test(facts_say_what_the_model_is),
+        cmocka_unit_test(weights_are_read_once_before_they_are_needed),
     };
 
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
