@@ -58,6 +58,29 @@ def a_file_that_two_models_lock_counts_once():
         assert d.status("b")["state"] == "absent" and used(c) == SIZE + FAKE, used(c)
 
 
+def suggestions_count_what_stays_for_others():
+    """What another model has of the file anyway is not asked for again; another file would have to be."""
+    need_locking(4 * SIZE)
+    p = policy(SIZE + 2 * FAKE - 2048, a=model("m", when="always"), b=model("m"), c=model("c"))
+    with daemon(p) as d, d.client() as c:
+        d.wait_state("ready", "a")
+        told = refused_load(c, "b")
+        assert (told["needed"], told["available"]) == (FAKE, FAKE - 2048), told
+        assert told["suggestions"] == [{"change": "sequences", "value": 2}], told
+        # It is as good as it says, and no better: with three a fourth of the cache is too much.
+        for n, fits in ((3, False), (2, True)):
+            p["models"]["b"]["context"] = {"sequences": n}
+            d.write_policy(p)
+            c.call("Models.Reload")
+            if fits:
+                assert c.call("Models.Load", model="b")["state"] == "ready"
+            else:
+                assert refused_load(c, "b")["needed"] == FAKE - 1024
+        # Its own file is another: nothing makes that fit beside the first.
+        told = refused_load(c, "c")
+        assert told["needed"] == SIZE + FAKE and told["suggestions"] == [], told
+
+
 def each_copy_of_a_file_counts():
     need_locking(4 * SIZE)
     with daemon(policy(2 * SIZE + 2 * FAKE - 1, a=model("m", ram="copy", when="always"), b=model("m", ram="copy"))) as d:
@@ -158,6 +181,7 @@ def a_smaller_budget_has_idle_models_leave_and_pinned_ones_stay():
 if __name__ == "__main__":
     main([
         a_file_that_two_models_lock_counts_once,
+    suggestions_count_what_stays_for_others,
         each_copy_of_a_file_counts,
         what_a_worker_has_counts_until_it_has_ended,
         a_worker_is_followed_when_it_has_ended,
