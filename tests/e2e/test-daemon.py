@@ -419,6 +419,86 @@ def concurrent_and_queued_are_enforced():
         assert c.complete("third")[0] == "third"
 
 
+def sequences_of_one_user_in_a_model_are_limited():
+    need_root()
+    with daemon(policy(ram="map", limits={"sequences_per_user": 1})) as d:
+        d.wait_state("ready")
+        a, b = d.client(), d.client()
+        first = a.stream("Inference.Complete", model="m", prompt="count 50")
+        until_it_speaks(first)
+        second = b.stream("Inference.Complete", model="m", prompt="second")
+        assert next(second)["queue"]["position"] == 1
+
+        def of_another_user():
+            with d.client() as c:
+                assert c.complete("hello")[0] == "hello"
+        run_as(1, of_another_user)
+        assert list(first)[-1]["usage"]["output_tokens"] == 50
+        assert "".join(piece["text"] for piece in second) == "second"
+
+
+def refusal_of(c, prompt="hello"):
+    try:
+        c.complete(prompt)
+    except Refused as e:
+        return e
+    raise AssertionError("answered")
+
+
+def maintenance_is_what_new_requests_hear():
+    p = policy(ram="map")
+    with daemon(p) as d, d.client() as c, d.client() as other:
+        d.wait_state("ready")
+        stream = c.stream("Inference.Complete", model="m", prompt="count 40")
+        until_it_speaks(stream)
+        p["host"] = {"maintenance": "back at noon"}
+        d.write_policy(p)
+        assert other.call("Models.Reload") == {"changed": ["host"]}
+        e = refusal_of(other)
+        assert e.error == "io.residentd.ModelUnavailable" and e.parameters["reason"] == "back at noon", e
+        # What runs is finished, and the model stays where it is.
+        assert list(stream)[-1]["usage"]["output_tokens"] == 40
+        assert d.status()["state"] == "ready", d.status()
+        p["host"] = {"maintenance": None}
+        d.write_policy(p)
+        other.call("Models.Reload")
+        assert other.complete("hello")[0] == "hello"
+
+
+def reload_looks_again_at_who_waits_and_who_is_connected():
+    need_root()
+    p = policy(ram="map")
+    p["quotas"] = {"default": {"concurrent": 1}}
+    p["admins"] = {"users": [0]}
+    with daemon(p) as d, d.client() as admin:
+        d.wait_state("ready")
+
+        def of_a_user():
+            with d.client() as a, d.client() as b, d.client() as c:
+                first = a.stream("Inference.Complete", model="m", prompt="count 60")
+                until_it_speaks(first)
+                second = b.stream("Inference.Complete", model="m", prompt="second")
+                assert next(second)["queue"]["position"] == 1
+                os.write(said, b"it waits")
+                # It waited under rules that are no more; the one that runs ends as it began.
+                try:
+                    list(second)
+                    raise AssertionError("answered")
+                except Refused as e:
+                    assert e.error == "io.residentd.NotAllowed" and e.parameters["reason"] == "policy", e
+                assert list(first)[-1]["usage"]["output_tokens"] == 60
+                assert refusal_of(c).error in ("io.residentd.NotAllowed", "io.residentd.NoSuchModel")
+        heard, said = os.pipe()
+        user = as_user(1, of_a_user)
+        os.close(said)
+        assert os.read(heard, 16) == b"it waits", join_user(user)
+        os.close(heard)
+        p["models"]["m"]["deny"] = {"users": [1]}
+        d.write_policy(p)
+        assert admin.call("Models.Reload") == {"changed": ["models.m.deny"]}
+        join_user(user)
+
+
 def defaults_and_limits_of_the_policy_reach_the_worker():
     p = policy(ram="map", defaults={"temperature": 0.25, "top_k": 7}, limits={"max_tokens": 9})
     p["quotas"] = {"default": {"priority_max": 3}}
@@ -647,6 +727,28 @@ def changed_path_is_loaded_before_the_old_one_goes():
         assert len(c.call("Models.Status")["models"]) == 1
 
 
+def another_hash_is_loaded_before_the_old_one_goes():
+    """A new file in the place of the old one, which is what an update of a model is."""
+    p = policy(ram="map", sha256=hashlib.sha256(CONTENT).hexdigest())
+    with daemon(p) as d, d.client() as c, d.client() as other:
+        before = d.wait_state("ready")
+        stream = c.stream("Inference.Complete", model="m", prompt="count 60")
+        until_it_speaks(stream)
+        d.put("new", CONTENT + b"more")
+        os.rename(d.dir + "/new", d.dir + "/m.gguf")
+        p["models"]["m"]["sha256"] = hashlib.sha256(CONTENT + b"more").hexdigest()
+        d.write_policy(p)
+        assert other.call("Models.Reload") == {"changed": ["models.m.sha256"]}
+
+        def replaced():
+            assert other.complete("hello")[0] == "hello"
+            return d.status()["worker_pid"] != before["worker_pid"]
+        wait_for(replaced, "the new version")
+        assert d.status()["ram_mapped_bytes"] == SIZE + 4, d.status()
+        assert list(stream)[-1]["usage"]["output_tokens"] == 60
+        wait_for(lambda: not is_alive(before["worker_pid"]), "the old worker to end")
+
+
 def new_version_that_can_not_be_loaded_leaves_the_old_one():
     p = policy(ram="map", sha256=hashlib.sha256(CONTENT).hexdigest())
     with daemon(p) as d, d.client() as c:
@@ -784,7 +886,10 @@ if __name__ == "__main__":
         drafts_are_counted_and_shown_to_administrators,
     only_administrators_load_and_unload,
         concurrent_and_queued_are_enforced,
-        defaults_and_limits_of_the_policy_reach_the_worker,
+        sequences_of_one_user_in_a_model_are_limited,
+    maintenance_is_what_new_requests_hear,
+    reload_looks_again_at_who_waits_and_who_is_connected,
+    defaults_and_limits_of_the_policy_reach_the_worker,
         untrusted_files_are_refused,
         copy_takes_what_it_can_verify,
         wrong_digest_of_a_locked_file_is_refused,
@@ -794,6 +899,7 @@ if __name__ == "__main__":
         reload_applies_as_a_whole_or_not_at_all,
     reload_says_what_changed_and_only_to_administrators,
     changed_path_is_loaded_before_the_old_one_goes,
+    another_hash_is_loaded_before_the_old_one_goes,
     new_version_that_can_not_be_loaded_leaves_the_old_one,
     new_version_without_room_beside_the_old_one_replaces_it,
     pinned_by_hand_stays_until_unpinned_or_reloaded,
