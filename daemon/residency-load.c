@@ -313,16 +313,23 @@ static int check_digest(struct residency *r, size_t i_path, struct digest *diges
     return -EINVAL;
 }
 
+/* Of what nobody sums all is read once, too: a byte of each page. What is left out must not be read for that. */
+static bool is_read_through(const struct residency *r)
+{
+    return r->ram == POLICY_RAM_LOCK && r->n_left_out == 0 && !residency_is_partial(r, NULL);
+}
+
 /* All parts of one path, from *i on, which becomes the next path's first. */
 static int load_path(struct residency *r, size_t *i)
 {
     _cleanup_(digest_freep) struct digest *digest = NULL;
     size_t i_path = r->parts[*i].i_path;
+    bool sums = r->sha256s[i_path];
     int q = 0;
 
     /* What was loaded before was checked then. */
-    if (r->sha256s[i_path] && !r->kept && !r->parts[*i].map) {
-        q = digest_new(&digest);
+    if ((sums || is_read_through(r)) && !r->kept && !r->parts[*i].map) {
+        q = sums ? digest_new(&digest) : digest_new_reader(&digest);
         if (q < 0)
             return residency_fail_errno(r, r->paths[i_path], -q);
     }
@@ -334,7 +341,12 @@ static int load_path(struct residency *r, size_t *i)
         else
             q = use_in_place(r, &r->parts[*i], digest);
     }
-    return q == 0 && digest ? check_digest(r, i_path, digest) : q;
+    if (q < 0 || !digest)
+        return q;
+    if (sums)
+        return check_digest(r, i_path, digest);
+    q = digest_wait(digest, UINT64_MAX);
+    return q < 0 ? residency_digest_failed(r, i_path, q) : 0;
 }
 
 /* Who says "on" would rather have no model than a slow one. Single pieces may be small for reasons that nobody

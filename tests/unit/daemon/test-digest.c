@@ -128,6 +128,51 @@ static void a_mapped_file_that_is_cut_short_is_an_error(void **state)
     close(fd);
 }
 
+/* Of a mapping that nobody has looked at, each page is mapped by being read. */
+static uint64_t resident_bytes(const void *at)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    unsigned long low = 0, kib = 0;
+    char line[512];
+
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        (void)sscanf(line, "%lx-", &low);
+        if (low == (uintptr_t)at && sscanf(line, "Rss: %lu kB", &kib) == 1)
+            break;
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+static void a_reader_reads_a_byte_of_each_page(void **state)
+{
+    int fd = file_of(FILE_BYTES);
+    uint8_t *at = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    uint64_t whole = (FILE_BYTES + 4095) / 4096 * 4096;
+    struct digest *d;
+
+    assert_true(at != MAP_FAILED);
+    (void)madvise(at, FILE_BYTES, MADV_RANDOM);
+    assert_int_equal(resident_bytes(at), 0);
+    assert_int_equal(digest_new_reader(&d), 0);
+    assert_int_equal(digest_mapping(d, at, FILE_BYTES), 0);
+    digest_advance(d, FILE_BYTES);
+    assert_int_equal(digest_wait(d, UINT64_MAX), 0);
+    assert_int_equal(resident_bytes(at), whole);
+    digest_free(d);
+    /* Cut short, it is an error as of a sum. */
+    assert_int_equal(madvise(at, FILE_BYTES, MADV_DONTNEED), 0);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_int_equal(digest_new_reader(&d), 0);
+    assert_int_equal(digest_mapping(d, at, FILE_BYTES), 0);
+    digest_advance(d, FILE_BYTES);
+    assert_int_equal(digest_wait(d, UINT64_MAX), -EFAULT);
+    digest_free(d);
+    munmap(at, FILE_BYTES);
+    close(fd);
+}
+
 static void a_mapping_may_go_when_it_was_stopped(void **state)
 {
     int fd = file_of(FILE_BYTES);
@@ -165,6 +210,7 @@ int main(void)
         cmocka_unit_test(a_shorter_file_is_an_error),
         cmocka_unit_test(sums_what_is_mapped_where_it_lies),
         cmocka_unit_test(a_mapped_file_that_is_cut_short_is_an_error),
+        cmocka_unit_test(a_reader_reads_a_byte_of_each_page),
         cmocka_unit_test(a_mapping_may_go_when_it_was_stopped),
         cmocka_unit_test(may_be_left_at_any_time),
     };
