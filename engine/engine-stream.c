@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Reading the weights for other ends than computing: so that all of them are where they can be read, and to see how
- * fast that is. Of the built-in stream test, each thread adds up its share of the mapped weights, word by word, front to back. It
- * fetches ahead as the kernels do: without that, a processor whose own prefetching stops at each page reads at half
- * the speed.
+ * fast that is. Of the built-in stream test, each thread adds up its share of the mapped weights, word by word, front
+ * to back. It fetches ahead as the kernels do: without that, a processor whose own prefetching stops at each page reads
+ * at half the speed.
  */
 
 #include <stdatomic.h>

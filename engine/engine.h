@@ -86,7 +86,7 @@ struct engine_config {
     bool lock;                 /* mlock the weights, or what stays of them in memory */
     bool populate;             /* fault the weights in before engine_open() returns */
     /* … and read a byte of each of their pages. Of a virtual machine's memory that only its disk has written to, its
-     * host has given it nothing until then: whoever reads first waits up to 20 us a page for it (docs/performance.md). */
+     * host has given it nothing until then: who reads first waits up to 20 us a page for it (docs/performance.md). */
     bool touch;
     bool small_pages;          /* the weights by 4 KiB pages only, not by 2 MiB where there are such */
     struct engine_gpu_config gpu;
