@@ -88,6 +88,8 @@ static const char *reason_of(const struct model *model, const struct plan_result
         return "";
     if (model->manager->gpus.n == 0)
         return model->manager->gpus.reason;
+    if (model_has_limit(model->loaded))
+        return "models with a limit of the memory for their weights are computed on the processor";
     if (model->gpu_layers_refused == 1)
         return "the memory of the GPUs was refused";
     if (made->n_devices == 0 && model->gpu.returns)

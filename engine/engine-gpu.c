@@ -276,12 +276,20 @@ static int find_devices(struct engine *e, const struct engine_gpu_config *c, uin
     return 0;
 }
 
+static bool can_keep_kv(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->graph.n_groups; i++)
+        if (!gpu_can_keep(&e->layouts[i]))
+            return false;
+    return true;
+}
+
 static struct placement placement_of(const struct engine *e, const struct engine_gpu_config *c, uint32_t n_layers)
 {
     struct placement p = {
         .n_layers = n_layers,
         .n_expert_layers = c->experts_in_ram ? 0 : n_layers,
-        .kv = !c->kv_in_ram && !(e->gpus.given_up & ENGINE_GPU_KV),
+        .kv = !c->kv_in_ram && !(e->gpus.given_up & ENGINE_GPU_KV) && can_keep_kv(e),
     };
 
     if (!c->experts_in_ram && c->expert_layers && c->expert_layers < n_layers)
@@ -326,7 +334,7 @@ static bool give_up(struct engine *e, const struct engine_gpu_config *c, enum en
 {
     uint32_t n = e->outputs_max > BATCH_TOKENS_SMALL ? e->outputs_max : BATCH_TOKENS_SMALL;
 
-    if (part == ENGINE_GPU_KV && c->kv_in_ram)
+    if (part == ENGINE_GPU_KV && (c->kv_in_ram || !can_keep_kv(e)))
         return false;
     if (part == ENGINE_GPU_BATCH) {
         /* An encoder's texts are whole in a step. */

@@ -89,6 +89,7 @@ static void count_kv(const struct graph *g, uint32_t batch_tokens, struct engine
                 continue;
             s->groups[i].k_bytes[type] = (uint64_t)group->n_kv_heads * layout.k_bytes;
             s->groups[i].v_bytes[type] = (uint64_t)group->n_kv_heads * layout.v_bytes;
+            s->groups[i].on_gpu[type] = gpu_can_keep(&layout);
         }
     }
 }

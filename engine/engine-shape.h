@@ -31,6 +31,7 @@ struct engine_shape_group {
     uint64_t pages_per_sequence, pages_per_step; /* most that a window needs: of every open sequence, and in all */
     /* Of one page of one layer, by type; 0: the cache has no such type. */
     uint64_t k_bytes[TENSOR_TYPE_MAX], v_bytes[TENSOR_TYPE_MAX];
+    bool on_gpu[TENSOR_TYPE_MAX]; /* they can be in VRAM: there are kernels for them */
 };
 
 #define ENGINE_SHAPE_GROUPS_MAX 2

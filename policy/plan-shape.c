@@ -59,7 +59,7 @@ static bool get_pair(json_object *o, const char *key, uint64_t *a, uint64_t *b)
            get_item(pair, 0, INT32_MAX, a) && get_item(pair, 1, INT32_MAX, b);
 }
 
-/* "kv": {"f16": [bytes of K, of V], …}, of one page of one layer. */
+/* "kv": {"f16": [bytes of K, of V, 1: on a GPU, too], …}, of one page of one layer. */
 static int get_types(json_object *o, struct plan_group *group)
 {
     json_object *types;
@@ -69,11 +69,13 @@ static int get_types(json_object *o, struct plan_group *group)
     json_object_object_foreach(types, name, pair)
     {
         struct plan_kv_type *t = &group->types[group->n_types];
+        uint64_t on_gpu;
 
         if (group->n_types == PLAN_KV_TYPES_MAX || strlen(name) >= sizeof(t->name) ||
             !json_object_is_type(pair, json_type_array) || !get_item(pair, 0, 1 << 30, &t->k_bytes) ||
-            !get_item(pair, 1, 1 << 30, &t->v_bytes))
+            !get_item(pair, 1, 1 << 30, &t->v_bytes) || !get_item(pair, 2, 1, &on_gpu))
             return -EINVAL;
+        t->on_gpu = on_gpu == 1;
         snprintf(t->name, sizeof(t->name), "%s", name);
         group->n_types++;
     }

@@ -35,6 +35,7 @@ struct planner {
     uint64_t kv_bytes[PLAN_GROUPS_MAX]; /* of one layer of the group, all sequences */
     uint64_t kv_read[PLAN_GROUPS_MAX];  /* of one layer, for a token of a sequence that is half full */
     uint32_t context_tokens;
+    bool kv_on_gpu; /* may be */
 };
 
 static uint64_t ceil_div(uint64_t n, uint64_t by)
@@ -64,6 +65,7 @@ static int measure_kv(struct planner *p)
 
         if (!k || !v)
             return -EINVAL;
+        p->kv_on_gpu = p->kv_on_gpu && k->on_gpu && v->on_gpu;
         if (s->groups[i].window > 0) {
             uint64_t n = s->groups[i].pages_per_sequence * n_open + s->groups[i].pages_per_step;
 
@@ -81,7 +83,7 @@ static int measure_kv(struct planner *p)
 
 static int start(struct planner *p, const struct plan_shape *shape, const struct plan_wish *wish)
 {
-    *p = (struct planner){.shape = shape, .wish = wish};
+    *p = (struct planner){.shape = shape, .wish = wish, .kv_on_gpu = true};
     p->context_tokens = wish->context_tokens;
     if (p->context_tokens == 0 || p->context_tokens > shape->context_trained_tokens)
         p->context_tokens = shape->context_trained_tokens;
@@ -289,7 +291,9 @@ static void explain(const struct planner *p, struct plan_result *r)
             one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
                                 : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
             r->gpu_layers, s->n_layers);
-    if (r->gpu_layers > 0 && !r->kv_on_gpu)
+    if (r->gpu_layers > 0 && !p->kv_on_gpu)
+        say(r, "the KV cache stays in RAM: no kernels on a GPU read types %s and %s", w->k, w->v);
+    else if (r->gpu_layers > 0 && !r->kv_on_gpu)
         say(r, "the KV cache stays in RAM: more layers in VRAM gain more than attention there");
     if (r->expert_layers < r->gpu_layers && s->n_experts > 0)
         say(r, "experts of %" PRIu32 " layers stay in RAM: a token reads %" PRIu32 " of %" PRIu32 " of them",
@@ -327,6 +331,8 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
             for (unsigned bits = 0; bits < (n > 0 ? 4u : 1u); bits++) {
                 const struct trial t = {.n_dense = n, .n_experts = e, .kv = bits & 1, .head = bits & 2};
 
+                if (t.kv && !p.kv_on_gpu)
+                    continue;
                 try(&p, &t, &r);
                 if (!have || is_better(&r, &best))
                     best = r;

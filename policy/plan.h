@@ -42,6 +42,7 @@ struct plan_layer {
 struct plan_kv_type {
     char name[16];
     uint64_t k_bytes, v_bytes;
+    bool on_gpu; /* it can be in VRAM */
 };
 
 /* Layers with the same kind of attention. */

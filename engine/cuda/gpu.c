@@ -35,7 +35,7 @@ static bool linears_can_run(const struct graph *g, const struct graph_op *op)
     return true;
 }
 
-static bool kv_can_run(const struct kv_layout *l)
+bool gpu_can_keep(const struct kv_layout *l)
 {
     return launch_has_kv_type(l->k_type) && launch_has_kv_type(l->v_type);
 }
@@ -58,13 +58,13 @@ bool gpu_can_run(const struct graph *g, const struct graph_op *op, const struct 
     case GRAPH_EXPERTS_DOWN:
         return linears_can_run(g, op);
     case GRAPH_ROPE_WRITE:
-        return kv_can_run(&layouts[op->rope_write.group]);
+        return gpu_can_keep(&layouts[op->rope_write.group]);
     case GRAPH_ATTENTION: {
         struct launch_attention a = gpu_attention_args(&probe, op);
         struct launch_shape shape;
 
         a.n_queries = a.n_tokens = 1;
-        return kv_can_run(&layouts[op->attention.group]) && launch_shape(LAUNCH_ATTENTION, &a, &shape) == 0;
+        return gpu_can_keep(&layouts[op->attention.group]) && launch_shape(LAUNCH_ATTENTION, &a, &shape) == 0;
     }
     default:
         return false;

@@ -57,6 +57,11 @@ struct gpu_bytes {
 bool gpu_can_run(const struct graph *g, const struct graph_op *op, const struct kv_layout *layouts);
 
 /**
+ * gpu_can_keep() - whether there are kernels for keys and values of these types; elsewhere they stay with the CPU
+ */
+bool gpu_can_keep(const struct kv_layout *layout);
+
+/**
  * gpu_measure() - what gpu_new() would take with the same configuration, whose device may be NULL
  * Returns 0 or a negative errno.
  */

@@ -26,9 +26,9 @@ static json_object *group_to_json(const struct engine_shape_group *g)
         !add_take(o, "window_pages", numbers(pages, 2)))
         return NULL;
     for (uint32_t type = 0; type < TENSOR_TYPE_MAX; type++) {
-        const uint64_t pair[] = {g->k_bytes[type], g->v_bytes[type]};
+        const uint64_t of_type[] = {g->k_bytes[type], g->v_bytes[type], g->on_gpu[type]};
 
-        if (pair[0] > 0 && !add_take(kv, tensor_traits(type)->name, numbers(pair, 2)))
+        if (of_type[0] > 0 && !add_take(kv, tensor_traits(type)->name, numbers(of_type, 3)))
             return NULL;
     }
     return TAKE_PTR(o);

@@ -6,7 +6,7 @@
  *
  *   "layers":  [[dense bytes, expert bytes, group, 1: can be on a GPU], ...] in the order of the model
  *   "groups":  [{"window": tokens or 0, "window_pages": [of an open sequence, of a step],
- *                "kv": {"f16": [bytes of K, bytes of V], ...}}] of one page of one layer
+ *                "kv": {"f16": [bytes of K, bytes of V, 1: can be on a GPU], ...}}] of one page of one layer
  *   "open":    [a, b]: for n sequences at a time, the engine holds a * n + b open (those that are preempted, too)
  *   "file", "embedding", "head", "rest", "tied", "parameters", "experts", "experts_used", "context_trained",
  *   "page_tokens", "batch_tokens", "scratch", "thread_scratch"

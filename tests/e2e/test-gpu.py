@@ -6,13 +6,14 @@ libcuda. The double is found by the environment of the worker alone, which a scr
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BUILD, SOURCE, Daemon, Refused, main, need_locking, wait_for  # noqa: E402
+from harness import BUILD, SOURCE, Daemon, Refused, main, may_lock, need_locking, wait_for  # noqa: E402
 
 WORKER = os.path.join(BUILD, "tests", "e2e", "gpu-worker")
 DOUBLE = os.path.join(BUILD, "tests", "fake-libcuda")
@@ -274,6 +275,103 @@ def memory_refused_once_in_a_request_is_not_seen():
             assert d.brief() == brief(), n
             os.unlink(full)
         assert d.status()["worker_pid"] == pid and d.status()["gpu_layers"] == N_LAYERS, d.status()
+
+
+def status_says_why_the_machine_has_no_gpu():
+    cases = [
+        (dict(DEVICES=0), "the NVIDIA driver is installed, but there is no GPU"),
+        (dict(INIT=100), "there is no GPU that can be used: CUDA_ERROR_NO_DEVICE (100) from cuInit"),
+        (dict(INIT=803), "the NVIDIA driver (CUDA 12.4) can't run these kernels, a newer one can: "),
+        (dict(MODULE=222), "the NVIDIA driver (CUDA 12.4) can't run these kernels, a newer one can: "
+                           "CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222) from cuModuleLoadData"),
+        (dict(INIT=999), "the GPU was lost: "),
+        (dict(MODULE=1), "the GPU can't be used: CUDA_ERROR_INVALID_VALUE (1) from cuModuleLoadData"),
+        (dict(CAPABILITY=61), "GPU 0 (Pretended GPU 0) has compute capability 6.1, the kernels need 7.5 or later"),
+        (dict(COMPUTE_MODE=2), "GPU 0 (Pretended GPU 0) is set not to compute (nvidia-smi --compute-mode)"),
+        (dict(VRAM=GIB, OTHERS=GIB, CONTEXT=MIB), "not enough vram memory: "),
+    ]
+    for settings, reason in cases:
+        with GpuDaemon({"m": model_entry(gpu_layers="all")}, **settings) as d:
+            status = d.looked()
+            assert status["vram"] == [] and status["gpu_reason"].startswith(reason), (settings, status)
+            text = subprocess.run([RESIDENTCTL, "--socket", d.socket, "status"], check=True, capture_output=True,
+                                  text=True).stdout
+            assert reason in text, text
+            assert d.brief() == brief()
+            assert d.status()["gpu_reason"].startswith(reason), d.status()
+
+
+def a_library_without_what_is_needed_is_an_old_driver():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        os.symlink(os.path.join(DOUBLE, "libnvidia-ml.so.1"), os.path.join(d.dir, "libcuda.so.1"))
+        write_worker(d, extra=[f"LD_LIBRARY_PATH={d.dir}"])
+        d.kill()
+        d.start()
+        reason = "the NVIDIA driver is too old: libcuda.so.1 has no cuInit"
+        wait_for(lambda: d.all_status().get("gpu_reason") == reason, "the library to be looked at")
+        assert d.brief() == brief()
+
+
+def workers_for_gpus_that_are_not_installed_are_missed():
+    # Workers of systemd are asked for at a socket; beside it there is none for GPUs.
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}) as d:
+        os.unlink(d.worker)
+        os.mkdir(os.path.join(d.dir, "daemon")) # where it hears of workers' ends
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+            s.bind(d.worker)
+            s.listen()
+            d.kill()
+            d.start()
+            reason = "no workers for GPUs are installed (package residentd-cuda)"
+            assert d.all_status()["gpu_reason"] == reason, d.all_status()
+            assert d.all_status()["vram"] == [], d.all_status()
+
+
+def status_says_why_a_model_is_not_on_the_gpu():
+    limited = model_entry(gpu_layers="auto")
+    limited["residency"] = {"ram": "lock", "limit": "64M"}
+    models = {"absent": model_entry("absent", devices=[3])}
+    if may_lock(64 * MIB):
+        models["limited"] = {**limited, "path": "@DIR@/limited.gguf"}
+    reasons = {"absent": "none of the GPUs that the policy names is there",
+               "limited": "models with a limit of the memory for their weights are computed on the processor"}
+    with GpuDaemon(models) as d:
+        d.looked()
+        for name in models:
+            d.load(name)
+            assert d.status(name)["gpu_layers"] == 0, d.status(name)
+            assert d.status(name).get("gpu_reason") == reasons[name], d.status(name)
+
+
+def keys_that_no_gpu_reads_stay_in_ram():
+    entry = model_entry(gpu_layers="all")
+    entry["context"].update(k="q5_1", v="q5_1")
+    with GpuDaemon({"m": {**entry, "placement": {"gpu_layers": 0}}}) as d:
+        answer = d.brief()
+    with GpuDaemon({"m": entry}) as d:
+        d.looked()
+        plan = d.plan()
+        assert plan["kv_vram_bytes"] == 0 < plan["kv_ram_bytes"], plan
+        assert "the KV cache stays in RAM: no kernels on a GPU read types q5_1 and q5_1" in plan["reasons"], plan
+        assert d.brief() == answer
+        status = d.status()
+        assert status["gpu_layers"] == N_LAYERS and planned_vram(plan) >= status["vram_bytes"], (plan, status)
+
+
+def a_gpu_that_is_filled_between_the_look_and_the_return():
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = on_a_gpu_to_lose(d)
+        lose_gpu(d, lost)
+        assert d.brief() == brief()
+        # The first that starts now looks, the next measures.
+        first = os.path.join(d.dir, "first")
+        write_worker(d, extra=[f"X=1\nif [ -e {first} ]; then export FAKE_CUDA_OTHERS={8 * GIB - 100 * MIB}; "
+                               f"else : > {first}; fi"])
+        reason = "the GPU is there again, but has too little memory free"
+        wait_for(lambda: d.status().get("gpu_reason") == reason, "the model to try")
+        wait_for(lambda: d.status()["state"] == "ready", "the model to go on")
+        assert d.status()["gpu_layers"] == 0, d.status()
+        assert d.brief() == brief()
 
 
 def on_a_gpu_to_lose(d):
@@ -652,7 +750,13 @@ main([
     a_number_of_layers_is_got_with_less_of_the_rest,
     memory_refused_in_a_request_fails_that_request_only,
     memory_refused_once_in_a_request_is_not_seen,
+    status_says_why_the_machine_has_no_gpu,
+    a_library_without_what_is_needed_is_an_old_driver,
+    workers_for_gpus_that_are_not_installed_are_missed,
+    status_says_why_a_model_is_not_on_the_gpu,
+    keys_that_no_gpu_reads_stay_in_ram,
     a_lost_gpu_ends_the_worker_and_the_next_computes_without,
+    a_gpu_that_is_filled_between_the_look_and_the_return,
     a_gpu_that_comes_back_is_used_again,
     a_reload_looks_at_once,
     requests_go_on_while_a_model_returns_to_the_gpu,

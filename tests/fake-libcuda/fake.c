@@ -234,6 +234,9 @@ int fake_device_attribute(int *value, int attribute, cuda_device_id id)
     case CUDA_MULTIPROCESSORS:
         *value = 4;
         break;
+    case CUDA_COMPUTE_MODE:
+        *value = (int)setting("FAKE_CUDA_COMPUTE_MODE", 0);
+        break;
     case CUDA_CAPABILITY_MAJOR:
         *value = fake.capability / 10;
         break;

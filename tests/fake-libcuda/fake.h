@@ -12,6 +12,7 @@
  * Read from the environment by cuInit(), which also begins all counts anew when nothing is held:
  *   FAKE_CUDA_DEVICES       number of devices; default 1
  *   FAKE_CUDA_CAPABILITY    10 * major + minor of all; default 89
+ *   FAKE_CUDA_COMPUTE_MODE  of all, as cuDeviceGetAttribute() says it: 2 is prohibited; default 0
  *   FAKE_CUDA_VRAM          bytes of each; default 8 GiB
  *   FAKE_CUDA_OTHERS        bytes of each that other programs hold; default 0
  *   FAKE_CUDA_CONTEXT       bytes of each that a context takes; default 0

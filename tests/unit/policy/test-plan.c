@@ -58,7 +58,7 @@ static int setup(void **state)
     for (int i = 0; i < LAYERS; i++)
         f.layers[i] = (struct plan_layer){.dense_bytes = G, .can_offload = true};
     f.shape.groups[0] = (struct plan_group){
-        .types = {{"f32", M / 2, M / 2}, {"f16", M / 4, M / 4}, {"q8_0", M / 8, M / 8}}, .n_types = 3};
+        .types = {{"f32", M / 2, M / 2, true}, {"f16", M / 4, M / 4, true}, {"q8_0", M / 8, M / 8, true}}, .n_types = 3};
     *state = &f;
     return 0;
 }
@@ -449,11 +449,27 @@ static void a_file_that_others_have_needs_no_room(void **state)
     assert_int_equal(r.ram_needed_bytes, 8 * G + r.ram.kv);
 }
 
+/* Layers go to VRAM all the same, and what they attend to stays. */
+static void keys_that_no_gpu_reads_stay_in_ram(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    f->devices[0].budget_bytes = 100 * G;
+    f->wish.n_devices = 1;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.kv_on_gpu && r.ram.kv == 0);
+    for (size_t i = 0; i < f->shape.groups[0].n_types; i++)
+        f->shape.groups[0].types[i].on_gpu = strcmp(f->shape.groups[0].types[i].name, f->wish.v) != 0;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.gpu_layers == f->shape.n_layers && !r.kv_on_gpu && r.ram.kv > 0 && r.devices[0].kv == 0);
+}
+
 static void shapes_that_lie_are_refused(void **state)
 {
     static const char whole[] =
         "{\"layers\": [[10, 0, 0, 1]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": "
-        "[1, 1]}}], \"file\": 100, "
+        "[1, 1, 0]}}], \"file\": 100, "
         "\"embedding\": 20,"
         " \"head\": 20, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
         " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
@@ -481,11 +497,13 @@ static void shapes_that_lie_are_refused(void **state)
         {"\"file\": 100", "\"file\": 50"},
         {"\"page_tokens\": 32", "\"page_tokens\": 0"},
         {"\"tied\": false", "\"tied\": 0"},
-        {"[1, 1]", "[1]"},
+        {"[1, 1, 0]", "[1]"},
+        {"[1, 1, 0]", "[1, 1]"},
+        {"[1, 1, 0]", "[1, 1, 2]"},
         {"\"file\": 100", "\"file\": 9007199254740992"},
         {"\"experts_used\": 0", "\"experts_used\": 3"},
         {"\"context_trained\": 8", "\"context_trained\": 0"},
-        {"{\"f16\": [1, 1]}", "{}"},
+        {"{\"f16\": [1, 1, 0]}", "{}"},
         {"\"scratch\": 1,", ""},
         {"\"window\": 0", "\"window\": -1"},
         {"\"head\": 20", "\"head\": \"20\""},
@@ -535,7 +553,8 @@ int main(void)
         TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
         TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
         TEST(what_only_gpus_read_is_left_out_in_whole_large_pages), TEST(no_more_layers_than_were_refused),
-        TEST(a_file_that_others_have_needs_no_room), TEST(shapes_that_lie_are_refused),
+        TEST(a_file_that_others_have_needs_no_room), TEST(keys_that_no_gpu_reads_stay_in_ram),
+        TEST(shapes_that_lie_are_refused),
     };
 
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
