@@ -430,6 +430,48 @@ def a_worker_that_lost_its_file_ends_the_model():
             assert c.complete("hello")[0] == "hello"
 
 
+NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages"
+
+
+class Reserved:
+    """So many 2 MiB pages more than there were, until the end."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __enter__(self):
+        try:
+            with open(NR_HUGEPAGES) as f:
+                self.before = int(f.read())
+            self.set(self.before + self.n)
+            with open(NR_HUGEPAGES) as f:
+                if int(f.read()) < self.before + self.n:
+                    self.set(self.before)
+                    raise Skip("the kernel has no room for reserved pages")
+        except OSError as e:
+            raise Skip(f"pages can't be reserved here: {e}") from None
+
+    def set(self, n):
+        with open(NR_HUGEPAGES, "w") as f:
+            f.write(str(n))
+
+    def __exit__(self, *_):
+        self.set(self.before)
+
+
+def a_copy_takes_pages_that_were_reserved_where_there_are_enough():
+    size = 9 * MB + 77
+    p = {"models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "copy", "when": "always"}}}}
+    for n, by in ((5, "reserved 2 MiB"), (0, None)):
+        with Reserved(n), Daemon(p, files={"m.gguf": os.urandom(size)}) as d:
+            status = d.wait_state("ready")
+            if by:
+                assert status["ram_pages"] == by and status["ram_locked_bytes"] == 5 << 21, status
+                assert "10.0M in 2 MiB pages that were reserved" in d.log(), d.log()
+            else:
+                assert status["ram_pages"] != "reserved 2 MiB" and "that were reserved" not in d.log(), status
+
+
 main([
     load_and_unload_leak_nothing,
     killed_workers_lose_only_their_own_requests,
@@ -441,5 +483,6 @@ main([
     a_worker_that_lost_its_file_ends_the_model,
     # Hard on everything else that runs.
     *([real_memory_pressure_is_felt, a_standstill_of_the_machine_costs_no_worker,
-       a_worker_of_a_unit_that_never_ends_is_not_waited_for_for_ever] if SLOW else []),
+       a_worker_of_a_unit_that_never_ends_is_not_waited_for_for_ever,
+       a_copy_takes_pages_that_were_reserved_where_there_are_enough] if SLOW else []),
 ])
