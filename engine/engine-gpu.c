@@ -19,6 +19,7 @@
 #include "base/fault.h"
 #include "engine/cuda/device.h"
 #include "engine/engine-devices.h"
+#include "engine/engine-gpu-pieces.h"
 #include "engine/engine-internal.h"
 
 /* What is left free of a device: others' windows grow, and the driver takes a little for each kernel. */
@@ -110,6 +111,7 @@ static void number_layers(struct engine *e, uint32_t counts[ENGINE_DEVICES_MAX +
 static int add_transfer(struct engine *e, size_t op, uint32_t value, uint8_t from, uint8_t to)
 {
     struct engine_gpus *g = &e->gpus;
+    size_t at;
 
     if (e->graph.values[value].kind != GRAPH_F32)
         return -ENOTSUP;
@@ -120,15 +122,41 @@ static int add_transfer(struct engine *e, size_t op, uint32_t value, uint8_t fro
             return -ENOMEM;
         g->transfers = p;
     }
-    g->transfers[g->n_transfers++] = (struct engine_transfer){.op = op, .value = value, .from = from, .to = to};
+    /* They are found in the order of those who read, which is not always that of when. */
+    for (at = g->n_transfers++; at > 0 && g->transfers[at - 1].op > op; at--)
+        g->transfers[at] = g->transfers[at - 1];
+    g->transfers[at] = (struct engine_transfer){.op = op, .value = value, .from = from, .to = to};
     return 0;
 }
 
-/* @valid: [n_values] a bit for each place that has the value as it is now. */
-static int carry_for_op(struct engine *e, size_t i, uint32_t *valid)
+/* What is followed while transfers are looked for. */
+struct following {
+    uint32_t *valid;  /* [n_values] a bit for each place that has the value as it is now */
+    size_t *readable; /* [n_values] the first operation behind the one that wrote it last */
+};
+
+static bool is_optional(const struct graph_op *op)
+{
+    return op->embeddings_only || op->adapters_only;
+}
+
+/*
+ * Where a value that operation @i on a GPU reads is put: where the GPU begins with the operations around it, so that
+ * they can be handed in as one graph. Its memory there is kept for it since it was written.
+ */
+static size_t put_at(const struct engine *e, size_t i, size_t readable)
+{
+    uint8_t place = e->gpus.places[i];
+
+    /* Steps that leave an operation out don't carry for it, either. */
+    while (place != 0 && i > readable && e->gpus.places[i - 1] == place && !is_optional(&e->graph.ops[i - 1]))
+        i--;
+    return i;
+}
+
+static int carry_for_op(struct engine *e, size_t i, struct following *f)
 {
     const struct graph_op *op = &e->graph.ops[i];
-    bool optional = op->embeddings_only || op->adapters_only;
     uint8_t place = e->gpus.places[i];
     struct graph_op_values v;
     int r = 0;
@@ -136,52 +164,65 @@ static int carry_for_op(struct engine *e, size_t i, uint32_t *valid)
     graph_op_values(op, &v);
     for (size_t k = 0; r == 0 && k < v.n_reads; k++) {
         uint32_t id = v.reads[k];
+        size_t at = is_optional(op) ? i : put_at(e, i, f->readable[id]);
 
-        if (valid[id] & (1u << place))
+        if (f->valid[id] & (1u << place))
             continue;
-        r = add_transfer(e, i, id, (uint8_t)__builtin_ctz(valid[id]), place);
-        /* Steps that leave the operation out don't carry for it, either. */
-        if (!optional)
-            valid[id] |= 1u << place;
+        r = add_transfer(e, at, id, (uint8_t)__builtin_ctz(f->valid[id]), place);
+        if (!is_optional(op))
+            f->valid[id] |= 1u << place;
     }
-    for (size_t k = 0; k < v.n_writes; k++)
-        valid[v.writes[k]] = 1u << place;
+    for (size_t k = 0; k < v.n_writes; k++) {
+        f->valid[v.writes[k]] = 1u << place;
+        f->readable[v.writes[k]] = i + 1;
+    }
     return r;
 }
 
 /* Returns 0, -ENOMEM, -ENOTSUP: something would have to be carried that can't. */
 static int find_transfers(struct engine *e)
 {
-    _cleanup_free_ uint32_t *valid = calloc(e->graph.n_values ? e->graph.n_values : 1, sizeof(*valid));
-    int r = valid ? 0 : -ENOMEM;
+    size_t n = e->graph.n_values ? e->graph.n_values : 1;
+    _cleanup_free_ uint32_t *valid = calloc(n, sizeof(*valid));
+    _cleanup_free_ size_t *readable = calloc(n, sizeof(*readable));
+    struct following f = {.valid = valid, .readable = readable};
+    int r = valid && readable ? 0 : -ENOMEM;
 
     e->gpus.n_transfers = 0;
     for (size_t i = 0; r == 0 && i < e->graph.n_ops; i++)
-        r = carry_for_op(e, i, valid);
+        r = carry_for_op(e, i, &f);
     if (r == 0 && e->graph.logits != GRAPH_NONE && !(valid[e->graph.logits] & 1))
         r = add_transfer(e, e->graph.n_ops, e->graph.logits, (uint8_t)__builtin_ctz(valid[e->graph.logits]), 0);
     return r;
 }
 
+/* What is put between two values that are got, and one of those: by then all that was put is read. */
 static uint64_t crossing_bytes(const struct engine *e, uint8_t place)
 {
-    uint64_t n_bytes = 0;
+    uint64_t n_bytes = 0, most = 0;
 
     for (size_t i = 0; i < e->gpus.n_transfers; i++) {
         const struct engine_transfer *t = &e->gpus.transfers[i];
         const struct graph_value *v = &e->graph.values[t->value];
+        const struct graph_op *op = t->op < e->graph.n_ops ? &e->graph.ops[t->op] : NULL;
 
+        if (t->from != place && t->to != place)
+            continue;
         /* The largest batch is what the CPU's memory was planned for. */
-        if (t->from == place || t->to == place)
-            n_bytes += v->n_bytes + 64;
+        n_bytes += v->n_bytes + 64;
+        most = n_bytes > most ? n_bytes : most;
+        /* Not where there may be nothing to wait for. */
+        if (t->from == place && v->rows != GRAPH_ROWS_OUTPUTS && op && !is_optional(op))
+            n_bytes = 0;
     }
-    return n_bytes;
+    return most;
 }
 
 static void close_gpus(struct engine_gpus *g)
 {
     for (uint32_t i = 0; i < g->n_gpus; i++)
         g->gpus[i] = gpu_free(g->gpus[i]);
+    g->pieces = engine_pieces_free(g->pieces);
 }
 
 static struct gpu_config gpu_config_of(const struct engine *e)
@@ -195,6 +236,32 @@ static struct gpu_config gpu_config_of(const struct engine *e)
         .sequences_max = e->sequences_max,
         .pages_max = e->context_tokens / KV_PAGE_TOKENS + 1,
     };
+}
+
+/* Whether one device can work on a piece of a step while another works on the next: layers are on several of them, and
+ * none waits in the middle of its own for what another makes. */
+static bool works_in_turns(const struct engine *e)
+{
+    bool on_cpu = false;
+
+    for (size_t i = 0; i < e->graph.n_ops; i++)
+        on_cpu |= e->graph.ops[i].layer < e->arch.n_layers && e->gpus.places[i] == 0;
+    for (size_t i = 0; i < e->gpus.n_transfers; i++) {
+        const struct engine_transfer *t = &e->gpus.transfers[i];
+
+        if (t->to == 0 && t->op < e->graph.n_ops && e->graph.ops[t->op].layer < e->arch.n_layers)
+            return false;
+    }
+    return !e->graph.is_encoder && (on_cpu || e->gpus.n_gpus > 1);
+}
+
+static int prepare_pieces(struct engine *e, uint32_t piece_tokens)
+{
+    uint32_t n = piece_tokens ? piece_tokens : ENGINE_PIECE_TOKENS;
+
+    if (e->gpus.n_gpus == 0 || e->batch_tokens_max / 2 < n || !works_in_turns(e))
+        return 0;
+    return engine_pieces_new(e->batch_tokens_max, e->outputs_max, n, &e->gpus.pieces);
 }
 
 /* Where each operation is, and what is carried. Returns 0, -ENOMEM, -ENOTSUP. */
@@ -482,7 +549,10 @@ static int prepare(struct engine *e)
 
     g->places = calloc(e->graph.n_ops, sizeof(*g->places));
     g->group_layers = calloc(e->graph.n_ops, sizeof(*g->group_layers));
-    if (!g->places || !g->group_layers)
+    g->n_top_room = (size_t)(e->outputs_max ? e->outputs_max : 1) * ENGINE_TOP_MAX;
+    g->top_ids = calloc(g->n_top_room, sizeof(*g->top_ids));
+    g->top_logits = calloc(g->n_top_room, sizeof(*g->top_logits));
+    if (!g->places || !g->group_layers || !g->top_ids || !g->top_logits)
         return -ENOMEM;
     for (size_t i = 0; i < e->graph.n_ops; i++) {
         const struct graph_op *op = &e->graph.ops[i];
@@ -528,6 +598,9 @@ int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint
     }
     say_why(e, &refused);
     fill_facts(e);
+    r = prepare_pieces(e, c->gpu.piece_tokens);
+    if (r < 0)
+        return r;
     return 0;
 }
 
@@ -565,5 +638,7 @@ void engine_gpus_close(struct engine_gpus *g)
     free(g->group_layers);
     free(g->transfers);
     free(g->released);
+    free(g->top_ids);
+    free(g->top_logits);
 }
 

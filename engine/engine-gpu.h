@@ -20,6 +20,7 @@
 
 struct engine;
 struct engine_devices;
+struct engine_pieces;
 struct exec_batch;
 struct fault;
 struct gguf_tensor;
@@ -55,6 +56,12 @@ struct engine_gpus {
     struct engine_range *released; /* facts.released */
     uint32_t n_layers;
     unsigned given_up; /* enum engine_gpu_part */
+    struct engine_top top; /* of the last step; n is 0: there is none */
+    uint32_t *top_ids;     /* [n_top_room] of outputs_max rows */
+    float *top_logits;
+    size_t n_top_room;
+    uint32_t n_top_wanted; /* of the running step */
+    struct engine_pieces *pieces; /* NULL: steps are not cut, since nobody could work on another piece */
 };
 
 /**
@@ -129,6 +136,8 @@ void engine_gpus_close(struct engine_gpus *g);
 
 /**
  * engine_gpus_step() - exec_step() with some operations on GPUs
+ * @n_top: as engine_batch.n_top; where gpus.top has it, *ret_logits is NULL
  * Returns 0, ENGINE_CANCELLED, ENGINE_GPU_FULL, -EIO: a GPU was lost, and with it what was in its pages.
  */
-int engine_gpus_step(struct engine *e, const struct exec_batch *batch, const float **ret_logits, struct fault *reterr);
+int engine_gpus_step(struct engine *e, const struct exec_batch *batch, uint32_t n_top, const float **ret_logits,
+                     struct fault *reterr);

@@ -160,7 +160,7 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
         .wants_embeddings = batch->wants_embeddings,
     };
     if (e->gpus.n_gpus > 0)
-        r = engine_gpus_step(e, &x, ret_logits, reterr);
+        r = engine_gpus_step(e, &x, batch->n_top, ret_logits, reterr);
     else
         r = exec_step(e->exec, &x, ret_logits) ? 0 : ENGINE_CANCELLED;
     if (r != 0) {
@@ -174,6 +174,11 @@ int engine_step(struct engine *e, const struct engine_batch *batch, const float 
         e->sequences[e->active[i]].length += e->sequences[e->active[i]].pending;
     e->n_active = n_active;
     return 0;
+}
+
+const struct engine_top *engine_top(const struct engine *e)
+{
+    return e->gpus.top.n > 0 ? &e->gpus.top : NULL;
 }
 
 const float *engine_embeddings(const struct engine *e)

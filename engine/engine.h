@@ -38,11 +38,8 @@ enum engine_result {
 
 /* Tokens per KV page: the grain in which memory for keys and values is handed out and shared. */
 #define ENGINE_PAGE_TOKENS 32
-
 #define ENGINE_ADAPTERS_MAX 64
-
 #define ENGINE_DEVICES_MAX 8 /* GPUs that one model is spread over */
-
 #define ENGINE_LAYERS_ALL UINT32_MAX
 
 /* Which part of a model is put on GPUs. What does not fit there stays on the CPU: facts.gpu_layers says what came of
@@ -56,8 +53,8 @@ struct engine_gpu_config {
     const uint32_t *devices; /* [n_devices] numbers of GPUs; borrowed for engine_open(); none: all there are */
     size_t n_devices;
     const uint32_t *device_layers; /* [n_devices] of the last layers, the first device's; NULL: by what is free */
-    bool exact; /* as many as that or none: the model is not opened where they don't fit. Steps may become smaller, and
-                 * keys and values stay in RAM */
+    uint32_t piece_tokens; /* at least, of a step that is cut for several devices to work at a time; 0: 128 */
+    bool exact; /* as many or none: else it is not opened. Steps may become smaller, keys and values stay in RAM */
     bool keep_locked; /* what is there stays locked in RAM, too */
     /* Of locked weights and the KV cache in RAM; 0: no limit. Where less is on GPUs than was wanted and the rest would
      * need more, the model is not opened. */
@@ -85,9 +82,7 @@ struct engine_config {
     uint64_t weights_bytes_max; /* of matrices in memory at any time, the others are read again in each step; 0: all */
     bool lock;                 /* mlock the weights, or what stays of them in memory */
     bool populate;             /* fault the weights in before engine_open() returns */
-    /* … and read a byte of each of their pages. Of a virtual machine's memory that only its disk has written to, its
-     * host has given it nothing until then: who reads first waits up to 20 us a page for it (docs/performance.md). */
-    bool touch;
+    bool touch; /* … and read a byte of each page: a virtual machine may have to wait for it (docs/performance.md) */
     bool small_pages;          /* the weights by 4 KiB pages only, not by 2 MiB where there are such */
     struct engine_gpu_config gpu;
 };
@@ -141,14 +136,12 @@ struct engine_facts {
  * @reterr: may be NULL; why not: FAULT_MODEL_INVALID (offset, reason; the caller fills in the model's name)
  *          for a file that is no model this engine can run, FAULT_INSUFFICIENT_MEMORY (needed) when memory,
  *          weights_bytes_max or RLIMIT_MEMLOCK is too small
- * Returns 0; -EINVAL (the file, or a config that makes no sense), -ENOMEM, -EPERM (lock), or another errno of mmap,
- * mlock or thread creation.
+ * Returns 0; -EINVAL (the file, or a config that makes no sense), -ENOMEM, -EPERM (lock), or what mmap or threads say.
  */
 int engine_open(const struct engine_config *config, struct engine **ret, struct fault *reterr);
 
 /**
- * engine_free() - end the threads, unmap everything; takes NULL, returns NULL
- * Not while a step runs. Open sequences end with it.
+ * engine_free() - end threads and open sequences, unmap everything; takes NULL, returns NULL. Not while a step runs
  */
 struct engine *engine_free(struct engine *e);
 
@@ -167,8 +160,7 @@ void engine_facts(const struct engine *e, struct engine_facts *ret);
 
 /**
  * engine_threads_set() - from the next step on compute with @n threads, the caller's included; 0: one for each core
- * Between steps only. Returns 0, -ENOMEM, -EAGAIN (threads can't be created); on failure the old number stays.
- * Changes no result, not even a bit.
+ * Between steps only; changes no bit of a result. Returns 0, -ENOMEM, -EAGAIN (no more threads): the old number stays.
  */
 int engine_threads_set(struct engine *e, uint32_t n);
 
@@ -194,8 +186,7 @@ int engine_sequence_close(struct engine *e, uint32_t sequence);
 /**
  * engine_sequence_truncate() - keep only the first @n_tokens; pages behind them are given back
  * Back to where the last step began always works until the next step (speculation), and to 0 always.
- * Returns 0; ENGINE_WINDOW_GONE below engine_sequence_reach(); -EINVAL when the sequence is not open or shorter than
- * that.
+ * Returns 0; ENGINE_WINDOW_GONE below engine_sequence_reach(); -EINVAL when it is not open, or shorter.
  */
 int engine_sequence_truncate(struct engine *e, uint32_t sequence, uint32_t n_tokens);
 
@@ -229,10 +220,18 @@ uint32_t engine_sequence_pages(const struct engine *e, uint32_t sequence);
  */
 uint32_t engine_pages_free(const struct engine *e);
 
+#define ENGINE_TOP_MAX 64
+/* [n_wanted, n] The n largest logits of each row, of equal ones the lower token first; NaN where there are no more. */
+struct engine_top {
+    uint32_t n;
+    const uint32_t *ids;
+    const float *logits;
+};
+
 /*
  * One step's work, ragged: decode tokens and prompt chunks of any sequences together, in any order between sequences.
- * The tokens of one sequence stand in order of position and continue it: the first one's position is its length.
- * All arrays are [n_tokens] and borrowed for the call.
+ * The tokens of one sequence stand in order of position and continue it: the first one's position is its length. All
+ * arrays are [n_tokens] and borrowed for the call.
  */
 struct engine_batch {
     uint32_t n_tokens; /* 1 … facts.batch_tokens_max */
@@ -241,14 +240,15 @@ struct engine_batch {
     const uint32_t *positions;
     const uint8_t *wants_logits; /* non-zero: a row of logits for this token; at most facts.outputs_max of them */
     bool wants_embeddings;       /* the model's last hidden state of every token: engine_embeddings() */
+    uint32_t n_top; /* the so many largest logits of a row will do: engine_top(); 0: all. At most ENGINE_TOP_MAX */
     /* For an encoder (facts.is_encoder) a text is one step: all its tokens, side by side, into an empty sequence. */
 };
 
 /**
  * engine_step() - run one batch through the model
  * @e:          one caller at a time, whose thread computes too; engine_cancel() may come from any thread
- * @ret_logits: [n_wanted, n_vocab] f32 row-major, in the batch's order; owned by @e, valid until the next step.
- *              NULL when no token wants any
+ * @ret_logits: [n_wanted, n_vocab] in the batch's order; owned by @e, valid until the next step; NULL: none, or
+ *              engine_top() has what was wanted
  * @reterr:     may be NULL; FAULT_CONTEXT_TOO_LONG when a position is beyond context_tokens
  * Returns 0; ENGINE_KV_FULL (free pages and try again), ENGINE_CANCELLED, ENGINE_GPU_FULL (@reterr:
  * FAULT_INSUFFICIENT_MEMORY; try again, or with fewer tokens); -EINVAL for a batch that breaks the rules above
@@ -259,15 +259,19 @@ struct engine_batch {
 int engine_step(struct engine *e, const struct engine_batch *batch, const float **ret_logits, struct fault *reterr);
 
 /**
+ * engine_top() - what a GPU found in the last step, until the next one; NULL: all logits are there, or none
+ */
+const struct engine_top *engine_top(const struct engine *e);
+
+/**
  * engine_embeddings() - the hidden states behind the last norm, before the output matrix, of all tokens of a step
- * Of the last successful engine_step(), whose batch must have had wants_embeddings.
- * Returns [n_tokens, n_embedding] f32 row-major, in the batch's order; owned by @e, valid until the next step.
+ * Of the last successful engine_step(), whose batch must have had wants_embeddings; valid until the next step.
+ * Returns [n_tokens, n_embedding] f32 row-major, in the batch's order.
  */
 const float *engine_embeddings(const struct engine *e);
 
 /**
- * engine_cancel() - make the running step, or the next one if none runs, return ENGINE_CANCELLED soon
- * From any thread.
+ * engine_cancel() - make the running step, or else the next, return ENGINE_CANCELLED soon; from any thread
  */
 void engine_cancel(struct engine *e);
 
@@ -284,15 +288,13 @@ struct engine_profile {
 void engine_profile_start(struct engine *e);
 
 /**
- * engine_profile() - the table so far, ordered as the model runs; all times 0 when it was never started
- * *ret belongs to the engine and is valid until the next step.
+ * engine_profile() - the table so far, as the model runs, valid until the next step; all times 0 if never started
  */
 void engine_profile(struct engine *e, const struct engine_profile **ret, size_t *ret_n);
 
 /**
  * engine_stream() - read the weights with all threads, as fast as they can and without computing anything
  * What the memory gives is the bound of decoding; `bench` puts the two beside each other.
- * @bytes_max: at most so many; a model may be larger than what is worth reading
- * @ret_bytes, @ret_ns: what was read and how long it took
+ * @bytes_max: at most so many; *ret_bytes: what was read of them in *ret_ns
  */
 void engine_stream(struct engine *e, uint64_t bytes_max, uint64_t *ret_bytes, uint64_t *ret_ns);

@@ -19,6 +19,17 @@
 /* Of few tokens: for many there is enough to do without. */
 #define GPU_SPLIT_TOKENS_MAX 16
 
+/* Steps of so many tokens are handed in as graphs. For more, kernels take longer than their launches. */
+#define GPU_GRAPH_TOKENS_MAX 32
+
+/* Pages after which a longer sequence needs another graph; a whole number of attention's segments. */
+#define GPU_GRAPH_PAGES 64
+
+#define GPU_GRAPHS 512
+
+/* Steps that may be under way at a time: one is prepared while the GPU works on the one before. */
+#define GPU_SLOTS 2
+
 /* One array of a step's data, at the same offset in pinned and in device memory. */
 struct gpu_array {
     uint64_t offset, n_bytes;
@@ -33,6 +44,27 @@ struct gpu_cut {
 /* What happens to a page as a whole; a copy of itself means that it is zeroed. */
 struct gpu_page_op {
     uint32_t group, to, from;
+};
+
+/* Pinned memory of a step: written once, and free again when the GPU has come to its end. */
+struct gpu_slot {
+    uint8_t *inputs;   /* inputs_bytes */
+    uint8_t *crossing; /* crossing_bytes */
+    struct cuda_event *done, *got; /* the step, a value that is waited for */
+    bool in_use;
+};
+
+/* What the launches of a range of operations depend on. */
+struct gpu_graph_key {
+    uint32_t first, past; /* operations */
+    uint32_t n_tokens, n_outputs, table_stride, n_segments;
+    uint32_t n_queries[GPU_CUTS_MAX];
+};
+
+struct gpu_graph {
+    struct gpu_graph_key key;
+    struct cuda_graph_exec *exec; /* NULL: not captured */
+    uint64_t last_used, n_used;   /* n_used 0: nothing is here */
 };
 
 struct gpu {
@@ -53,19 +85,23 @@ struct gpu {
     uint64_t parts_at, parts_bytes;
 
     /* A step's data. */
-    uint8_t *pinned;
+    struct gpu_slot slots[GPU_SLOTS];
+    uint32_t i_slot; /* of the running step */
     cuda_pointer inputs;
     uint64_t inputs_bytes;
     struct gpu_array positions, token_rows, outputs, tables[GRAPH_GROUPS_MAX];
     struct gpu_cut cuts[GPU_CUTS_MAX];
     uint32_t n_cuts;
-    uint8_t *crossing; /* pinned, crossing_bytes */
     uint64_t crossing_bytes, crossing_used;
+
+    struct gpu_graph *graphs; /* [GPU_GRAPHS] */
+    uint64_t n_graph_uses, n_graph_ops;
+    bool refuses_graphs;
 
     const struct exec_batch *batch; /* of the running step */
     const struct page_table **rows; /* [sequences_max] the tables of each row of kv.tables */
     uint32_t n_rows, table_stride;
-    uint32_t position_last; /* of the longest run */
+    uint32_t n_segments; /* of the longest run, or a few more */
     /* [n_page_ops] Of pages since the last step, in order: done when the next one begins, which can be refused. */
     struct gpu_page_op *page_ops;
     uint32_t n_page_ops, n_page_ops_room;
@@ -88,6 +124,12 @@ static inline uint32_t gpu_value_rows(const struct gpu *g, uint32_t id)
     return g->batch->n_tokens;
 }
 
+/* Blocks that a row is cut into when its largest values are looked for. */
+static inline uint32_t gpu_top_parts(uint32_t n_cols)
+{
+    return (n_cols + LAUNCH_TOP_K_COLUMNS - 1) / LAUNCH_TOP_K_COLUMNS;
+}
+
 static inline cuda_pointer gpu_value(const struct gpu *g, uint32_t id)
 {
     return g->scratch + g->graph.values[id].offset;
@@ -104,6 +146,27 @@ static inline cuda_pointer gpu_input(const struct gpu *g, const struct gpu_array
 struct launch_attention gpu_attention_args(const struct gpu *g, const struct graph_op *op);
 
 /**
- * gpu_kernels_need() - mark the kernels that @op is computed with, [LAUNCH_KERNEL_MAX]
+ * gpu_kernels_need() - mark the kernels that @op of @graph is computed with, [LAUNCH_KERNEL_MAX]
  */
-void gpu_kernels_need(const struct graph_op *op, bool *needed);
+void gpu_kernels_need(const struct graph *graph, const struct graph_op *op, bool *needed);
+
+/**
+ * gpu_run_ops() - launch the kernels of operations [@first, @past), one by one
+ */
+int gpu_run_ops(struct gpu *g, size_t first, size_t past, struct fault *reterr);
+
+/**
+ * gpu_launch_top() - find the @k largest of each of the first @n_rows rows of the value @id
+ * @ret: u32 [n_rows, k] columns, and behind them f32 [n_rows, k], in memory that the next operation may take
+ */
+int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda_pointer *ret, struct fault *reterr);
+
+/**
+ * gpu_graphs_run() - the same as a graph, if there is one or the driver makes one
+ */
+int gpu_graphs_run(struct gpu *g, size_t first, size_t past, struct fault *reterr);
+
+/**
+ * gpu_graphs_forget() - release all graphs
+ */
+void gpu_graphs_forget(struct gpu *g);

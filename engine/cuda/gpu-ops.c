@@ -219,7 +219,7 @@ struct launch_attention gpu_attention_args(const struct gpu *g, const struct gra
 /* A step of few tokens over long contexts: each segment by a block of its own, if the parts have room. */
 static void split_attention(const struct gpu *g, struct launch_attention *a)
 {
-    a->n_segments = launch_attention_segments(g->position_last);
+    a->n_segments = g->n_segments;
     a->split = a->n_segments > 1 && a->n_tokens <= GPU_SPLIT_TOKENS_MAX &&
                launch_attention_parts_bytes(a->n_segments, a->n_tokens, a->n_heads, a->kv.v_stride) <= g->parts_bytes;
     a->parts = a->split ? g->scratch + g->parts_at : 0;
@@ -376,10 +376,34 @@ static int run_experts_down(const struct gpu *g, const struct graph_op *op, stru
     return r == 0 ? launch(g, LAUNCH_EXPERTS_SUM, &sum, reterr) : r;
 }
 
-int gpu_run(struct gpu *g, size_t i_op, struct fault *reterr)
+int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda_pointer *ret, struct fault *reterr)
 {
-    const struct graph_op *op = &g->graph.ops[i_op];
+    uint32_t n_cols = g->graph.values[id].n_cols, n_parts = gpu_top_parts(n_cols);
+    uint64_t n_bytes = (uint64_t)n_rows * k * sizeof(float);
+    cuda_pointer parts = g->scratch + g->work_at, rows = parts + 2 * n_parts * n_bytes;
+    struct launch_top_k a = {.in = gpu_value(g, id),
+                             .indices = parts,
+                             .values = parts + n_parts * n_bytes,
+                             .n_rows = n_rows,
+                             .n_cols = n_cols,
+                             .k = k};
+    int r = launch(g, LAUNCH_TOP_K, &a, reterr);
 
+    *ret = n_parts == 1 ? parts : rows;
+    if (r != 0 || n_parts == 1)
+        return r;
+    a = (struct launch_top_k){.in = a.values,
+                              .from = a.indices,
+                              .indices = rows,
+                              .values = rows + n_bytes,
+                              .n_rows = n_rows,
+                              .n_cols = n_parts * k,
+                              .k = k};
+    return launch(g, LAUNCH_TOP_K, &a, reterr);
+}
+
+static int run_op(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
+{
     switch (op->type) {
     case GRAPH_NORM:
         return run_norm(g, op, reterr);
@@ -412,7 +436,27 @@ int gpu_run(struct gpu *g, size_t i_op, struct fault *reterr)
     return -EIO;
 }
 
-void gpu_kernels_need(const struct graph_op *op, bool *needed)
+int gpu_run_ops(struct gpu *g, size_t first, size_t past, struct fault *reterr)
+{
+    int r = 0;
+
+    for (size_t i = first; r == 0 && i < past; i++)
+        if (g->places[i] == g->place)
+            r = run_op(g, &g->graph.ops[i], reterr);
+    return r;
+}
+
+int gpu_run(struct gpu *g, size_t first, size_t past, struct fault *reterr)
+{
+    int r = device_enter(g->device, reterr);
+
+    if (r != 0)
+        return r;
+    return g->batch->n_tokens <= GPU_GRAPH_TOKENS_MAX && !g->refuses_graphs ? gpu_graphs_run(g, first, past, reterr)
+                                                                            : gpu_run_ops(g, first, past, reterr);
+}
+
+void gpu_kernels_need(const struct graph *graph, const struct graph_op *op, bool *needed)
 {
     static const struct {
         enum graph_op_type type;
@@ -438,6 +482,8 @@ void gpu_kernels_need(const struct graph_op *op, bool *needed)
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++)
         if (kernels[i].type == op->type)
             needed[kernels[i].kernel] = true;
+    if (op->type == GRAPH_LINEAR && op->linear.parts[0].out == graph->logits)
+        needed[LAUNCH_TOP_K] = true;
     for (uint32_t i = 0; i < n; i++) {
         needed[LAUNCH_LINEAR + linears[i]->weight.type] = true;
         needed[LAUNCH_LINEAR_TILES + linears[i]->weight.type] = true;

@@ -107,6 +107,14 @@ static uint64_t work_bytes(const struct gpu *g, const struct graph_op *op)
     uint64_t n_slots = (uint64_t)g->tokens_max * g->graph.n_experts_used;
 
     switch (op->type) {
+    case GRAPH_LINEAR: {
+        uint32_t out = op->linear.parts[0].out;
+
+        /* The largest of the logits: of each part, then of each row. */
+        return out == g->graph.logits ? (uint64_t)g->outputs_max * LAUNCH_TOP_K_MAX * sizeof(float) * 2 *
+                                            (gpu_top_parts(g->graph.values[out].n_cols) + 1)
+                                      : 0;
+    }
     case GRAPH_EXPERTS_DOWN:
         return n_slots * op->experts_down.down.weight.n_rows * sizeof(float);
     case GRAPH_HEADS: {
@@ -188,12 +196,12 @@ static int find_inputs(struct gpu *g)
         r = add_array(g, g->tokens_max, sizeof(uint32_t), &g->token_rows);
     if (r == 0)
         r = add_array(g, g->outputs_max, sizeof(uint32_t), &g->outputs);
-    for (uint32_t i = 0; r == 0 && i < g->graph.n_groups; i++)
-        if (g->group_layers[i] > 0)
-            r = add_array(g, (uint64_t)g->sequences_max * g->pages_max, sizeof(uint32_t), &g->tables[i]);
     for (size_t i = 0; r == 0 && i < g->graph.n_ops; i++)
         if (g->places[i] == g->place && g->graph.ops[i].type == GRAPH_ATTENTION)
             r = add_cut(g, &g->graph.ops[i]);
+    for (uint32_t i = 0; r == 0 && i < g->graph.n_groups; i++)
+        if (g->group_layers[i] > 0)
+            r = add_array(g, (uint64_t)g->sequences_max * g->pages_max, sizeof(uint32_t), &g->tables[i]);
     return r;
 }
 
@@ -204,16 +212,34 @@ static int find_functions(struct gpu *g, struct fault *reterr)
 
     for (size_t i = 0; i < g->graph.n_ops; i++)
         if (g->places[i] == g->place)
-            gpu_kernels_need(&g->graph.ops[i], needed);
+            gpu_kernels_need(&g->graph, &g->graph.ops[i], needed);
     for (uint32_t i = 0; r == 0 && i < LAUNCH_KERNEL_MAX; i++)
         if (needed[i] && launch_kernel_name(i))
             r = device_function(g->device, launch_kernel_name(i), 0, &g->functions[i], reterr);
     return r;
 }
 
+/* What a step is prepared in. */
+static int take_slot(struct gpu *g, struct gpu_slot *s, struct fault *reterr)
+{
+    const struct driver *v = g->device->driver;
+    void *inputs = NULL, *crossing = NULL;
+    int r;
+
+    r = device_pinned(g->device, g->inputs_bytes, &inputs, reterr);
+    if (r == 0)
+        r = device_pinned(g->device, g->crossing_bytes, &crossing, reterr);
+    if (r == 0)
+        r = driver_check(v, v->event_new(&s->done, CUDA_EVENT_DISABLE_TIMING), "cuEventCreate", reterr);
+    if (r == 0)
+        r = driver_check(v, v->event_new(&s->got, CUDA_EVENT_DISABLE_TIMING), "cuEventCreate", reterr);
+    s->inputs = inputs;
+    s->crossing = crossing;
+    return r;
+}
+
 static int take_memory(struct gpu *g, struct fault *reterr)
 {
-    void *pinned = NULL, *crossing = NULL;
     int r;
 
     r = device_alloc(g->device, g->weights.n_bytes, &g->weights.memory, reterr);
@@ -228,12 +254,8 @@ static int take_memory(struct gpu *g, struct fault *reterr)
         r = device_alloc(g->device, g->scratch_bytes, &g->scratch, reterr);
     if (r == 0)
         r = device_alloc(g->device, g->inputs_bytes, &g->inputs, reterr);
-    if (r == 0)
-        r = device_pinned(g->device, g->inputs_bytes, &pinned, reterr);
-    if (r == 0)
-        r = device_pinned(g->device, g->crossing_bytes, &crossing, reterr);
-    g->pinned = pinned;
-    g->crossing = crossing;
+    for (uint32_t i = 0; r == 0 && i < GPU_SLOTS; i++)
+        r = take_slot(g, &g->slots[i], reterr);
     return r;
 }
 
@@ -259,7 +281,8 @@ static int plan(const struct gpu_config *c, struct gpu **ret)
     memcpy(g->group_pages, c->group_pages, sizeof(g->group_pages));
     g->graph.values = NULL; /* gpu_free() releases those that place_values() makes */
     g->rows = calloc(g->sequences_max, sizeof(*g->rows));
-    r = g->rows ? find_scratch(g, c->graph->values) : -ENOMEM;
+    g->graphs = calloc(GPU_GRAPHS, sizeof(*g->graphs));
+    r = g->rows && g->graphs ? find_scratch(g, c->graph->values) : -ENOMEM;
     if (r == 0)
         r = find_inputs(g);
     if (r == 0)
@@ -313,9 +336,18 @@ struct gpu *gpu_free(struct gpu *g)
 {
     if (!g)
         return NULL;
+    if (g->graphs)
+        gpu_graphs_forget(g);
+    for (uint32_t i = 0; g->device && i < GPU_SLOTS; i++) {
+        if (g->slots[i].done)
+            (void)g->device->driver->event_free(g->slots[i].done);
+        if (g->slots[i].got)
+            (void)g->device->driver->event_free(g->slots[i].got);
+    }
     device_close(g->device);
     weights_done(&g->weights);
     free(g->graph.values);
+    free(g->graphs);
     free(g->rows);
     free(g->page_ops);
     free(g);

@@ -10,7 +10,8 @@
  * values of the layers that are here are in pages here; pages have the numbers that engine/kv/pages.h gave them.
  *
  * Everything is taken by gpu_new(), of the device and pinned; a step takes nothing. What a step hands in is computed in
- * the background, in order: gpu_wait() waits for all of it, gpu_get() for what it reads.
+ * the background, in order: gpu_wait() waits for all of it, gpu_get() for what it reads. The next step may be handed in
+ * while the last one is computed.
  *
  * Results are those of driver_check(). After a DRIVER_LOST nothing but gpu_free() makes sense.
  *
@@ -42,7 +43,7 @@ struct gpu_config {
     uint32_t group_pages[GRAPH_GROUPS_MAX];
     uint32_t tokens_max, outputs_max, sequences_max;
     uint32_t pages_max; /* of one sequence */
-    uint64_t crossing_bytes; /* of all values that are carried in one step, at most */
+    uint64_t crossing_bytes; /* of all values that are put between two that are got, and one of those, at most */
 };
 
 /* Bytes of the device's memory, by use, as the driver hands it out. Scratch includes a step's data. */
@@ -106,14 +107,21 @@ uint64_t gpu_free_bytes(const struct gpu *g);
 const struct driver_device *gpu_device(const struct gpu *g);
 
 /**
- * gpu_begin() - hand in what a step's operations look at; @batch stays until gpu_wait()
+ * gpu_begin() - hand in what a step's operations look at; @batch stays until gpu_end()
+ * Waits for the step before the last one, whose pinned memory it takes.
  */
 int gpu_begin(struct gpu *g, const struct exec_batch *batch, struct fault *reterr);
 
 /**
- * gpu_run() - operation @i_op of the step
+ * gpu_run() - operations [@first, @past) of the step; those that are not here have to be left out of it
+ * Cut where something is put or got, and the same in each step: as such, they become graphs.
  */
-int gpu_run(struct gpu *g, size_t i_op, struct fault *reterr);
+int gpu_run(struct gpu *g, size_t first, size_t past, struct fault *reterr);
+
+/**
+ * gpu_end() - all of the step was handed in; it need not be done
+ */
+int gpu_end(struct gpu *g, struct fault *reterr);
 
 /**
  * gpu_put() - give the f32 value @id its first @n_rows rows; @from may change afterwards
@@ -122,8 +130,21 @@ int gpu_put(struct gpu *g, uint32_t id, const float *from, uint32_t n_rows, stru
 
 /**
  * gpu_get() - wait until the value @id is computed, and copy its first @n_rows rows
+ * What was put before is read by then, so its pinned memory is free again.
  */
 int gpu_get(struct gpu *g, uint32_t id, float *to, uint32_t n_rows, struct fault *reterr);
+
+/**
+ * gpu_has_top() - whether the @k largest of each row of the value @id can be found without copying the rows
+ */
+bool gpu_has_top(const struct gpu *g, uint32_t id, uint32_t k);
+
+/**
+ * gpu_get_top() - as gpu_get(), but of each row the @k largest: as struct launch_top_k says
+ * @to_ids, @to_values: [n_rows, k]
+ */
+int gpu_get_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, uint32_t *to_ids, float *to_values,
+                struct fault *reterr);
 
 /**
  * gpu_wait() - until everything that was handed in is done

@@ -21,6 +21,7 @@ typedef uint64_t launch_address; /* of device memory; 0: absent */
 
 #define LAUNCH_SEGMENT_TOKENS 512 /* keys of one part of an attention */
 #define LAUNCH_TOP_K_MAX      64
+#define LAUNCH_TOP_K_COLUMNS  4096 /* of one block of top_k */
 
 /* --- packed activations --- */
 
@@ -261,11 +262,16 @@ struct launch_join {
     uint32_t n_parts, n_heads, n_tokens, reserved;
 };
 
-/* The k largest of each row, largest first, ties to the lower index; NaN counts as the least. k = 1: argmax. */
+/*
+ * The k largest of each row, or of each LAUNCH_TOP_K_COLUMNS of it where it has more: largest first, ties to the lower
+ * index; NaN counts as the least. Behind the last one UINT32_MAX and NaN. The same kernel then puts the parts of a
+ * row together: they are rows of candidates, and from says what each of them stands for.
+ */
 struct launch_top_k {
-    launch_address in;                /* [n_rows, n_cols] */
-    launch_address indices, values; /* u32, f32 [n_rows, k] */
-    uint32_t n_rows, n_cols, k, reserved; /* k: 1 … LAUNCH_TOP_K_MAX, at most n_cols */
+    launch_address in;              /* [n_rows, n_cols] */
+    launch_address from;            /* u32 [n_rows, n_cols] or absent: the column; each once in a row but UINT32_MAX */
+    launch_address indices, values; /* u32, f32 [n_rows, parts, k] */
+    uint32_t n_rows, n_cols, k, reserved; /* k: 1 … LAUNCH_TOP_K_MAX */
 };
 
 struct launch_zero_pages {

@@ -205,8 +205,11 @@ static struct want wanted(uint32_t kernel, const void *args)
     }
     case LAUNCH_JOIN:
         return join_shape(args);
-    case LAUNCH_TOP_K:
-        return (struct want){((const struct launch_top_k *)args)->n_rows, 1, 1, LAUNCH_THREADS, 0};
+    case LAUNCH_TOP_K: {
+        const struct launch_top_k *a = args;
+
+        return (struct want){steps(a->n_cols, LAUNCH_TOP_K_COLUMNS), a->n_rows, 1, LAUNCH_THREADS, 0};
+    }
     case LAUNCH_ZERO_PAGES: {
         const struct launch_zero_pages *a = args;
 

@@ -19,6 +19,16 @@
 #define REGISTER_BYTES_MIN ((uint64_t)4 << 20)
 #define REGISTER_BYTES_MAX ((uint64_t)256 << 20) /* at a time, so that progress is seen */
 
+/* While the GPU reads one piece, the next is pinned, and read from the disk where it is not in memory yet. */
+#define N_PAGES 2
+
+/* Pages of a file that are pinned where they are. */
+struct upload_pages {
+    void *at; /* NULL: none */
+    uint64_t n_bytes;
+    struct cuda_event *copied;
+};
+
 struct upload {
     struct device *device;
     upload_progress progress;
@@ -27,6 +37,8 @@ struct upload {
     struct cuda_event *events[N_BUFFERS]; /* recorded behind the copy out of the buffer */
     bool in_use[N_BUFFERS];
     uint32_t turn;
+    struct upload_pages pages[N_PAGES];
+    uint32_t pages_turn;
     bool registers; /* until it fails once */
     uint64_t n_bytes, n_bytes_registered;
 };
@@ -49,6 +61,8 @@ int upload_new(struct device *d, upload_progress progress, void *userdata, struc
         if (r == 0)
             r = driver_check(v, v->event_new(&u->events[i], CUDA_EVENT_DISABLE_TIMING), "cuEventCreate", reterr);
     }
+    for (uint32_t i = 0; r == 0 && i < N_PAGES; i++)
+        r = driver_check(v, v->event_new(&u->pages[i].copied, CUDA_EVENT_DISABLE_TIMING), "cuEventCreate", reterr);
     if (r == 0)
         *ret = TAKE_PTR(u);
     return r;
@@ -65,6 +79,12 @@ struct upload *upload_free(struct upload *u)
             (void)u->device->driver->event_free(u->events[i]);
         if (u->buffers[i])
             (void)u->device->driver->host_free(u->buffers[i]);
+    }
+    for (uint32_t i = 0; i < N_PAGES; i++) {
+        if (u->pages[i].at)
+            (void)u->device->driver->host_unregister(u->pages[i].at);
+        if (u->pages[i].copied)
+            (void)u->device->driver->event_free(u->pages[i].copied);
     }
     free(u);
     return NULL;
@@ -105,7 +125,23 @@ static int add_staged(struct upload *u, cuda_pointer to, const uint8_t *from, ui
     return r;
 }
 
-/* Whole pages, out of where they are. Sets *@ret_done to what was copied: nothing where pinning is refused. */
+/* Waits until the pages were read. */
+static int pages_release(struct upload *u, struct upload_pages *p, struct fault *reterr)
+{
+    const struct driver *v = u->device->driver;
+    int r;
+
+    if (!p->at)
+        return 0;
+    r = driver_check(v, v->event_wait(p->copied), "cuEventSynchronize", reterr);
+    if (r != 0)
+        return r;
+    (void)v->host_unregister(TAKE_PTR(p->at));
+    u->n_bytes_registered += p->n_bytes;
+    return add_bytes(u, p->n_bytes);
+}
+
+/* Whole pages, out of where they are. Sets *@ret_done to what was handed in: nothing where pinning is refused. */
 static int add_registered(struct upload *u, cuda_pointer to, const uint8_t *from, uint64_t n_bytes,
                           uint64_t *ret_done, struct fault *reterr)
 {
@@ -115,21 +151,23 @@ static int add_registered(struct upload *u, cuda_pointer to, const uint8_t *from
 
     while (r == 0 && done < n_bytes && u->registers) {
         uint64_t n = n_bytes - done < REGISTER_BYTES_MAX ? n_bytes - done : REGISTER_BYTES_MAX;
-        void *pages = (void *)(uintptr_t)(from + done); /* registered read-only */
+        struct upload_pages *p = &u->pages[u->pages_turn];
+        void *at = (void *)(uintptr_t)(from + done); /* registered read-only */
 
-        if (v->host_register(pages, n, CUDA_HOST_REGISTER_READ_ONLY_PAGES) != CUDA_SUCCESS) {
+        r = pages_release(u, p, reterr);
+        if (r != 0)
+            break;
+        if (v->host_register(at, n, CUDA_HOST_REGISTER_READ_ONLY_PAGES) != CUDA_SUCCESS) {
             u->registers = false;
             break;
         }
-        r = driver_check(v, v->copy_to_device(to + done, pages, n, u->device->stream), "cuMemcpyHtoDAsync", reterr);
+        p->at = at;
+        p->n_bytes = n;
+        r = driver_check(v, v->copy_to_device(to + done, at, n, u->device->stream), "cuMemcpyHtoDAsync", reterr);
         if (r == 0)
-            r = driver_check(v, v->stream_wait(u->device->stream), "cuStreamSynchronize", reterr);
-        (void)v->host_unregister(pages);
-        if (r == 0) {
-            u->n_bytes_registered += n;
-            done += n;
-            r = add_bytes(u, n);
-        }
+            r = driver_check(v, v->event_record(p->copied, u->device->stream), "cuEventRecord", reterr);
+        u->pages_turn = (u->pages_turn + 1) % N_PAGES;
+        done += n;
     }
     *ret_done = done;
     return r;
@@ -159,7 +197,11 @@ int upload_add(struct upload *u, cuda_pointer to, const void *from, uint64_t n_b
 
 int upload_finish(struct upload *u, struct fault *reterr)
 {
-    return device_wait(u->device, reterr);
+    int r = device_enter(u->device, reterr);
+
+    for (uint32_t i = 0; r == 0 && i < N_PAGES; i++)
+        r = pages_release(u, &u->pages[(u->pages_turn + i) % N_PAGES], reterr);
+    return r == 0 ? device_wait(u->device, reterr) : r;
 }
 
 uint64_t upload_bytes_registered(const struct upload *u)

@@ -561,11 +561,10 @@ static int32_t mirostat(struct sampler *s, struct choice *c)
     return c->w->list[i].id;
 }
 
-/* Steps 4 to 10: an index into the logits that are left. */
-static int32_t choose(struct sampler *s, struct sampler_workspace *w, const float *logits, uint32_t n)
+/* Steps 4 to 10: an index into the logits that are left. @has_top_k: top_k has something to do, or has done it. */
+static int32_t choose(struct sampler *s, struct sampler_workspace *w, const float *logits, uint32_t n, bool has_top_k)
 {
     const struct sampler_params *p = &s->params;
-    bool has_top_k = p->top_k > 0 && p->top_k < n;
     struct choice c = {.w = w, .logits = logits, .n_vocab = n, .n_limit = has_top_k ? p->top_k : n};
     double total;
 
@@ -605,10 +604,35 @@ int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float
     assert(w->n_vocab >= s->n_vocab);
     logits = adjust(s, w, logits, allowed, &n);
     if (n > 0)
-        picked = choose(s, w, logits, n);
+        picked = choose(s, w, logits, n, s->params.top_k > 0 && s->params.top_k < n);
     if (picked >= 0 && allowed)
         picked = w->ids[picked];
     return s->picked = picked;
+}
+
+uint32_t sampler_n_top(const struct sampler *s)
+{
+    const struct sampler_params *p = &s->params;
+
+    /* Penalties may begin with any token, so it is not asked whether there are some to penalise already. */
+    if (p->n_biases > 0 || p->mirostat == 2 ||
+        (p->penalty_last_n > 0 &&
+         (p->repeat_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0)))
+        return 0;
+    if (p->temperature == 0)
+        return 1;
+    return p->top_k < s->n_vocab ? p->top_k : 0;
+}
+
+int32_t sampler_pick_top(struct sampler *s, struct sampler_workspace *w, const uint32_t *ids, const float *logits,
+                         uint32_t n_top)
+{
+    uint32_t n = sampler_n_top(s);
+    int32_t picked;
+
+    assert(n > 0 && n <= n_top);
+    picked = choose(s, w, logits, n, /* has_top_k= */ true);
+    return s->picked = picked >= 0 ? (int32_t)ids[picked] : SAMPLER_NONE;
 }
 
 uint32_t sampler_logprobs(struct sampler_workspace *w, const float *logits, uint32_t n_vocab, int32_t token,

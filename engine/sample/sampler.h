@@ -114,6 +114,20 @@ int32_t sampler_pick(struct sampler *s, struct sampler_workspace *w, const float
                      const uint64_t *allowed);
 
 /**
+ * sampler_n_top() - how many of the largest logits sampler_pick() without a mask looks at; 0: all may matter
+ */
+uint32_t sampler_n_top(const struct sampler *s);
+
+/**
+ * sampler_pick_top() - sampler_pick() without a mask, from the largest logits alone
+ * @ids, @logits: [n_top] of the model's logits the largest, largest first, of equal ones the lower id first; NaN where
+ *                there are no more. At least sampler_n_top() of them, which is not 0
+ * Returns the token that sampler_pick() would have picked from all of them.
+ */
+int32_t sampler_pick_top(struct sampler *s, struct sampler_workspace *w, const uint32_t *ids, const float *logits,
+                         uint32_t n_top);
+
+/**
  * sampler_accept() - the token that the sequence goes on with; usually, but not necessarily, the one picked
  * last
  */

@@ -156,7 +156,8 @@ static int decode(struct bench *b)
                                  .tokens = tokens,
                                  .sequences = b->sequences,
                                  .positions = positions,
-                                 .wants_logits = wants};
+                                 .wants_logits = wants,
+                                 .n_top = 1}; /* as for whoever takes the likeliest token */
     struct fault fault = {.kind = FAULT_NONE};
     const float *logits;
     int r;
@@ -274,6 +275,18 @@ static int add_memory(struct bench *b, json_object *o)
     return 0;
 }
 
+/* What was wanted of GPUs may not have come of it. */
+static int add_gpus(const struct bench *b, json_object *o)
+{
+    if (b->args->config.gpu_layers == 0)
+        return 0;
+    if (json_object_object_add(o, "gpu_layers", json_object_new_int64(b->facts.gpu_layers)) < 0 ||
+        (b->facts.gpu_reason[0] != '\0' &&
+         json_object_object_add(o, "gpu_reason", json_object_new_string(b->facts.gpu_reason)) < 0))
+        return -1;
+    return 0;
+}
+
 static int report(struct bench *b)
 {
     const struct bench_args *a = b->args;
@@ -285,8 +298,8 @@ static int report(struct bench *b)
         json_object_object_add(o, "isa", json_object_new_string(b->facts.isa)) < 0 ||
         json_object_object_add(o, "threads", json_object_new_int64(b->facts.n_threads)) < 0 ||
         json_object_object_add(o, "users", json_object_new_int64(a->n_users)) < 0 ||
-        json_object_object_add(o, "depth", json_object_new_int64(a->depth)) < 0 || add_speeds(b, o) < 0 ||
-        add_memory(b, o) < 0)
+        json_object_object_add(o, "depth", json_object_new_int64(a->depth)) < 0 || add_gpus(b, o) < 0 ||
+        add_speeds(b, o) < 0 || add_memory(b, o) < 0)
         return tool_fail(a->config.path, NULL, -ENOMEM);
     printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     return TOOL_OK;

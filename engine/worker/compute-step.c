@@ -20,6 +20,25 @@
 #define STEP_TOKENS_SMALL 16
 
 /* Fills the arrays of the batch. Returns false when the engine has no sequence for one of them. */
+/* As many of the largest logits as each request that samples wants; 0: one of them wants all. */
+static uint32_t n_top_of(const struct batch_plan *plan)
+{
+    uint32_t n_top = 0;
+
+    for (size_t i = 0; i < plan->n_slices; i++) {
+        const struct work *w = compute_work_of(plan->slices[i].request);
+        uint32_t n;
+
+        if (!plan->slices[i].wants_logits || w->embedding)
+            continue;
+        n = work_n_top(w);
+        if (n == 0)
+            return 0;
+        n_top = n > n_top ? n : n_top;
+    }
+    return n_top;
+}
+
 static bool gather(struct compute *c, const struct batch_plan *plan, struct engine_batch *batch)
 {
     uint32_t n = 0;
@@ -45,6 +64,7 @@ static bool gather(struct compute *c, const struct batch_plan *plan, struct engi
             c->wants_logits[n - 1 - k] = s->wants_logits && !w->embedding;
         batch->wants_embeddings |= w->embedding != NULL;
     }
+    batch->n_top = n_top_of(plan);
     return true;
 }
 
@@ -106,22 +126,34 @@ static void next_text(struct compute *c, struct work *w, uint64_t now_ns)
         compute_out_of_memory(c);
 }
 
+static struct work_logits logits_of(const struct compute *c, const float *logits, size_t row)
+{
+    const struct engine_top *top = engine_top(c->model->engine);
+
+    if (!top)
+        return (struct work_logits){.all = logits + row * c->model->facts.n_vocab};
+    return (struct work_logits){
+        .top = {.n = top->n, .ids = top->ids + row * top->n, .logits = top->logits + row * top->n}};
+}
+
 /*
  * The next token, and as long as it is the one that was drafted, those behind it. Returns how many logits were there.
  * What a grammar, a stop string or the sampler says of a token comes out as without a draft: they see the same tokens
  * and logits in the same order.
  */
-static uint32_t sample_slice(struct compute *c, const struct batch_slice *s, const float *logits,
+static uint32_t sample_slice(struct compute *c, const struct batch_slice *s, const float *logits, size_t row,
                              struct packet_step *step, struct fault *reterr)
 {
     struct work *w = compute_work_of(s->request);
-    uint32_t n_vocab = c->model->facts.n_vocab, n_right = 0;
+    uint32_t n_right = 0;
     uint64_t begin_ns = clock_now_ns();
 
     for (;;) {
         int32_t draft = n_right < s->n_draft ? w->tokens[w->batch.n_tokens] : SAMPLER_NONE;
 
-        w->result = work_sample(w, c->model, c->workspace, logits + n_right * n_vocab, &c->emit, reterr);
+        const struct work_logits row_logits = logits_of(c, logits, row + n_right);
+
+        w->result = work_sample(w, c->model, c->workspace, &row_logits, &c->emit, reterr);
         if (w->result == -ENOMEM)
             compute_out_of_memory(c);
         if (w->result != WORK_GOES_ON || draft == SAMPLER_NONE || w->tokens[w->batch.n_tokens - 1] != draft)
@@ -169,7 +201,7 @@ static void sample(struct compute *c, const struct batch_plan *plan, const float
         if (w->first_ns == 0)
             w->first_ns = now_ns;
         w->told_ns = now_ns;
-        row += sample_slice(c, s, logits + row * c->model->facts.n_vocab, &step, &fault);
+        row += sample_slice(c, s, logits, row, &step, &fault);
     }
     figures = compute_figures(c);
     figures.duration_ns = step.duration_ns;

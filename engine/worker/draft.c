@@ -263,7 +263,9 @@ static bool step(struct drafter *d, const float **ret_logits)
                                        .tokens = d->tokens,
                                        .sequences = d->in,
                                        .positions = d->positions,
-                                       .wants_logits = d->wants_logits};
+                                       .wants_logits = d->wants_logits,
+                                       /* The likeliest of those that both models have. */
+                                       .n_top = d->n_vocab == d->facts.n_vocab};
     bool done = d->n == 0 || engine_step(d->engine, &batch, ret_logits, NULL) == 0;
 
     explicit_bzero(d->tokens, d->n * sizeof(*d->tokens));
@@ -299,6 +301,14 @@ static int32_t likeliest(const float *logits, uint32_t n)
     return (int32_t)best;
 }
 
+/* What row @i of the last step says. */
+static int32_t token_of(const struct drafter *d, const float *logits, uint32_t i)
+{
+    const struct engine_top *top = engine_top(d->engine);
+
+    return top ? (int32_t)top->ids[i * top->n] : likeliest(logits + (size_t)i * d->facts.n_vocab, d->n_vocab);
+}
+
 /* Each item that goes on gets the token that its row says; those that want no more leave. Returns how many stay. */
 static uint32_t take_tokens(struct drafter *d, const float *logits, uint32_t n_going)
 {
@@ -307,8 +317,7 @@ static uint32_t take_tokens(struct drafter *d, const float *logits, uint32_t n_g
     for (uint32_t i = 0; i < n_going; i++) {
         struct drafter_item *item = d->going[i];
 
-        item->tokens[item->n_tokens + item->n++] =
-            likeliest(logits + (size_t)i * d->facts.n_vocab, d->n_vocab);
+        item->tokens[item->n_tokens + item->n++] = token_of(d, logits, i);
         if (item->n == item->n_max) {
             engine_sequence_close(d->engine, d->forks[i]);
             continue;

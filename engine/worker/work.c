@@ -213,7 +213,14 @@ static bool is_held_to_form(const struct work *w)
     return w->matcher && !(w->matcher_waits && !reply_in_text(w->reply));
 }
 
-static int pick(struct work *w, struct sampler_workspace *workspace, const float *logits, int32_t *ret,
+uint32_t work_n_top(const struct work *w)
+{
+    uint32_t n = w->matcher || w->n_logprobs >= 0 ? 0 : sampler_n_top(w->sampler);
+
+    return n <= ENGINE_TOP_MAX ? n : 0;
+}
+
+static int pick(struct work *w, struct sampler_workspace *workspace, const struct work_logits *logits, int32_t *ret,
                 struct fault *reterr)
 {
     const uint64_t *mask = NULL;
@@ -223,7 +230,12 @@ static int pick(struct work *w, struct sampler_workspace *workspace, const float
     if (r < 0)
         return too_ambiguous(r, reterr);
     /* Where there is no choice nothing has to be drawn. */
-    *ret = only >= 0 ? only : sampler_pick(w->sampler, workspace, logits, mask);
+    if (only >= 0)
+        *ret = only;
+    else if (!logits->all)
+        *ret = sampler_pick_top(w->sampler, workspace, logits->top.ids, logits->top.logits, logits->top.n);
+    else
+        *ret = sampler_pick(w->sampler, workspace, logits->all, mask);
     if (*ret != SAMPLER_NONE)
         return 0;
     fault_set(reterr, FAULT_INVALID_PARAMETER, "logit_bias", "it leaves no token%s to go on with",
@@ -232,7 +244,7 @@ static int pick(struct work *w, struct sampler_workspace *workspace, const float
 }
 
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
-                const float *logits, struct emit *e, struct fault *reterr)
+                const struct work_logits *logits, struct emit *e, struct fault *reterr)
 {
     _cleanup_json_ json_object *extra = NULL;
     enum work_result result = WORK_GOES_ON;
@@ -257,7 +269,7 @@ int work_sample(struct work *w, const struct model *m, struct sampler_workspace 
         batch_append(&w->batch);
         w->n_output++;
         if (w->n_logprobs >= 0) {
-            r = make_logprobs(w, m, workspace, logits, token, &extra);
+            r = make_logprobs(w, m, workspace, logits->all, token, &extra);
             if (r < 0)
                 return r;
         }

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "engine/engine.h"
 #include "engine/proto/worker-proto.h"
 #include "engine/sched/batch.h"
 #include "engine/sched/speculate.h"
@@ -78,15 +79,26 @@ DEFINE_CLEANUP(struct work *, work_free)
 /* What a token meant. */
 enum work_result { WORK_GOES_ON, WORK_STOPPED, WORK_LENGTH, WORK_NEXT_TEXT /* of an embedding */ };
 
+/* Of one token: all of its logits, or where engine_top() has them the largest. */
+struct work_logits {
+    const float *all; /* [n_vocab]; NULL: there is top */
+    struct engine_top top;
+};
+
+/**
+ * work_n_top() - how many of the largest logits its next token depends on; 0: all may matter
+ */
+uint32_t work_n_top(const struct work *w);
+
 /**
  * work_sample() - choose the next token from logits, and write what text it makes as a piece
- * @logits: [n_vocab], of the last known token
+ * @logits: of the last known token
  * @e:      a piece is added, even if it has no text yet
  * Returns enum work_result; -EINVAL with a fault (no token is allowed, or the grammar became too ambiguous);
  * -ENOMEM.
  */
 int work_sample(struct work *w, const struct model *m, struct sampler_workspace *workspace,
-                const float *logits, struct emit *e, struct fault *reterr);
+                const struct work_logits *logits, struct emit *e, struct fault *reterr);
 
 /**
  * work_guess() - tokens that the answer's form leaves little choice about, behind the known ones; at most @n_max

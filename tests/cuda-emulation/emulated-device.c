@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 
-#include "engine/gguf/half.h"
 #include "tests/cuda-emulation/emulation.h"
 
 enum { ALIGN = 256, MEMORIES_MAX = 64 };
@@ -70,15 +69,4 @@ void device_launch(uint32_t kernel, const void *args)
     emulation_order(n_launches++);
     if (k->run(s.grid, block, s.shared_bytes, params) != EMULATION_OK)
         fail_msg("%s", emulation_message());
-}
-
-void assert_floats_equal(const char *what, const float *got, const float *expected, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float a = got[i], b = expected[i];
-
-        if (float_to_bits(a) != float_to_bits(b) && !(a != a && b != b))
-            fail_msg("%s: [%zu] is %.9g (%08x), expected %.9g (%08x)", what, i, (double)a, float_to_bits(a), (double)b,
-                     float_to_bits(b));
-    }
 }

@@ -15,6 +15,7 @@
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/linear-act.h"
 #include "engine/kernels/rope.h"
+#include "engine/sample/candidates.h"
 #include "tests/cuda-emulation/emulated-device.h"
 #include "tests/unit/kernels/linear-cases.h"
 
@@ -323,6 +324,47 @@ static void test_top_k(void **state)
     device_reset();
 }
 
+/* Rows of several blocks, whose parts are put together: what one sort of all gives. Values come often, so that ties go
+ * over parts; some parts have too few, and the last is short. */
+static void test_top_k_of_many(void **state)
+{
+    enum { COLS = 2 * LAUNCH_TOP_K_COLUMNS + 5, ROWS = 2, K = LAUNCH_TOP_K_MAX, PARTS = 3 };
+    static float x[ROWS * COLS];
+    struct launch_top_k a = {.n_rows = ROWS, .n_cols = COLS, .k = K}, b = {.n_rows = ROWS, .n_cols = PARTS * K, .k = K};
+
+    (void)state;
+    for (uint32_t i = 0; i < ROWS * COLS; i++)
+        x[i] = (float)((i * 2654435761u >> 8) % 300) - 150.0f;
+    for (uint32_t i = 0; i < COLS; i++)
+        if (i % 100 != 7)
+            x[COLS + i] = i % 3 ? -__builtin_inff() : __builtin_nanf("");
+    a.in = device_copy(x, sizeof(x));
+    a.indices = b.from = device_new(ROWS * PARTS * K * 4);
+    a.values = b.in = device_new(ROWS * PARTS * K * 4);
+    b.indices = device_new(ROWS * K * 4);
+    b.values = device_new(ROWS * K * 4);
+    device_launch(LAUNCH_TOP_K, &a);
+    device_launch(LAUNCH_TOP_K, &b);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        struct candidate expected[K];
+        uint32_t n = candidates_top(x + r * COLS, COLS, K, expected);
+        const uint32_t *indices = (const uint32_t *)device_memory(b.indices) + r * K;
+        const float *values = (const float *)device_memory(b.values) + r * K;
+
+        assert_int_equal(n, K);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_int_equal(indices[i], expected[i].id);
+            assert_floats_equal("value", &values[i], &expected[i].key, 1);
+        }
+    }
+    /* Fewer values than wanted. */
+    a = (struct launch_top_k){.in = a.in, .indices = a.indices, .values = a.values, .n_rows = 1, .n_cols = 5, .k = 7};
+    device_launch(LAUNCH_TOP_K, &a);
+    for (uint32_t i = 5; i < 7; i++)
+        assert_int_equal(((const uint32_t *)device_memory(a.indices))[i], UINT32_MAX);
+    device_reset();
+}
+
 static void test_pages(void **state)
 {
     enum { BYTES = 4112, PAGES = 4 };
@@ -356,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_glu),
         cmocka_unit_test(test_join),
         cmocka_unit_test(test_top_k),
+        cmocka_unit_test(test_top_k_of_many),
         cmocka_unit_test(test_pages),
     };
 

@@ -53,6 +53,7 @@ struct cuda_stream {
     int device;
     struct fake_list commands;
     struct cuda_graph *capturing;
+    bool spoiled; /* by a call that a capture does not allow */
 };
 
 struct cuda_graph {
@@ -79,6 +80,9 @@ extern struct fake fake;
 
 /* The device of the calling thread's context; -1: none. */
 extern _Thread_local int fake_device;
+
+/* What the calling thread captures; NULL. */
+extern _Thread_local struct cuda_stream *fake_capturing;
 
 /**
  * fake_enter() - begin a call: takes the lock and counts; the error that the call must return at once, or 0
@@ -111,9 +115,19 @@ int fake_list_add(struct fake_list *l, const struct fake_command *c);
 void fake_list_clear(struct fake_list *l);
 
 /**
- * fake_stream_run() - do all that the stream has to; an error of a kernel or 0
+ * fake_stream_run() - do what the stream has to, up to the last record of @event (NULL: all); an error of a kernel or 0
  */
-int fake_stream_run(struct cuda_stream *s);
+int fake_stream_run(struct cuda_stream *s, struct cuda_event *event);
+
+/**
+ * fake_uncapturable() - @error, or the error of a call that the calling thread's capture does not allow, and ends
+ */
+int fake_uncapturable(int error);
+
+/**
+ * fake_is_refused() - count an allocation; whether it is one of those that are refused
+ */
+bool fake_is_refused(void);
 
 /**
  * fake_emulated() - the kernel of the GPU's own of this name; NULL: none, or this build can't run them

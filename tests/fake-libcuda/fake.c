@@ -186,6 +186,8 @@ int fake_error_name(int error, const char **name)
         {CUDA_NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
         {CUDA_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
         {CUDA_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},
+        {CUDA_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+        {CUDA_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"},
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -357,7 +359,7 @@ int fake_memory_info(size_t *free_bytes, size_t *total_bytes)
     return fake_leave(error);
 }
 
-static bool is_refused(void)
+bool fake_is_refused(void)
 {
     uint64_t n = ++fake.counts.n_allocations;
 
@@ -408,7 +410,7 @@ static int device_alloc(cuda_pointer *ret, size_t n_bytes)
 
     if (n_bytes == 0)
         return CUDA_INVALID_VALUE;
-    if (is_refused() || n_bytes > fake.vram_bytes ||
+    if (fake_is_refused() || n_bytes > fake.vram_bytes ||
         fake.held[fake_device] + fake.others_bytes + charged > fake.vram_bytes)
         return CUDA_OUT_OF_MEMORY;
     if (posix_memalign(&data, 512, n_bytes) != 0)
@@ -429,7 +431,7 @@ static int device_alloc(cuda_pointer *ret, size_t n_bytes)
 
 int fake_memory_alloc(cuda_pointer *ret, size_t n_bytes)
 {
-    int error = enter_device();
+    int error = fake_uncapturable(enter_device());
 
     return fake_leave(error ? error : device_alloc(ret, n_bytes));
 }
@@ -438,7 +440,7 @@ int fake_memory_alloc(cuda_pointer *ret, size_t n_bytes)
 static void run_all_streams(void)
 {
     for (struct cuda_stream *s = fake.streams; s; s = s->next)
-        (void)fake_stream_run(s);
+        (void)fake_stream_run(s, NULL);
 }
 
 static bool is_zero(const uint8_t *p, size_t n)
@@ -451,6 +453,8 @@ int fake_memory_free(cuda_pointer p)
     struct fake_memory *m;
 
     fake_enter();
+    if (fake_uncapturable(CUDA_SUCCESS))
+        return fake_leave(CUDA_CAPTURE_UNSUPPORTED);
     run_all_streams();
     m = memory_remove((void *)(uintptr_t)p, true, 0);
     if (!m)
@@ -466,11 +470,11 @@ int fake_memory_free(cuda_pointer p)
 
 int fake_host_alloc(void **ret, size_t n_bytes, unsigned flags)
 {
-    int error = enter_device();
+    int error = fake_uncapturable(enter_device());
     void *data = NULL;
 
     (void)flags;
-    if (!error && (is_refused() || posix_memalign(&data, 4096, n_bytes) != 0))
+    if (!error && (fake_is_refused() || posix_memalign(&data, 4096, n_bytes) != 0))
         error = CUDA_OUT_OF_MEMORY;
     if (!error) {
         memset(data, RUBBISH, n_bytes);
@@ -491,6 +495,8 @@ int fake_host_free(void *p)
     struct fake_memory *m;
 
     fake_enter();
+    if (fake_uncapturable(CUDA_SUCCESS))
+        return fake_leave(CUDA_CAPTURE_UNSUPPORTED);
     run_all_streams();
     m = memory_remove(p, false, -1);
     if (!m)
@@ -504,7 +510,7 @@ int fake_host_free(void *p)
 
 int fake_host_register(void *p, size_t n_bytes, unsigned flags)
 {
-    int error = enter_device();
+    int error = fake_uncapturable(enter_device());
 
     (void)flags;
     if (!error && fake.no_register)
@@ -518,15 +524,29 @@ int fake_host_register(void *p, size_t n_bytes, unsigned flags)
     return fake_leave(error);
 }
 
+/* Whether a copy out of it is still to be done. */
+static bool is_read(const struct fake_memory *m)
+{
+    for (const struct cuda_stream *s = fake.streams; s; s = s->next)
+        for (const struct fake_command *c = s->commands.first; c; c = c->next)
+            if (c->type == FAKE_COPY && (const uint8_t *)c->from >= m->data &&
+                (const uint8_t *)c->from < m->data + m->n_bytes)
+                return true;
+    return false;
+}
+
 int fake_host_unregister(void *p)
 {
     struct fake_memory *m;
 
     fake_enter();
-    run_all_streams();
+    if (fake_uncapturable(CUDA_SUCCESS))
+        return fake_leave(CUDA_CAPTURE_UNSUPPORTED);
     m = memory_remove(p, false, -2);
     if (!m)
         return fake_leave(CUDA_INVALID_VALUE);
+    /* Nobody waits here: who is not done with it reads what is no longer pinned. */
+    fake.counts.n_wild += is_read(m);
     fake.counts.n_registered--;
     free(m);
     return fake_leave(CUDA_SUCCESS);

@@ -7,7 +7,10 @@
  * that a GPU runs.
  *
  * What it is stricter in than a driver: device memory is full of rubbish when it is given out; a stream does nothing
- * before somebody waits for it, so that who forgets to wait reads old bytes; addresses are checked in every copy.
+ * before somebody waits for it, and then only what was waited for, so that who forgets to wait reads old bytes, and who
+ * changes too early what is still to be copied has that copied; addresses are checked in every copy; work goes to
+ * streams of the current context only. A capture takes launches, copies of pinned memory and memsets; any call that
+ * waits, takes or gives back memory makes it fail, as do most of them with a driver.
  *
  * Read from the environment by cuInit(), which also begins all counts anew when nothing is held:
  *   FAKE_CUDA_DEVICES       number of devices; default 1
@@ -19,7 +22,7 @@
  *   FAKE_CUDA_VERSION       of the driver; default 12040
  *   FAKE_CUDA_INIT          what cuInit() returns; default 0
  *   FAKE_CUDA_MODULE        what cuModuleLoadData() returns; default 0
- *   FAKE_CUDA_REFUSE        the number, from 1, of the allocation that is refused (of the device or pinned); 0: none
+ *   FAKE_CUDA_REFUSE        the number, from 1, of the allocation that is refused (of the device, pinned, or a graph); 0: none
  *   FAKE_CUDA_REFUSE_ALL    likewise, and all after it
  *   FAKE_CUDA_FULL          the number, from 1, of the copy, launch or the like that the driver itself has no memory for
  *   FAKE_CUDA_FULL_ALL      likewise, and all after it
@@ -36,13 +39,16 @@
 #include <stdint.h>
 
 struct fake_counts {
-    uint64_t n_calls, n_launches, n_graph_launches;
+    uint64_t n_calls, n_launches; /* n_launches: done, those of graphs included */
+    uint64_t n_launch_calls;      /* handed in, or captured */
+    uint64_t n_graph_launches, n_graphs_made;
+    uint64_t n_waits;             /* that found something to wait for */
     uint64_t n_work; /* copies, launches and the like: asked for, refused ones included */
-    uint64_t n_allocations; /* asked for, refused ones included; of the device and pinned */
+    uint64_t n_allocations; /* asked for, refused ones included; of the device, pinned, and graphs */
     uint64_t n_device_held, n_host_held, n_registered, n_streams, n_events, n_modules, n_graphs, n_contexts;
     uint64_t bytes_device_held, bytes_device_peak, bytes_host_held;
     uint64_t bytes_to_device, bytes_to_host;
-    uint64_t n_wild; /* copies that left an allocation */
+    uint64_t n_wild; /* copies that left an allocation, or whose memory was unregistered before they were done */
     uint64_t n_freed_dirty; /* blocks of a device that were given back with something in them */
 };
 

@@ -72,45 +72,78 @@ static void wait_for_copy(size_t n_bytes)
         nanosleep(&t, NULL);
 }
 
-int fake_stream_run(struct cuda_stream *s)
+static int run_command(const struct fake_command *c)
 {
-    int error = CUDA_SUCCESS;
-
-    for (struct fake_command *c = s->commands.first; c && !error; c = c->next) {
-        switch (c->type) {
-        case FAKE_COPY:
-            wait_for_copy(c->n_bytes);
-            memcpy(c->to, c->from, c->n_bytes);
-            break;
-        case FAKE_SET:
-            memset(c->to, c->value, c->n_bytes);
-            break;
-        case FAKE_LAUNCH:
-            error = run_kernel(c);
-            break;
-        case FAKE_EVENT:
-            c->event->n_waiting--;
-            break;
-        }
+    switch (c->type) {
+    case FAKE_COPY:
+        wait_for_copy(c->n_bytes);
+        memcpy(c->to, c->from, c->n_bytes);
+        break;
+    case FAKE_SET:
+        memset(c->to, c->value, c->n_bytes);
+        break;
+    case FAKE_LAUNCH:
+        return run_kernel(c);
+    case FAKE_EVENT:
+        c->event->n_waiting--;
+        break;
     }
-    for (struct fake_command *c = s->commands.first; c && error; c = c->next)
+    return CUDA_SUCCESS;
+}
+
+int fake_stream_run(struct cuda_stream *s, struct cuda_event *event)
+{
+    struct fake_command *c;
+    int error = CUDA_SUCCESS;
+    bool has_waited = false;
+
+    while ((c = s->commands.first) && !error && (!event || event->n_waiting > 0)) {
+        has_waited |= c->type != FAKE_EVENT;
+        error = run_command(c);
+        s->commands.first = c->next;
+        if (!s->commands.first)
+            s->commands.last = &s->commands.first;
+        free(c->argument);
+        free(c);
+    }
+    fake.counts.n_waits += has_waited;
+    if (!error)
+        return CUDA_SUCCESS;
+    for (c = s->commands.first; c; c = c->next)
         if (c->type == FAKE_EVENT && c->event->n_waiting > 0)
             c->event->n_waiting--;
     fake_list_clear(&s->commands);
-    if (error) {
-        fake.lost = true;
-        fake.lost_error = error;
-    }
-    return error;
+    fake.lost = true;
+    return fake.lost_error = error;
+}
+
+_Thread_local struct cuda_stream *fake_capturing;
+
+int fake_uncapturable(int error)
+{
+    if (error || !fake_capturing)
+        return error;
+    fake_capturing->spoiled = true;
+    return CUDA_CAPTURE_UNSUPPORTED;
+}
+
+/* What the stream may be given by the calling thread. */
+static int check_stream(const struct cuda_stream *s)
+{
+    if (!s || s->device != fake_device)
+        return CUDA_INVALID_HANDLE;
+    return s->spoiled ? CUDA_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 }
 
 /* Into the stream, or into the graph that it is captured into. */
 static int stream_add(struct cuda_stream *s, const struct fake_command *c)
 {
-    if (s)
+    int error = check_stream(s);
+
+    if (!error)
         return fake_list_add(s->capturing ? &s->capturing->commands : &s->commands, c);
     free(c->argument);
-    return CUDA_INVALID_HANDLE;
+    return error;
 }
 
 int fake_stream_new(struct cuda_stream **ret, unsigned flags)
@@ -139,8 +172,10 @@ int fake_stream_free(struct cuda_stream *stream)
     for (struct cuda_stream **at = &fake.streams; *at; at = &(*at)->next) {
         if (*at != stream)
             continue;
-        (void)fake_stream_run(stream);
+        (void)fake_stream_run(stream, NULL);
         *at = stream->next;
+        if (fake_capturing == stream)
+            fake_capturing = NULL;
         free(stream);
         fake.counts.n_streams--;
         return fake_leave(CUDA_SUCCESS);
@@ -150,10 +185,10 @@ int fake_stream_free(struct cuda_stream *stream)
 
 int fake_stream_wait(struct cuda_stream *stream)
 {
-    int error = fake_enter();
+    int error = fake_uncapturable(fake_enter());
 
     if (!error)
-        error = stream && !stream->capturing ? fake_stream_run(stream) : CUDA_INVALID_HANDLE;
+        error = stream ? fake_stream_run(stream, NULL) : CUDA_INVALID_HANDLE;
     return fake_leave(error);
 }
 
@@ -174,7 +209,7 @@ int fake_event_free(struct cuda_event *event)
 {
     fake_enter();
     if (event->n_waiting)
-        (void)fake_stream_run(event->stream);
+        (void)fake_stream_run(event->stream, event);
     free(event);
     fake.counts.n_events--;
     return fake_leave(CUDA_SUCCESS);
@@ -182,10 +217,8 @@ int fake_event_free(struct cuda_event *event)
 
 int fake_event_record(struct cuda_event *event, struct cuda_stream *stream)
 {
-    int error = fake_work();
+    int error = fake_uncapturable(fake_work());
 
-    if (!error && (!stream || stream->capturing))
-        error = CUDA_INVALID_HANDLE;
     if (!error)
         error = stream_add(stream, &(struct fake_command){.type = FAKE_EVENT, .event = event});
     if (!error) {
@@ -197,11 +230,21 @@ int fake_event_record(struct cuda_event *event, struct cuda_stream *stream)
 
 int fake_event_wait(struct cuda_event *event)
 {
-    int error = fake_enter();
+    int error = fake_uncapturable(fake_enter());
 
     if (!error && event->n_waiting)
-        error = fake_stream_run(event->stream);
+        error = fake_stream_run(event->stream, event);
     return fake_leave(error);
+}
+
+/* Memory of the host that is not pinned is copied at once by a driver, which a graph can't do. */
+static bool is_pinned(const void *p, size_t n_bytes)
+{
+    uint64_t n_wild = fake.counts.n_wild;
+    const struct fake_memory *m = fake_memory_of(p, n_bytes);
+
+    fake.counts.n_wild = n_wild;
+    return m && m->device < 0;
 }
 
 /* @to_device, @from_device: which ends must lie in a device's memory. */
@@ -218,6 +261,8 @@ static int add_copy(void *to, bool to_device, const void *from, bool from_device
     m = from_device ? fake_memory_of(from, n_bytes) : NULL;
     if (from_device && (!m || m->device < 0))
         return CUDA_INVALID_VALUE;
+    if (fake_capturing && !((to_device || is_pinned(to, n_bytes)) && (from_device || is_pinned(from, n_bytes))))
+        return fake_uncapturable(CUDA_SUCCESS);
     return stream_add(stream, &(struct fake_command){.type = FAKE_COPY, .to = to, .from = from, .n_bytes = n_bytes});
 }
 
@@ -310,6 +355,7 @@ static int add_launch(struct fake_command *c, struct cuda_stream *stream, void *
     const struct emulation_kernel *k = c->kernel;
     uint64_t n_threads = (uint64_t)c->block[0] * c->block[1] * c->block[2];
 
+    fake.counts.n_launch_calls++;
     if (!k || n_threads == 0 || n_threads > 1024 || c->grid[0] == 0 ||
         c->grid[0] > INT32_MAX || c->grid[1] == 0 || c->grid[1] > 65535 || c->grid[2] == 0 || c->grid[2] > 65535)
         return CUDA_INVALID_VALUE;
@@ -337,31 +383,50 @@ int fake_launch(struct cuda_function *function, unsigned grid_x, unsigned grid_y
     return fake_leave(error ? error : add_launch(&c, stream, arguments));
 }
 
+/* Of a thread's own calls, as only CUDA_CAPTURE_THREAD_LOCAL does. */
 int fake_capture_begin(struct cuda_stream *stream, int mode)
 {
     int error = fake_enter();
     struct cuda_graph *g;
 
-    (void)mode;
-    if (!error && (!stream || stream->capturing))
-        error = CUDA_INVALID_HANDLE;
+    if (!error)
+        error = check_stream(stream);
+    if (!error && (stream->capturing || fake_capturing))
+        error = CUDA_ILLEGAL_STATE;
+    if (!error && mode != CUDA_CAPTURE_THREAD_LOCAL)
+        error = CUDA_INVALID_VALUE;
     g = error ? NULL : calloc(1, sizeof(*g));
     if (!g)
         return fake_leave(error ? error : CUDA_OUT_OF_MEMORY);
     list_init(&g->commands);
     stream->capturing = g;
+    fake_capturing = stream;
     fake.counts.n_graphs++;
     return fake_leave(CUDA_SUCCESS);
 }
 
+/* The stream is free again also where nothing has come of it. */
 int fake_capture_end(struct cuda_stream *stream, struct cuda_graph **ret)
 {
     int error = fake_enter();
+    struct cuda_graph *g;
 
     if (!stream || !stream->capturing)
-        return fake_leave(error ? error : CUDA_INVALID_HANDLE);
-    *ret = stream->capturing;
+        return fake_leave(error ? error : CUDA_ILLEGAL_STATE);
+    if (fake_capturing != stream)
+        return fake_leave(error ? error : CUDA_CAPTURE_WRONG_THREAD);
+    g = stream->capturing;
+    if (!error && stream->spoiled)
+        error = CUDA_CAPTURE_INVALIDATED;
     stream->capturing = NULL;
+    fake_capturing = NULL;
+    stream->spoiled = false;
+    *ret = error ? NULL : g;
+    if (error) {
+        fake_list_clear(&g->commands);
+        free(g);
+        fake.counts.n_graphs--;
+    }
     return fake_leave(error);
 }
 
@@ -387,28 +452,38 @@ static int list_append(struct fake_list *to, const struct fake_list *from)
 
 int fake_graph_instantiate(struct cuda_graph_exec **ret, struct cuda_graph *graph, unsigned long long flags)
 {
-    int error = fake_work();
-    struct cuda_graph_exec *x = error ? NULL : calloc(1, sizeof(*x));
+    int error = fake_uncapturable(fake_work());
+    struct cuda_graph_exec *x;
 
-    (void)flags;
+    if (!error && flags != 0)
+        error = CUDA_INVALID_VALUE;
+    if (!error && fake_is_refused())
+        error = CUDA_OUT_OF_MEMORY;
+    x = error ? NULL : calloc(1, sizeof(*x));
     if (!x)
         return fake_leave(error ? error : CUDA_OUT_OF_MEMORY);
     list_init(&x->commands);
     error = list_append(&x->commands, &graph->commands);
+    if (error) {
+        fake_list_clear(&x->commands);
+        free(x);
+        return fake_leave(error);
+    }
     fake.counts.n_graphs++;
+    fake.counts.n_graphs_made++;
     *ret = x;
-    return fake_leave(error);
+    return fake_leave(CUDA_SUCCESS);
 }
 
 int fake_graph_launch(struct cuda_graph_exec *graph, struct cuda_stream *stream)
 {
-    int error = fake_work();
+    int error = fake_uncapturable(fake_work());
 
-    if (!error && (!stream || stream->capturing))
-        error = CUDA_INVALID_HANDLE;
+    if (!error)
+        error = check_stream(stream);
     if (!error)
         error = list_append(&stream->commands, &graph->commands);
-    fake.counts.n_graph_launches++;
+    fake.counts.n_graph_launches += !error;
     return fake_leave(error);
 }
 

@@ -385,58 +385,88 @@ DEV bool is_before(uint32_t a, uint32_t i, uint32_t b, uint32_t j)
     return a > b || (a == b && i < j);
 }
 
+#define TOP_K_EACH (LAUNCH_TOP_K_COLUMNS / LAUNCH_THREADS) /* columns of a thread */
+
+/* What column @i of the row at @at stands for; none: behind all others. */
+DEV uint32_t top_k_index(const struct launch_top_k &a, uint64_t at, uint32_t i)
+{
+    return a.from ? at_address<const uint32_t>(a.from)[at + i] : i;
+}
+
+/* A block: some columns of a row. Each thread has its own in registers and offers the first of them; whoever's was the
+ * first of all offers its next one. */
 KERNEL(top_k, launch_top_k, LAUNCH_THREADS)
 {
-    SHARED(uint32_t, ranks, LAUNCH_THREADS / 32 + 1);
-    SHARED(uint32_t, indices, LAUNCH_THREADS / 32 + 1);
-    uint32_t r = block_x(), last_rank = UINT32_MAX, last_index = 0;
-    device_ptr<const float> x = at_address<const float>(a.in) + (uint64_t)r * a.n_cols;
-    bool is_first = true;
+    SHARED(uint32_t, ranks, LAUNCH_THREADS / 32);
+    SHARED(uint32_t, indices, LAUNCH_THREADS / 32);
+    uint32_t first = block_x() * LAUNCH_TOP_K_COLUMNS + thread_index(), left = 0, at = 0;
+    uint32_t n_parts = (a.n_cols + LAUNCH_TOP_K_COLUMNS - 1) / LAUNCH_TOP_K_COLUMNS;
+    uint64_t row = (uint64_t)block_y() * a.n_cols, out = ((uint64_t)block_y() * n_parts + block_x()) * a.k;
+    device_ptr<const float> x = at_address<const float>(a.in) + row;
+    uint32_t own[TOP_K_EACH], names[TOP_K_EACH], rank = 0, index = UINT32_MAX;
 
+    UNROLL
+    for (uint32_t i = 0; i < TOP_K_EACH; i++) {
+        uint32_t column = first + i * LAUNCH_THREADS;
+
+        own[i] = 0;
+        names[i] = UINT32_MAX;
+        if (column < a.n_cols) {
+            own[i] = rank_of(x[column]);
+            names[i] = top_k_index(a, row, column);
+            left |= 1u << i;
+        }
+    }
     UNROLL_NOT
     for (uint32_t n = 0; n < a.k; n++) {
-        uint32_t rank = 0, index = UINT32_MAX;
+        uint32_t best_rank = 0, best_index = UINT32_MAX;
 
-        /* The first of those behind the last one that was found. */
-        UNROLL_NOT
-        for (uint32_t i = thread_index(); i < a.n_cols; i += LAUNCH_THREADS) {
-            uint32_t other = rank_of(x[i]);
-
-            if ((is_first || is_before(last_rank, last_index, other, i)) && is_before(other, i, rank, index)) {
-                rank = other;
-                index = i;
+        if (n == 0 || left >> 31) {
+            rank = 0;
+            index = UINT32_MAX;
+            left &= 0x7FFFFFFFu;
+            UNROLL
+            for (uint32_t i = 0; i < TOP_K_EACH; i++) {
+                if ((left >> i & 1) && is_before(own[i], names[i], rank, index)) {
+                    rank = own[i];
+                    index = names[i];
+                    at = i;
+                }
             }
         }
+        best_rank = rank;
+        best_index = index;
         UNROLL
         for (uint32_t m = 16; m > 0; m /= 2) {
-            uint32_t other = shuffle_xor(rank, m), at = shuffle_xor(index, m);
+            uint32_t other = shuffle_xor(best_rank, m), name = shuffle_xor(best_index, m);
 
-            if (is_before(other, at, rank, index)) {
-                rank = other;
-                index = at;
+            if (is_before(other, name, best_rank, best_index)) {
+                best_rank = other;
+                best_index = name;
             }
         }
         if (lane_index() == 0) {
-            ranks[warp_index()] = rank;
-            indices[warp_index()] = index;
+            ranks[warp_index()] = best_rank;
+            indices[warp_index()] = best_index;
         }
         barrier();
         UNROLL_NOT
         for (uint32_t i = 0; i < LAUNCH_THREADS / 32; i++) {
-            uint32_t other = ranks[i], at = indices[i];
-
-            if (is_before(other, at, rank, index)) {
-                rank = other;
-                index = at;
+            if (is_before(ranks[i], indices[i], best_rank, best_index)) {
+                best_rank = ranks[i];
+                best_index = indices[i];
             }
         }
-        if (thread_index() == 0) {
-            at_address<uint32_t>(a.indices)[(uint64_t)r * a.k + n] = index;
-            at_address<float>(a.values)[(uint64_t)r * a.k + n] = x[index];
+        if (best_index == UINT32_MAX) { /* fewer than k */
+            if (thread_index() == 0) {
+                at_address<uint32_t>(a.indices)[out + n] = UINT32_MAX;
+                at_address<float>(a.values)[out + n] = bits_to_float(0x7FC00000u);
+            }
+        } else if (index == best_index) {
+            at_address<uint32_t>(a.indices)[out + n] = index;
+            at_address<float>(a.values)[out + n] = x[first + at * LAUNCH_THREADS];
+            left = (left & ~(1u << at)) | 1u << 31;
         }
-        last_rank = rank;
-        last_index = index;
-        is_first = false;
         barrier();
     }
 }

@@ -11,6 +11,9 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
+#include "engine/cuda/driver.h"
+
 static const char *const settings[] = {
     "FAKE_CUDA_DEVICES", "FAKE_CUDA_CAPABILITY", "FAKE_CUDA_VRAM",     "FAKE_CUDA_OTHERS",     "FAKE_CUDA_CONTEXT",
     "FAKE_CUDA_VERSION", "FAKE_CUDA_INIT",       "FAKE_CUDA_MODULE",   "FAKE_CUDA_REFUSE",     "FAKE_CUDA_REFUSE_ALL",
@@ -23,6 +26,32 @@ int counts_forget_settings(void **state)
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
         unsetenv(settings[i]);
     return 0;
+}
+
+bool counts_on_gpu(void)
+{
+    return getenv("RESIDENTD_GPU") != NULL;
+}
+
+void counts_need_double(void)
+{
+    if (counts_on_gpu())
+        skip();
+}
+
+void counts_need_devices(uint32_t n)
+{
+    _cleanup_(driver_closep) struct driver *d = NULL;
+
+    counts_set_number("FAKE_CUDA_DEVICES", n);
+    if (counts_on_gpu() && (driver_open(&d, NULL) != 0 || d->n_devices < n))
+        skip();
+}
+
+void counts_assert_equal(uint64_t count, uint64_t expected)
+{
+    if (!counts_on_gpu())
+        assert_int_equal(count, expected);
 }
 
 /* A function of the double, which is loaded. */
@@ -39,10 +68,12 @@ static void *find(const char *name)
 
 struct fake_counts counts_read(void)
 {
-    void *p = find("fake_cuda_counts");
+    void *p = counts_on_gpu() ? NULL : find("fake_cuda_counts");
     void (*get)(struct fake_counts *);
-    struct fake_counts c;
+    struct fake_counts c = {0};
 
+    if (!p)
+        return c;
     memcpy(&get, &p, sizeof(get));
     get(&c);
     return c;

@@ -102,6 +102,7 @@ static void a_number_of_layers_is_there_or_the_model_is_not(void **state)
     uint64_t n_allocations = 1;
     uint32_t n_open = 0, n_refused = 0;
 
+    counts_need_double();
     for (uint64_t i = 0; i <= 2 * n_allocations; i++) {
         struct engine_config config = config_of(N_LAYERS);
         struct fault fault = {.kind = FAULT_NONE};
@@ -142,6 +143,7 @@ static void steps_become_smaller_before_keys_leave(void **state)
     _cleanup_free_ float *expected = NULL;
     uint32_t n_all = 0, n_smaller = 0, n_in_ram = 0, n_refused = 0, worst = 0;
 
+    counts_need_double();
     shape.ff = 4096;
     expected = expected_of(&shape, tokens);
     for (uint64_t room = 40; room > 0; room -= 2) {
@@ -216,6 +218,7 @@ static void a_step_that_is_refused_once(void **state)
     _cleanup_free_ float *expected = expected_of(&shape, tokens);
     uint64_t n_load = 0, n_work = 0;
 
+    counts_need_double();
     for (uint64_t i = 0; i <= n_work - n_load; i++) {
         struct engine_config config = config_of(ENGINE_LAYERS_ALL);
         _cleanup_engine_ struct engine *e = NULL;
@@ -262,6 +265,7 @@ static void what_happens_to_pages_meanwhile_is_not_lost(void **state)
     struct engine *e;
     int fd = mkstemp(path);
 
+    counts_need_double();
     assert_true(fd >= 0);
     close(fd);
     config.kv_tokens = 256;
@@ -298,6 +302,7 @@ static void nothing_of_a_step_is_left_for_the_next_user(void **state)
     _cleanup_free_ int32_t *tokens = models_tokens(3, 2, shape.n_vocab);
     static const uint32_t layers[] = {1, ENGINE_LAYERS_ALL};
 
+    counts_need_double();
     for (size_t k = 0; k < 2; k++) {
         struct engine_config config = config_of(layers[k]);
         _cleanup_free_ uint8_t *at_first = NULL, *with_secret = NULL, *after = NULL, *alone = NULL;

@@ -58,11 +58,13 @@ static void same_bits_wherever_layers_are(void **state)
     for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]); i++) {
         _cleanup_free_ float *logits = NULL;
 
+        if (i == 3 && counts_on_gpu())
+            break;
         if (i == 3)
             counts_set("FAKE_CUDA_DEVICES", "2");
         logits = logits_of(path, layers[i], &facts);
         assert_int_equal(facts.gpu_layers, layers[i]);
-        assert_int_equal(facts.n_gpus, layers[i] == 0 ? 0 : i == 3 ? 2 : 1);
+        counts_assert_equal(facts.n_gpus, layers[i] == 0 ? 0 : i == 3 ? 2 : 1);
         for (size_t k = 0; k < n; k++)
             if (memcmp(&logits[k], &expected[k], sizeof(float)) != 0)
                 fail_msg("%s, %u layers: value %zu is %.9g, expected %.9g", path, layers[i], k, (double)logits[k],

@@ -697,6 +697,91 @@ static void parameters_that_are_no_ranges(void **state)
     refused(&p, "logit_bias");
 }
 
+/* What a GPU hands over: the @n largest, sorted, ties by id, NaN behind them. */
+static void top_of(const float *logits, uint32_t n_vocab, uint32_t n, uint32_t *ids, float *top)
+{
+    struct entry e[1000];
+
+    for (uint32_t i = 0; i < n_vocab; i++)
+        e[i] = (struct entry){.key = isnan(logits[i]) ? -INFINITY : (double)logits[i], .id = i};
+    sort(e, n_vocab);
+    for (uint32_t i = 0; i < n; i++) {
+        ids[i] = e[i].id;
+        top[i] = logits[e[i].id];
+    }
+}
+
+/* Sequences picked from the largest logits alone are those that were picked from all of them. */
+static void the_largest_are_enough(void **state)
+{
+    enum { VOCAB = 1000, PICKS = 40, CASES = 300, TOP = 64 };
+    _cleanup_(sampler_workspace_freep) struct sampler_workspace *w = work(VOCAB);
+    uint32_t ids[TOP], state32 = 1;
+    float logits[VOCAB], top[TOP];
+
+    for (uint32_t i = 0; i < CASES; i++) {
+        struct sampler_params p = plain();
+        _cleanup_(sampler_freep) struct sampler *all = NULL, *some = NULL;
+
+        p.seed = i;
+        p.temperature = i % 4 == 0 ? 0 : 0.3f * (float)(i % 7 + 1);
+        p.top_k = 1 + i * 5 % TOP;
+        p.top_p = i % 3 == 0 ? 1 : 0.5f;
+        p.min_p = i % 5 == 0 ? 0.1f : 0;
+        p.typical_p = i % 6 == 0 ? 0.7f : 1;
+        all = make(&p, VOCAB);
+        some = make(&p, VOCAB);
+        assert_int_equal(sampler_n_top(some), p.temperature == 0 ? 1 : p.top_k);
+        for (uint32_t k = 0; k < PICKS; k++) {
+            int32_t expected;
+
+            for (uint32_t v = 0; v < VOCAB; v++) {
+                state32 = state32 * 1664525u + 1013904223u;
+                logits[v] = (float)(state32 >> 16 & 0xFF) / 16.0f; /* ties */
+                if (i % 8 == 1 && state32 >> 28 > 0)
+                    logits[v] = state32 >> 28 > 8 ? NAN : -INFINITY; /* fewer than k that are possible */
+                if (i % 8 == 2 && state32 >> 27 == 3)
+                    logits[v] = INFINITY;
+                if (i % 8 == 3)
+                    logits[v] = -INFINITY;
+            }
+            top_of(logits, VOCAB, TOP, ids, top);
+            expected = sampler_pick(all, w, logits, NULL);
+            assert_int_equal(sampler_pick_top(some, w, ids, top, TOP), expected);
+            if (expected == SAMPLER_NONE)
+                break;
+            sampler_accept(all, expected);
+            sampler_accept(some, expected);
+        }
+    }
+}
+
+static void the_largest_are_not_enough_for(void **state)
+{
+    const struct sampler_bias bias = {.token = 3, .bias = 1};
+    const struct {
+        struct sampler_params p;
+        uint32_t n_top;
+    } cases[] = {
+        {{.temperature = 1, .top_k = 40, .typical_p = 1, .repeat_penalty = 1, .top_p = 1}, 40},
+        {{.temperature = 1, .top_k = 0, .typical_p = 1, .repeat_penalty = 1, .top_p = 0.9f}, 0},
+        {{.temperature = 1, .top_k = 100, .typical_p = 1, .repeat_penalty = 1, .top_p = 1}, 0}, /* no limit here */
+        {{.temperature = 0, .top_k = 0, .typical_p = 1, .repeat_penalty = 1, .top_p = 1}, 1},
+        {{.temperature = 0, .typical_p = 1, .repeat_penalty = 1.1f, .penalty_last_n = 64, .top_p = 1}, 0},
+        {{.temperature = 0, .typical_p = 1, .repeat_penalty = 1.1f, .penalty_last_n = 0, .top_p = 1}, 1},
+        {{.temperature = 0, .typical_p = 1, .repeat_penalty = 1, .presence_penalty = 1, .penalty_last_n = 1, .top_p = 1}, 0},
+        {{.temperature = 0, .typical_p = 1, .repeat_penalty = 1, .frequency_penalty = 1, .penalty_last_n = 1, .top_p = 1}, 0},
+        {{.temperature = 1, .top_k = 4, .typical_p = 1, .repeat_penalty = 1, .top_p = 1, .mirostat = 2}, 0},
+        {{.temperature = 1, .top_k = 4, .typical_p = 1, .repeat_penalty = 1, .top_p = 1, .biases = &bias, .n_biases = 1}, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        _cleanup_(sampler_freep) struct sampler *s = make(&cases[i].p, 100);
+
+        assert_int_equal(sampler_n_top(s), cases[i].n_top);
+    }
+}
+
 static void a_workspace_needs_a_vocabulary(void **state)
 {
     struct sampler_workspace *w = NULL;
@@ -727,6 +812,8 @@ int main(void)
         cmocka_unit_test(parameters_have_edges),
         cmocka_unit_test(parameters_that_are_no_ranges),
         cmocka_unit_test(a_workspace_needs_a_vocabulary),
+        cmocka_unit_test(the_largest_are_enough),
+        cmocka_unit_test(the_largest_are_not_enough_for),
     };
 
     return cmocka_run_group_tests_name("sample/sampler", tests, NULL, NULL);
