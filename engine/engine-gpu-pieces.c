@@ -169,3 +169,9 @@ uint32_t engine_pieces_cut(struct engine_pieces *p, const struct exec_batch *b, 
         ret[i] = &p->batches[i];
     return p->n;
 }
+
+void engine_pieces_forget(struct engine_pieces *p)
+{
+    explicit_bzero(p->tokens, p->n_tokens * sizeof(*p->tokens));
+    p->n_tokens = 0;
+}

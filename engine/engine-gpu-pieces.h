@@ -40,3 +40,8 @@ DEFINE_CLEANUP(struct engine_pieces *, engine_pieces_free)
  * Returns how many there are.
  */
 uint32_t engine_pieces_cut(struct engine_pieces *p, const struct exec_batch *batch, const struct exec_batch **ret);
+
+/**
+ * engine_pieces_forget() - zero what the pieces of the last cut held of users' tokens; they can't be run any more
+ */
+void engine_pieces_forget(struct engine_pieces *p);

@@ -199,6 +199,8 @@ int engine_gpus_step(struct engine *e, const struct exec_batch *batch, uint32_t 
         if (error != 0 && (r == 0 || r == DRIVER_OUT_OF_MEMORY))
             r = error;
     }
+    if (e->gpus.pieces)
+        engine_pieces_forget(e->gpus.pieces);
     if (r == 0 && !cancelled)
         *ret_logits = e->gpus.top.n > 0 ? NULL : logits;
     if (r == 0)

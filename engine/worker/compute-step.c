@@ -19,7 +19,6 @@
 /* A prompt's part of a step does not have to be smaller than this to fit into a GPU's memory. */
 #define STEP_TOKENS_SMALL 16
 
-/* Fills the arrays of the batch. Returns false when the engine has no sequence for one of them. */
 /* As many of the largest logits as each request that samples wants; 0: one of them wants all. */
 static uint32_t n_top_of(const struct batch_plan *plan)
 {
@@ -39,6 +38,7 @@ static uint32_t n_top_of(const struct batch_plan *plan)
     return n_top;
 }
 
+/* Fills the arrays of the batch. Returns false when the engine has no sequence for one of them. */
 static bool gather(struct compute *c, const struct batch_plan *plan, struct engine_batch *batch)
 {
     uint32_t n = 0;

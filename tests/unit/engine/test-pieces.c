@@ -90,6 +90,9 @@ static uint32_t cut(const struct batch *x, uint32_t sizes[ENGINE_PIECES_MAX])
     }
     for (uint32_t i = 0; i < x->b.n_tokens; i++)
         assert_int_equal(seen[i], 1);
+    engine_pieces_forget(p);
+    for (uint32_t i = 0; n > 1 && i < x->b.n_tokens; i++)
+        assert_int_equal(pieces[0]->tokens[i], 0);
     return n;
 }
 
