@@ -34,6 +34,11 @@ def the_double_where_it_is_wanted():
     assert (code, said) == (0, [f"{DOUBLE} none"]), said
 
 
+def the_double_is_no_gpu_of_the_machine():
+    code, said = run(SHOW, double=DOUBLE, LD_LIBRARY_PATH=f"{DOUBLE}:/nowhere")
+    assert code == 0 and not [line for line in said if "Pretended" in line], said
+
+
 def the_double_where_there_is_no_kernel_or_gpu():
     code, said = run(SHOW, RESIDENTD_BUILD="/nowhere")
     assert (code, said) == (0, ["# not on a GPU: this build has no kernels for one", "/nowhere none"]), said
@@ -67,7 +72,8 @@ def steps_run_on_a_gpu():
 
 
 def main():
-    tests = [the_double_where_it_is_wanted, the_double_where_there_is_no_kernel_or_gpu, kernels_run_on_a_gpu,
+    tests = [the_double_where_it_is_wanted, the_double_is_no_gpu_of_the_machine,
+             the_double_where_there_is_no_kernel_or_gpu, kernels_run_on_a_gpu,
              the_doubles_own_tests_are_skipped_on_a_gpu, steps_run_on_a_gpu]
     print(f"1..{len(tests)}", flush=True)
     failed = False
