@@ -79,37 +79,11 @@ static void on_ready(struct worker *w, json_object *facts, void *userdata)
     fail_text(userdata, "a worker loaded a model where it should have looked for GPUs");
 }
 
-static void on_progress(struct worker *w, uint64_t done, uint64_t total, void *userdata)
-{
-}
-
-static void on_piece(struct worker *w, const struct step_piece *piece, const char *text, json_object *extra,
-                     void *userdata)
-{
-}
-
-static void on_step(struct worker *w, const struct packet_step *step, void *userdata)
-{
-}
-
-static void on_done(struct worker *w, const struct packet_done *done, json_object *extra, void *userdata)
-{
-}
-
-static void on_log(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata)
-{
-}
-
 static const struct worker_callbacks worker_callbacks = {
     .facts = on_facts,
-    .progress = on_progress,
     .ready = on_ready,
-    .piece = on_piece,
-    .step = on_step,
-    .done = on_done,
     .failed = on_failed,
     .gpus = on_gpus,
-    .log = on_log,
     .gone = on_gone,
 };
 

@@ -553,11 +553,13 @@ static int on_step(struct worker *w, const struct packet *p)
             if (!json_object_is_type(object, json_type_object))
                 return -EBADMSG;
         }
-        w->callbacks->piece(w, &piece, text, object, w->userdata);
+        if (w->callbacks->piece)
+            w->callbacks->piece(w, &piece, text, object, w->userdata);
         if (w->freed)
             return 0;
     }
-    w->callbacks->step(w, p->step, w->userdata);
+    if (w->callbacks->step)
+        w->callbacks->step(w, p->step, w->userdata);
     return 0;
 }
 
@@ -569,7 +571,8 @@ static int on_done(struct worker *w, const struct packet *p)
     if (r < 0)
         return r;
     request_over(w, p->done->request);
-    w->callbacks->done(w, p->done, extra, w->userdata);
+    if (w->callbacks->done)
+        w->callbacks->done(w, p->done, extra, w->userdata);
     return 0;
 }
 
@@ -609,7 +612,8 @@ static int on_log(struct worker *w, const struct packet *p)
 
     memcpy(text, p->blob, n);
     text[n] = 0;
-    w->callbacks->log(w, (int)p->log->level, p->log->request, p->log->tenant, text, w->userdata);
+    if (w->callbacks->log)
+        w->callbacks->log(w, (int)p->log->level, p->log->request, p->log->tenant, text, w->userdata);
     return 0;
 }
 
@@ -640,7 +644,8 @@ static int on_packet(struct worker *w, struct channel_packet *packet)
     case PACKET_READY:
         return on_facts(w, p);
     case PACKET_PROGRESS:
-        w->callbacks->progress(w, p->progress->bytes_done, p->progress->bytes_total, w->userdata);
+        if (w->callbacks->progress)
+            w->callbacks->progress(w, p->progress->bytes_done, p->progress->bytes_total, w->userdata);
         return 0;
     case PACKET_STEP:
         return on_step(w, p);

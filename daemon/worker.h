@@ -29,7 +29,8 @@ struct json_object;
 struct workers;
 struct worker;
 
-/* From the loop only. Any of them may free the worker. */
+/* From the loop only. Any of them may free the worker. What only a loaded model has to say may be NULL, which is not
+ * listened to: progress, piece, step, done, gpus, log; used, where none is adopted. */
 struct worker_callbacks {
     void (*facts)(struct worker *w, struct json_object *facts, void *userdata);
     void (*progress)(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata);
@@ -43,7 +44,7 @@ struct worker_callbacks {
     /* Of one that was adopted: what a request of an earlier daemon has used. */
     void (*used)(struct worker *w, uid_t uid, const struct packet_used *used, void *userdata);
     void (*failed)(struct worker *w, uint64_t request, const struct fault *fault, void *userdata);
-    /* What GPUs are doing, as engine/worker/gpus.h has it; may be NULL. */
+    /* What GPUs are doing, as engine/worker/gpus.h has it. */
     void (*gpus)(struct worker *w, struct json_object *samples, void *userdata);
     void (*log)(struct worker *w, int level, uint64_t request, uint32_t tenant, const char *text, void *userdata);
     /* The process ended, the link broke or the worker did what it must not do; only worker_free() is left.
@@ -69,7 +70,7 @@ int workers_new(sd_event *event, uint64_t epoch, const struct mark_key *key, str
 
 /**
  * workers_expect_reports() - workers are units of systemd: hear from their ExecStopPost= why they ended
- * @worker_socket: where they are asked for; reports come to "report" in the same directory
+ * @worker_socket: where they are asked for; reports come to "daemon/report" beside it
  * Returns 0 or a negative errno.
  */
 int workers_expect_reports(struct workers *ws, const char *worker_socket);
