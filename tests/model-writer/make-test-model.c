@@ -32,6 +32,7 @@ enum option_id {
     OPTION_OUTPUT_TYPE,
     OPTION_V_TYPE,
     OPTION_DOWN_TYPE,
+    OPTION_MIXED,
     OPTION_TIED,
     OPTION_ARCHITECTURE,
     OPTION_NAME,
@@ -72,6 +73,7 @@ static const struct option options[] = {
     {"output-type", required_argument, NULL, OPTION_OUTPUT_TYPE},
     {"v-type", required_argument, NULL, OPTION_V_TYPE},
     {"down-type", required_argument, NULL, OPTION_DOWN_TYPE},
+    {"mixed", no_argument, NULL, OPTION_MIXED},
     {"tied", no_argument, NULL, OPTION_TIED},
     {"architecture", required_argument, NULL, OPTION_ARCHITECTURE},
     {"name", required_argument, NULL, OPTION_NAME},
@@ -174,6 +176,9 @@ static void set(struct model_shape *s, uint32_t *n_parts, int option, const char
         break;
     case OPTION_DOWN_TYPE:
         s->down_type = type(value);
+        break;
+    case OPTION_MIXED:
+        s->mixed = true;
         break;
     case OPTION_TIED:
         s->tied = true;

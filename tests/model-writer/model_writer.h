@@ -147,6 +147,8 @@ struct model_shape {
     uint32_t window;                    /* of the layers that have one; 0: no key */
     enum tensor_type type; /* of the matrices; rows that are no whole number of its blocks become F16 */
     enum tensor_type embedding_type, output_type, v_type, down_type; /* TENSOR_TYPE_MAX: as type */
+    bool mixed;            /* v_type and down_type in half of the layers, as llama.cpp's Q4_K_M has Q6_K; as type in the
+                              others */
     bool tied;             /* no output.weight */
     float rope_base, rms_epsilon;
     const char *rope_scaling; /* NULL, "linear", "yarn", or "llama3" (a rope_freqs.weight tensor) */

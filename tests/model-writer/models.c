@@ -259,6 +259,24 @@ static void rope_freqs(struct tensor_context *c, uint32_t head_dim)
     free(values);
 }
 
+/* The first and the last eighth, and every third between. */
+static bool has_more_bits(const struct model_shape *s, uint32_t i)
+{
+    uint32_t eighth = s->n_layers / 8;
+
+    return !s->mixed || i < eighth || i >= 7 * s->n_layers / 8 || (i - eighth) % 3 == 2;
+}
+
+static enum tensor_type v_type(const struct model_shape *s, uint32_t i)
+{
+    return has_more_bits(s, i) ? s->v_type : TENSOR_TYPE_MAX;
+}
+
+static enum tensor_type down_type(const struct model_shape *s, uint32_t i)
+{
+    return has_more_bits(s, i) ? s->down_type : TENSOR_TYPE_MAX;
+}
+
 #define NAME(part) (snprintf(name, sizeof(name), "blk.%u." part, i), name)
 
 static void attention(struct tensor_context *c, uint32_t i, uint32_t head_dim)
@@ -275,7 +293,7 @@ static void attention(struct tensor_context *c, uint32_t i, uint32_t head_dim)
     } else {
         matrix(c, NAME("attn_q.weight"), TENSOR_TYPE_MAX, s->dim, n_q, in);
         matrix(c, NAME("attn_k.weight"), TENSOR_TYPE_MAX, s->dim, n_kv, in);
-        matrix(c, NAME("attn_v.weight"), s->v_type, s->dim, n_kv, in);
+        matrix(c, NAME("attn_v.weight"), v_type(s, i), s->dim, n_kv, in);
     }
     if (f->qkv_bias) {
         bias(c, NAME("attn_q.bias"), n_q);
@@ -334,7 +352,7 @@ static void experts(struct tensor_context *c, uint32_t i)
     vectors(c, NAME("ffn_gate_inp.weight"), s->dim, n, 0.0f, 1.5f * in);
     matrices(c, NAME("ffn_gate_exps.weight"), TENSOR_TYPE_MAX, s->dim, ff, n, in);
     matrices(c, NAME("ffn_up_exps.weight"), TENSOR_TYPE_MAX, s->dim, ff, n, in);
-    matrices(c, NAME("ffn_down_exps.weight"), s->down_type, ff, s->dim, n, 1.0f / sqrtf((float)ff));
+    matrices(c, NAME("ffn_down_exps.weight"), down_type(s, i), ff, s->dim, n, 1.0f / sqrtf((float)ff));
     if (f->expert_bias) {
         bias(c, NAME("ffn_gate_inp.bias"), n);
         vectors(c, NAME("ffn_gate_exps.bias"), ff, n, 0.0f, 0.2f);
@@ -350,7 +368,7 @@ static void experts(struct tensor_context *c, uint32_t i)
             vectors(c, NAME("ffn_gate_inp_shexp.weight"), s->dim, 1, 0.0f, in);
         matrix(c, NAME("ffn_gate_shexp.weight"), TENSOR_TYPE_MAX, s->dim, shared, in);
         matrix(c, NAME("ffn_up_shexp.weight"), TENSOR_TYPE_MAX, s->dim, shared, in);
-        matrix(c, NAME("ffn_down_shexp.weight"), s->down_type, shared, s->dim, 1.0f / sqrtf((float)shared));
+        matrix(c, NAME("ffn_down_shexp.weight"), down_type(s, i), shared, s->dim, 1.0f / sqrtf((float)shared));
     }
 }
 
@@ -370,7 +388,7 @@ static void feed_forward(struct tensor_context *c, uint32_t i)
     if (!f->gate_up_fused)
         matrix(c, NAME("ffn_gate.weight"), TENSOR_TYPE_MAX, s->dim, s->ff, in);
     matrix(c, NAME("ffn_up.weight"), TENSOR_TYPE_MAX, s->dim, f->gate_up_fused ? 2 * s->ff : s->ff, in);
-    matrix(c, NAME("ffn_down.weight"), s->down_type, s->ff, s->dim, 1.0f / sqrtf((float)s->ff));
+    matrix(c, NAME("ffn_down.weight"), down_type(s, i), s->ff, s->dim, 1.0f / sqrtf((float)s->ff));
     if (f->post_norms)
         norm(c, NAME("post_ffw_norm.weight"), s->dim);
 }
