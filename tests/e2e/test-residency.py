@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (REAL_WORKER, REFERENCE, Daemon, Refused, Skip, is_alive, main, need_locking,  # noqa: E402
-                     need_root, wait_for)
+from harness import (BUILD, REAL_WORKER, REFERENCE, Daemon, Refused, Skip, is_alive, main, need_locking,  # noqa: E402
+                     need_root, open_proc, wait_for)
+from inject import MLOCK, MUNLOCK, inject  # noqa: E402
+
+RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
 
 MODEL = os.path.join(REFERENCE, "models", "stories260k-f32.gguf")
 
@@ -183,6 +187,45 @@ def a_cold_lock_is_charged_to_the_service():
             assert group.bytes() - before >= size, (before, group.bytes())
 
 
+def mapping_of(pid, path):
+    with open_proc(pid, "maps") as f:
+        start, end = next(line for line in f if line.rstrip().endswith(path)).split()[0].split("-")
+    return int(start, 16), int(end, 16) - int(start, 16)
+
+
+def what_is_not_held_any_more_is_an_alarm():
+    """The daemon looks now and then whether the kernel holds what it has to: in the log, status and metrics, until it does."""
+    need_root()
+    size = 4 << 20
+    need_locking(2 * size)
+    model = {"path": "@DIR@/m.gguf", "residency": {"ram": "lock", "when": "always"}}
+    with Daemon({"models": {"m": model}}, files={"m.gguf": os.urandom(size)}) as d, d.client() as c:
+        d.wait_state("ready")
+        at, n = mapping_of(d.process.pid, d.dir + "/m.gguf")
+
+        def lost():
+            return d.status().get("ram_lost_bytes", 0)
+
+        def shown():
+            done = subprocess.run([RESIDENTCTL, "--socket", d.socket, "status"], capture_output=True, text=True, check=True)
+            return done.stdout, c.call("Models.Metrics")["text"]
+
+        def inject_there(number, first, second):
+            assert inject(d.process.pid, number, first, second) == 0
+
+        assert lost() == 0 and 'residentd_model_ram_lost_bytes{model="m"} 0\n' in shown()[1]
+        inject_there(MUNLOCK, at + n // 2, n // 2)
+        wait_for(lambda: lost() > 0, "the loss to be seen")
+        assert lost() == n // 2, d.status()
+        table, metrics = shown()
+        assert "ALARM: 2.0M not in memory any more" in table, table
+        assert f'residentd_model_ram_lost_bytes{{model="m"}} {n // 2}\n' in metrics, metrics
+        assert d.log().count("model m: 2.0M of it are not held in memory any more") == 1, d.log()
+        inject_there(MLOCK, at, n)
+        wait_for(lambda: lost() == 0, "it to be held again")
+        assert "model m: all of it is held in memory again" in d.log(), d.log()
+
+
 if __name__ == "__main__":
     main([
         a_locked_file_that_is_cut_short_ends_its_model_only,
@@ -192,4 +235,5 @@ if __name__ == "__main__":
         a_copy_does_not_care,
         answers_alike_with_a_part_of_it_in_memory,
         a_cold_lock_is_charged_to_the_service,
+        what_is_not_held_any_more_is_an_alarm,
     ])
