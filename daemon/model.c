@@ -212,6 +212,7 @@ static int make_config(const struct model *model, char **ret)
     r |= json_object_object_add(config, "lock", json_object_new_boolean(rules->residency.ram != POLICY_RAM_MAP));
     r |= json_object_object_add(config, "small_pages",
                                 json_object_new_boolean(rules->residency.huge == POLICY_HUGE_OFF));
+    r |= json_object_object_add(config, "touch", json_object_new_boolean(!residency_is_read(model->residency)));
     if (r != 0 || !model_files_add(config, rules, model->residency) || !model_gpu_add(config, model) ||
         !prefixes_add(config, rules, model->manager->own_uid, model->manager->log))
         return -ENOMEM;

@@ -28,6 +28,7 @@ struct residency_part {
     struct residency_identity identity;
     bool is_ours;    /* what the page cache has of it, this service read */
     bool is_hugetlb; /* a copy on reserved huge pages */
+    bool is_read;    /* the processor has read of each of its pages since they came */
     uint8_t *map;    /* NULL: not mapped */
     uint64_t map_bytes;
 };

@@ -285,6 +285,7 @@ static int use_in_place(struct residency *r, struct residency_part *part, struct
         return residency_digest_failed(r, part->i_path, q);
     munmap(part->map, part->map_bytes);
     part->map = NULL;
+    part->is_read = false;
     (void)pagecache_drop(part->fd);
     q = residency_map_fd(r, part->fd, part->map_bytes, PROT_READ, &part->map);
     return q < 0 ? q : populate_part(r, part, NULL, /* counts= */ false);
@@ -334,6 +335,7 @@ static int load_path(struct residency *r, size_t *i)
             return residency_fail_errno(r, r->paths[i_path], -q);
     }
     for (; q == 0 && *i < r->n_parts && r->parts[*i].i_path == i_path; ++*i) {
+        r->parts[*i].is_read |= digest && !residency_is_partial(r, NULL);
         if (r->ram == POLICY_RAM_COPY)
             q = use_copy(r, &r->parts[*i], digest);
         else if (residency_is_partial(r, NULL))

@@ -321,6 +321,9 @@ int residency_leave_out(struct residency *r, const struct plan_range *ranges, si
     free(r->left_out);
     r->left_out = copy;
     r->n_left_out = n;
+    /* What is held again then comes from the disk. */
+    for (size_t i = 0; i < r->n_parts; i++)
+        r->parts[i].is_read = false;
     return 0;
 }
 
@@ -440,6 +443,15 @@ uint64_t residency_huge_bytes(const struct residency *r)
 uint64_t residency_reserved_bytes(const struct residency *r)
 {
     return figures(r)->hugetlb_bytes;
+}
+
+bool residency_is_read(const struct residency *r)
+{
+    bool is_read = r->phase == LOADED && r->n_parts > 0;
+
+    for (size_t i = 0; i < r->n_parts; i++)
+        is_read = is_read && r->parts[i].is_read;
+    return is_read;
 }
 
 const char *residency_read_by(const struct residency *r)

@@ -174,6 +174,12 @@ uint64_t residency_huge_bytes(const struct residency *r);
 uint64_t residency_reserved_bytes(const struct residency *r);
 
 /**
+ * residency_is_read() - whether the processor has read of each page of a loaded residency, so that nobody has to wait
+ * for what only a disk has written to (daemon/digest.h)
+ */
+bool residency_is_read(const struct residency *r);
+
+/**
  * residency_read_by() - how a copy came into memory, for the log; NULL: it is none, or not loaded here
  */
 const char *residency_read_by(const struct residency *r);

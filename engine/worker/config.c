@@ -172,7 +172,8 @@ static int get_all(json_object *o, struct config *c, struct fault *reterr)
         member_bool(o, "measure", &c->measure, reterr) == -EINVAL ||
         member_bool(o, "look", &c->look, reterr) == -EINVAL || get_gpu(o, &c->gpu, reterr) == -EINVAL ||
         member_bool(o, "bandwidth", &c->bandwidth, reterr) == -EINVAL ||
-        member_bool(o, "populate", &c->populate, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
+        member_bool(o, "populate", &c->populate, reterr) == -EINVAL ||
+        member_bool(o, "touch", &c->touch, reterr) == -EINVAL || get_limits(o, c, reterr) == -EINVAL ||
         get_drafts(o, c, reterr) == -EINVAL ||
         member_u32(o, "files", 1, PROTO_FDS_MAX, &c->n_files, reterr) == -EINVAL ||
         member_u32(o, "draft_files", 0, PROTO_FDS_MAX, &c->n_draft_files, reterr) == -EINVAL ||
@@ -211,6 +212,7 @@ int config_parse(const char *text, size_t n_bytes, struct config *ret, struct fa
         .k_type = TENSOR_F16,
         .v_type = TENSOR_F16,
         .populate = true,
+        .touch = true,
         .max_tokens = UINT32_MAX,
         .prompt_bytes_max = PROMPT_BYTES_DEFAULT,
     };

@@ -14,6 +14,7 @@
  *   "lock":           mlock the weights in the worker, too
  *   "small_pages":    weights by 4 KiB pages only
  *   "populate":       fault the weights in before READY, default true
+ *   "touch":          … and read a byte of each page, default true; false: somebody has, and they have stayed since
  *   "measure":        only say what the model would take (FACTS with "shape", engine/worker/shape.h), then wait for
  *                     the end; nothing is loaded
  *   "look":           only say which GPUs there are (FACTS with "gpus", engine/worker/gpus.h), likewise; no files come
@@ -64,7 +65,7 @@ struct config {
     uint64_t kv_tokens, weights_bytes_max;
     enum tensor_type k_type, v_type;
     struct config_gpu gpu;
-    bool lock, populate, measure, look, bandwidth, small_pages;
+    bool lock, populate, touch, measure, look, bandwidth, small_pages;
     enum config_drafts drafts;
     uint32_t n_files, n_draft_files, n_adapters; /* n_files 0: all that are not others' */
     json_object *adapters; /* [n_adapters] names, or NULL; owned */

@@ -61,7 +61,7 @@ static int engine_config_of(const struct config *c, uint32_t context_tokens, con
         .n_threads = c->n_threads,
         .lock = c->lock,
         .populate = c->populate,
-        .touch = c->populate,
+        .touch = c->populate && c->touch,
         .small_pages = c->small_pages,
     };
     return model_isa_limit(&ret->isa_mask, reterr);

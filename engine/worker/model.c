@@ -153,7 +153,7 @@ static int engine_config_of(const struct config *c, uint32_t parked_max, const s
         .weights_bytes_max = c->weights_bytes_max,
         .lock = c->lock,
         .populate = c->populate,
-        .touch = c->populate,
+        .touch = c->populate && c->touch,
         .small_pages = c->small_pages,
     };
     int r;

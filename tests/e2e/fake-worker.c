@@ -18,7 +18,7 @@
  *   anything else      one piece: the prompt
  * The model's name (MODEL's "model") may be "crash-at-load" or "invalid"; "lingers" takes a second to end.
  * $FAKE_WORKER=other-version: answers a daemon that took it over in another version of the protocol;
- * other-build: comes from another build; "released […]": says that of what it does not lock, since GPUs have it.
+ * other-build: comes from another build; config: writes each model's configuration to stderr; "released […]": says that of what it does not lock, since GPUs have it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -151,6 +151,8 @@ static void on_model(const struct channel_packet *packet)
     struct stat st;
     uint64_t size = 0;
 
+    if (getenv("FAKE_WORKER") && strcmp(getenv("FAKE_WORKER"), "config") == 0)
+        fprintf(stderr, "fake-worker: config %s\n", copy);
     free(copy);
     if (json_object_object_get_ex(config, "model", &name))
         model = json_object_get_string(name);

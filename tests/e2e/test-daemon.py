@@ -73,6 +73,25 @@ def a_worker_can_not_fill_the_log():
         assert len(lines) == 60 and "left out" in lines[-1] and "left out" not in lines[-2], lines[-3:]
 
 
+def a_worker_reads_each_page_where_the_daemon_has_not():
+    need_locking(2 * SIZE)
+    with daemon(policy(ram="lock")) as d:
+        worker = os.path.join(d.dir, "worker")
+        with open(worker, "w") as f:
+            f.write(f"#!/bin/sh\nFAKE_WORKER=config exec {FAKE_WORKER} \"$@\" 2>>{d.dir}/config\n")
+        os.chmod(worker, 0o755)
+        d.worker = worker
+        for ram, touches in (("lock", "false"), ("copy", "true"), ("map", "true")):
+            d.write_policy(policy(ram=ram))
+            d.kill()
+            d.start()
+            d.wait_state("ready")
+            with open(d.dir + "/config") as f:
+                config = f.read()
+            assert config.count('"touch":') == 1 and f'"touch":{touches}' in config.replace(" ", ""), config
+            os.unlink(d.dir + "/config")
+
+
 def more_users_add_no_copy():
     need_locking(2 * SIZE)
     with daemon() as d:
@@ -865,6 +884,7 @@ if __name__ == "__main__":
         pinned_model_is_locked_in_daemon_and_worker,
         a_workers_lines_are_written_with_what_they_are_about,
         a_worker_can_not_fill_the_log,
+        a_worker_reads_each_page_where_the_daemon_has_not,
         more_users_add_no_copy,
         too_small_a_lock_limit_says_what_to_change,
         map_needs_no_privilege,

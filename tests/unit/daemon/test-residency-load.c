@@ -159,6 +159,35 @@ static void keeps_what_it_read_itself(void **state)
     residency_free(r);
 }
 
+/* So that its worker need not. */
+static void says_whether_each_page_was_read(void **state)
+{
+    char digest[SHA256_TEXT_MAX];
+    const struct {
+        struct residency_options options;
+        bool is_read;
+    } cases[] = {
+        {{.ram = POLICY_RAM_LOCK}, true},
+        {{.ram = POLICY_RAM_MAP}, false},
+        {{.ram = POLICY_RAM_MAP, .file.sha256 = digest}, true},
+        {{.ram = POLICY_RAM_COPY}, false},
+        {{.ram = POLICY_RAM_COPY, .file.sha256 = digest}, true},
+        {{.ram = POLICY_RAM_LOCK, .bytes_max = FILE_BYTES / 2, .file.sha256 = digest}, false},
+    };
+
+    if (!bed_may_lock(FILE_BYTES))
+        skip();
+    digest_of(1, digest);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct bed_outcome o;
+        struct residency *r = bed_load(*state, cases[i].options, &o);
+
+        assert_string_equal(o.why, "");
+        assert_int_equal(residency_is_read(r), cases[i].is_read);
+        residency_free(r);
+    }
+}
+
 static int seals_of_copy(const struct residency *r)
 {
     return fcntl(residency_copy_fd(r, 0), F_GET_SEALS);
@@ -513,6 +542,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(locks_a_cached_file_in_huge_pages, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(keeps_what_it_read_itself, setup, bed_teardown),
+        cmocka_unit_test_setup_teardown(says_whether_each_page_was_read, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(copies_into_huge_pages_and_seals, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(maps_by_small_pages_where_huge_ones_are_off, setup, bed_teardown),
         cmocka_unit_test_setup_teardown(refuses_what_does_not_come_in_huge_pages_if_it_must, setup, bed_teardown),
