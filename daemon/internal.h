@@ -20,6 +20,7 @@
 #include "daemon/ledger.h"
 #include "daemon/look.h"
 #include "daemon/manager-gpu.h"
+#include "daemon/manager-room.h"
 #include "daemon/manager.h"
 #include "daemon/measure.h"
 #include "daemon/model.h"
@@ -47,6 +48,7 @@ struct manager {
     uid_t own_uid;
     uint32_t n_cores;
     uint64_t ram_total_bytes;
+    double read_gbps; /* of its memory, the most that a worker has measured; 0: none has */
     struct gpus gpus;
     struct look *look;         /* a worker that looks for them, and then watches them; NULL: none */
     bool has_looked;           /* … which it has done: now it watches */
@@ -226,44 +228,6 @@ int manager_take_policy(struct manager *m, int result, struct policy *p_take, co
 /* A model changed its state: READY= and STATUS= for systemd. */
 void manager_model_changed(struct manager *m);
 
-/* Room for @needed for @model; unloads others. 0; BUDGET_LATER: model_ask_for_room() comes again when some are gone;
- * BUDGET_TOO_SMALL or -ENOMEM and the fault. */
-int manager_make_room(struct manager *m, const struct model *model, const struct budget_memory *needed,
-                      struct fault *reterr);
-
-struct manager_ram {
-    uint64_t bytes; /* of the budget, once everybody has left who may */
-    uint64_t shared_bytes, shared_others_bytes; /* of its own files, and of those with it, what stays anyway */
-};
-
-/* What @model may have, whose files are open. Returns 0 or -ENOMEM. */
-int manager_ram_for(struct manager *m, const struct model *model, struct manager_ram *ret);
-
-/* What is taken of the budget, without what @model has (NULL: all). Returns 0 or -ENOMEM. */
-int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret);
-
-/* ---- manager-room.c ---- */
-
-/* After a new policy, and at each tick until what is in memory fits into its budget. */
-void manager_look_at_budget(struct manager *m);
-
-/* Who has to leave so that @needed fits into @budget beside the others, and they go. @gpu: the number of one, of whose
- * memory it is; -1: RAM. Returns as budget_make_room(), or -ENOMEM. */
-int manager_evict(struct manager *m, const struct model *model, uint64_t budget, const struct budget_memory *needed,
-                  int gpu, uint64_t *ret_needed, uint64_t *ret_available);
-
-/* The event source that serves those that wait for room. */
-int manager_watch_room(struct manager *m);
-
-/* At each tick: what a worker that does not end still has is not waited for any more. */
-void manager_look_at_stuck(struct manager *m);
-
-/* Where memory pressure is read; @path: NULL to find it. Returns 0 or -ENOMEM. */
-int manager_find_pressure(struct manager *m, const char *path);
-
-/* At each tick: gives back caches, then idle models, where the kernel says that memory is short. */
-void manager_look_at_pressure(struct manager *m);
-
 /* ---- manager-share.c ---- */
 
 /* At each tick: memory that other programs kept, and have let go. */
@@ -272,17 +236,11 @@ void manager_look_at_shared(struct manager *m);
 /* Before a model's residency is released: what other programs have of it stays in the budget. */
 void manager_keep_shared(struct model *model);
 
-/* What the policy gives to all models together, on this machine. */
-uint64_t manager_ram_budget(const struct manager *m);
-
 /* Who waits or runs, or how far they are, has changed: news for those who watch. */
 void manager_requests_changed(struct manager *m);
 
 /* A request is gone; after SIGTERM the last one is waited for. */
 void manager_request_ended(struct manager *m);
-
-/* Somebody's memory is free again: those that wait for room have another try. */
-void manager_room_came(struct manager *m);
 
 uint64_t manager_now_us(const struct manager *m);
 

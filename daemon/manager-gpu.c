@@ -102,19 +102,23 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
-uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu, const struct model *model, bool evict)
+uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu, const struct model *model, bool evict,
+                           const bool *gone)
 {
     uint64_t budget = gpus_budget(gpu, m->policy), left = less(gpu->free_bytes + gpu->driver_bytes, GPUS_MARGIN_BYTES);
     struct list *at, *after;
+    size_t i = 0;
 
     list_foreach(at, after, &((struct manager *)m)->models)
     {
         const struct model *other = list_entry(at, struct model, entry);
         uint64_t held = other->grant ? other->grant->vram_bytes[gpu->number] : 0;
+        bool is_gone = gone && gone[i];
 
+        i++;
         if (other == model)
             continue;
-        if (evict && (may_leave(other) || other->state == MODEL_DRAINING)) {
+        if (is_gone || (evict && (may_leave(other) || other->state == MODEL_DRAINING))) {
             left += held;
             continue;
         }
@@ -145,14 +149,18 @@ uint64_t manager_vram_used(const struct manager *m, uint32_t number)
     return used;
 }
 
+uint64_t manager_vram_budget(const struct manager *m, const struct gpu_known *gpu, const struct model *model)
+{
+    uint64_t budget = gpus_budget(gpu, m->policy), left = manager_vram_left(m, gpu, model, /* evict= */ false, NULL);
+    uint64_t used = manager_vram_used(m, gpu->number);
+
+    return left + used < budget ? left + used : budget;
+}
+
 int manager_make_vram_room(struct manager *m, const struct model *model, const struct gpu_known *gpu, uint64_t needed)
 {
     const struct budget_memory memory = {.own_bytes = needed};
-    uint64_t budget = gpus_budget(gpu, m->policy), left = manager_vram_left(m, gpu, model, /* evict= */ false);
-    uint64_t used = manager_vram_used(m, gpu->number), ignored;
+    uint64_t ignored;
 
-    /* What others than models hold makes the budget smaller. */
-    if (left + used < budget)
-        budget = left + used;
-    return manager_evict(m, model, budget, &memory, (int)gpu->number, &ignored, &ignored);
+    return manager_evict(m, model, manager_vram_budget(m, gpu, model), &memory, (int)gpu->number, &ignored, &ignored);
 }

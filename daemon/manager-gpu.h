@@ -47,13 +47,21 @@ void manager_look_at_gpus(struct manager *m);
 /**
  * manager_vram_left() - how much of a GPU may be used for @model (NULL: one that is not there)
  * What the policy gives and is free, beside what models hold; with @evict beside those only that can't leave.
+ * @gone: in the order of m->models, who is thought to have left; NULL: nobody
  */
-uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu, const struct model *model, bool evict);
+uint64_t manager_vram_left(const struct manager *m, const struct gpu_known *gpu, const struct model *model, bool evict,
+                           const bool *gone);
 
 /**
  * manager_vram_used() - held by models of the GPU with this number
  */
 uint64_t manager_vram_used(const struct manager *m, uint32_t number);
+
+/**
+ * manager_vram_budget() - of a GPU, for manager_evict() and manager_would_evict()
+ * What others than models hold makes it smaller than the policy's.
+ */
+uint64_t manager_vram_budget(const struct manager *m, const struct gpu_known *gpu, const struct model *model);
 
 /**
  * manager_make_vram_room() - idle models leave until @needed bytes are free of a GPU for @model

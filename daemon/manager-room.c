@@ -24,6 +24,13 @@ uint64_t manager_ram_budget(const struct manager *m)
     return budget < left ? budget : left;
 }
 
+void manager_take_bandwidth(struct manager *m, struct plan_shape *shape)
+{
+    if (shape->read_gbps > m->read_gbps)
+        m->read_gbps = shape->read_gbps;
+    shape->read_gbps = m->read_gbps;
+}
+
 /* What a grant is of: RAM, or with @gpu >= 0 memory of that one, which counts as soon as it is planned. */
 static struct budget_memory memory_of(const struct grant *g, int gpu)
 {
@@ -33,9 +40,9 @@ static struct budget_memory memory_of(const struct grant *g, int gpu)
 }
 
 /* What every model holds, in the order of m->models, then the memory that belongs to none any more. @model: the one
- * that asks, or NULL. */
-static int list_holders(struct manager *m, const struct model *model, int gpu, struct budget_holder **ret,
-                        size_t *ret_n)
+ * that asks, or NULL. @gone: in that order, who is thought to have left; NULL: nobody. */
+static int list_holders(struct manager *m, const struct model *model, int gpu, const bool *gone,
+                        struct budget_holder **ret, size_t *ret_n)
 {
     static const struct budget_memory nothing = {.own_bytes = 0};
     struct budget_holder *holders;
@@ -53,6 +60,10 @@ static int list_holders(struct manager *m, const struct model *model, int gpu, s
     list_foreach (at, after, &m->models) {
         const struct model *other = list_entry(at, struct model, entry);
 
+        if (gone && gone[n]) {
+            holders[n++] = (struct budget_holder){.is_leaving = true};
+            continue;
+        }
         holders[n++] = (struct budget_holder){
             .memory = other != model && other->grant ? memory_of(other->grant, gpu) : nothing,
             .is_leaving = other->state == MODEL_DRAINING,
@@ -95,20 +106,22 @@ int manager_ram_used(struct manager *m, const struct model *model, uint64_t *ret
 {
     _cleanup_free_ struct budget_holder *holders = NULL;
     size_t n = 0;
-    int r = list_holders(m, model, /* gpu= */ -1, &holders, &n);
+    int r = list_holders(m, model, /* gpu= */ -1, NULL, &holders, &n);
 
     if (r == 0)
         *ret = budget_used(holders, n);
     return r;
 }
 
-int manager_ram_for(struct manager *m, const struct model *model, struct manager_ram *ret)
+int manager_ram_for(struct manager *m, const struct model *model, const struct residency *residency,
+                    const struct policy_model *rules, struct manager_ram *ret)
 {
     struct budget_file files[RESIDENCY_FILES_MAX];
-    size_t n_files = model_files_in_place(model, files), n_own = residency_n_files(model->residency, 0), n = 0;
+    size_t n_files = residency ? model_files_in_place(residency, rules, files) : 0, n = 0;
+    size_t n_own = residency ? residency_n_files(residency, 0) : 0;
     _cleanup_free_ struct budget_holder *holders = NULL;
     uint64_t budget = manager_ram_budget(m), stays;
-    int r = list_holders(m, model, /* gpu= */ -1, &holders, &n);
+    int r = list_holders(m, model, /* gpu= */ -1, NULL, &holders, &n);
 
     if (r < 0)
         return r;
@@ -129,11 +142,32 @@ int manager_evict(struct manager *m, const struct model *model, uint64_t budget,
     size_t n = 0;
     int r;
 
-    r = list_holders(m, model, gpu, &holders, &n);
+    r = list_holders(m, model, gpu, NULL, &holders, &n);
     if (r < 0)
         return r;
     r = budget_make_room(budget, needed, holders, n, ret_needed, ret_available);
     let_leave(m, holders, "another one needs its room");
+    return r;
+}
+
+int manager_would_evict(struct manager *m, const struct model *model, uint64_t budget,
+                        const struct budget_memory *needed, int gpu, bool *gone)
+{
+    _cleanup_free_ struct budget_holder *holders = NULL;
+    uint64_t ignored;
+    struct list *at, *after;
+    size_t n = 0;
+    int r;
+
+    r = list_holders(m, model, gpu, gone, &holders, &n);
+    if (r < 0)
+        return r;
+    r = budget_make_room(budget, needed, holders, n, &ignored, &ignored);
+    n = 0;
+    list_foreach (at, after, &m->models) {
+        gone[n] = gone[n] || holders[n].leaves;
+        n++;
+    }
     return r;
 }
 
@@ -164,7 +198,7 @@ void manager_look_at_budget(struct manager *m)
     size_t n = 0;
     int r;
 
-    if (!m->may_exceed_budget || list_holders(m, NULL, /* gpu= */ -1, &holders, &n) < 0)
+    if (!m->may_exceed_budget || list_holders(m, NULL, /* gpu= */ -1, NULL, &holders, &n) < 0)
         return;
     r = budget_make_room(manager_ram_budget(m), &nothing, holders, n, &needed, &available);
     for (size_t i = 0; r == BUDGET_TOO_SMALL && i < n; i++)
@@ -207,7 +241,7 @@ static void unload_one(struct manager *m)
     struct budget_holder *first;
     size_t n = 0;
 
-    if (list_holders(m, NULL, /* gpu= */ -1, &holders, &n) < 0)
+    if (list_holders(m, NULL, /* gpu= */ -1, NULL, &holders, &n) < 0)
         return;
     first = budget_first_to_leave(holders, n);
     if (!first)

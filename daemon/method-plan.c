@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/json-build.h"
@@ -54,26 +55,52 @@ static json_object *alternative_to_json(const struct plan_alternative *a)
     return TAKE_PTR(o);
 }
 
-static json_object *reply_to_json(const struct plan_shape *shape, const struct plan_result *result,
-                                  const struct plan_alternative *alternatives, size_t n)
+/* Those that the asker may see by their names, the others by their number. */
+static bool add_leave(json_object *o, json_object *plan, struct call *call, const struct plan_job_result *result)
+{
+    const struct policy *policy = manager_policy(call_manager(call));
+    const struct policy_subject *subject = call_subject(call);
+    json_object *array = json_object_new_array(), *reasons = NULL;
+    bool ok = add_take(o, "leave", array);
+    size_t n_hidden = 0;
+    char text[96];
+
+    for (size_t i = 0; ok && i < result->n_leave; i++) {
+        const struct policy_model *rules = policy_find_model(policy, result->leave[i]);
+
+        if (policy_is_admin(policy, subject) || (rules && policy_may_use(policy, rules, subject)))
+            ok = append_take(array, json_object_new_string(result->leave[i]));
+        else
+            n_hidden++;
+    }
+    if (!ok || n_hidden == 0)
+        return ok;
+    snprintf(text, sizeof(text), "models that this user may not use would leave memory for it: %zu", n_hidden);
+    return json_object_object_get_ex(plan, "reasons", &reasons) && append_take(reasons, json_object_new_string(text));
+}
+
+static json_object *reply_to_json(struct call *call, const struct plan_job_result *result)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
-    json_object *array = json_object_new_array();
+    json_object *array = json_object_new_array(), *plan = placement_to_json(result->shape, result->plan);
 
-    if (!o || !add_take(o, "alternatives", array) || !add_take(o, "plan", placement_to_json(shape, result)))
+    if (!o || !add_take(o, "alternatives", array)) {
+        json_object_put(plan);
         return NULL;
-    for (size_t i = 0; i < n; i++)
-        if (!append_take(array, alternative_to_json(&alternatives[i])))
+    }
+    if (!add_take(o, "plan", plan) || !add_leave(o, plan, call, result))
+        return NULL;
+    for (size_t i = 0; i < result->n_alternatives; i++)
+        if (!append_take(array, alternative_to_json(&result->alternatives[i])))
             return NULL;
     return TAKE_PTR(o);
 }
 
-static void on_done(struct plan_job *job, const struct plan_shape *shape, const struct plan_result *result,
-                    const struct plan_alternative *alternatives, size_t n, void *userdata)
+static void on_done(struct plan_job *job, const struct plan_job_result *result, void *userdata)
 {
     struct plan *plan = userdata;
 
-    call_reply_take(plan->call, reply_to_json(shape, result, alternatives, n));
+    call_reply_take(plan->call, reply_to_json(plan->call, result));
     free(plan);
 }
 

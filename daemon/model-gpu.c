@@ -39,7 +39,7 @@ static uint64_t limit_of(const struct gpus *g, const struct policy_placement *p)
 }
 
 size_t model_gpu_devices(const struct manager *m, const struct policy_model *rules, const struct model *model,
-                         bool evict, struct plan_device *devices)
+                         bool evict, const bool *gone, struct plan_device *devices)
 {
     const struct policy_placement *p = &rules->placement;
     uint64_t limit = limit_of(&m->gpus, p);
@@ -51,7 +51,7 @@ size_t model_gpu_devices(const struct manager *m, const struct policy_model *rul
 
         if (!gpu)
             continue;
-        left = manager_vram_left(m, gpu, model, evict);
+        left = manager_vram_left(m, gpu, model, evict, gone);
         left = left < limit ? left : limit;
         limit -= left;
         devices[n++] = (struct plan_device){

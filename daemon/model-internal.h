@@ -91,8 +91,9 @@ bool model_has_limit(const struct policy_model *rules);
  * 0 or -ENOMEM. */
 int model_wish_memory(struct model *model, uint64_t own_bytes);
 
-/* Its files that may be somebody else's, too. @ret: [RESIDENCY_FILES_MAX]; how many is returned. */
-size_t model_files_in_place(const struct model *model, struct budget_file *ret);
+/* Files of a model of @rules that may be somebody else's, too. @ret: [RESIDENCY_FILES_MAX]; how many is returned. */
+size_t model_files_in_place(const struct residency *residency, const struct policy_model *rules,
+                            struct budget_file *ret);
 
 /* Loads it if there is room; else it waits for others to leave, or fails. */
 void model_ask_for_room(struct model *model);
@@ -112,9 +113,10 @@ bool model_would_gain(const struct model *model);
 void model_look_at_gpus(struct model *model);
 
 /* GPUs that a model of @rules may use, as far as they are known, for struct plan_wish. @model: the one that it is for,
- * NULL: none of those that are there. @devices: [GPUS_MAX]; how many is returned. */
+ * NULL: none of those that are there. @evict, @gone: as manager_vram_left() has them. @devices: [GPUS_MAX]; how many is
+ * returned. */
 size_t model_gpu_devices(const struct manager *m, const struct policy_model *rules, const struct model *model,
-                         bool evict, struct plan_device *devices);
+                         bool evict, const bool *gone, struct plan_device *devices);
 
 /* The part of @wish that the policy's placement decides. */
 void model_gpu_wish(const struct policy_model *rules, struct plan_wish *wish);
@@ -155,6 +157,9 @@ void model_release(struct model *model);
 /* What is not held as it is loaded the next time. Returns 0, RESIDENCY_AS_BEFORE or a negative errno. */
 int model_release_leave_out(struct model *model);
 
+/* Whether @ranges are whole pages of the model's own files, which are open: a worker says what lies where. */
+bool model_release_are_of_files(const struct residency *residency, const struct plan_range *ranges, size_t n);
+
 /* It has: what others may have counts from now on. */
 void model_released(struct model *model);
 
@@ -175,6 +180,9 @@ void model_take_facts(struct model *model, struct json_object *facts);
 
 /* Its last request ended, or one began. */
 void model_used(struct model *model);
+
+/* It leaves when it has been idle for so long as the rules in force say; since it was used last. */
+void model_watch_idle(struct model *model);
 
 const char *model_reason(const struct model *model);
 

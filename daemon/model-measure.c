@@ -31,6 +31,7 @@ static struct plan_wish wish_of(const struct model *model, const struct manager_
         .k = rules->context.k,
         .v = rules->context.v,
         .is_mapped_only = rules->residency.ram == POLICY_RAM_MAP,
+        .weights_bytes_max = residency_is_partial(model->residency, NULL) ? residency_needs_bytes(model->residency) : 0,
         .ram_bytes = ram->bytes + ram->shared_others_bytes,
         .ram_shared_bytes = ram->shared_bytes,
         .n_threads = model->manager->n_cores,
@@ -43,7 +44,7 @@ static struct plan_wish wish_of(const struct model *model, const struct manager_
     if (refused == 1)
         wish.gpu_layers = 0;
     if (model_gpu_is_wanted(model))
-        wish.n_devices = model_gpu_devices(model->manager, rules, model, evict, devices);
+        wish.n_devices = model_gpu_devices(model->manager, rules, model, evict, NULL, devices);
     return wish;
 }
 
@@ -58,7 +59,7 @@ void model_suggest(const struct model *model, struct fault *fault)
     const char *text;
     size_t n;
 
-    if (!model->shape.layers || manager_ram_for(model->manager, model, &ram) < 0)
+    if (!model->shape.layers || manager_ram_for(model->manager, model, model->residency, model->loaded, &ram) < 0)
         return;
     wish = wish_of(model, &ram, /* evict= */ true, devices);
     if (plan_make(&model->shape, &wish, &made) < 0)
@@ -78,7 +79,7 @@ bool model_would_gain(const struct model *model)
     struct manager_ram ram;
     struct plan_wish wish;
 
-    if (!model->shape.layers || manager_ram_for(model->manager, model, &ram) < 0)
+    if (!model->shape.layers || manager_ram_for(model->manager, model, model->residency, model->loaded, &ram) < 0)
         return false;
     wish = wish_of(model, &ram, /* evict= */ false, devices);
     return plan_make(&model->shape, &wish, &made) == 0 && made.devices_fit && made.gpu_layers > model->gpu.layers_there;
@@ -89,18 +90,18 @@ bool model_has_limit(const struct policy_model *rules)
     return rules->residency.limit.bytes > 0 || rules->residency.limit.is_share;
 }
 
-size_t model_files_in_place(const struct model *model, struct budget_file *ret)
+size_t model_files_in_place(const struct residency *residency, const struct policy_model *rules,
+                            struct budget_file *ret)
 {
-    size_t n = residency_n_parts(model->residency);
+    size_t n = residency_n_parts(residency);
 
-    if (model->loaded->residency.ram != POLICY_RAM_LOCK || model_has_limit(model->loaded))
+    if (rules->residency.ram != POLICY_RAM_LOCK || model_has_limit(rules))
         return 0;
     for (size_t i = 0; i < n; i++) {
         struct residency_identity file;
 
-        residency_identity(model->residency, i, &file);
-        ret[i] = (struct budget_file){file.device, file.inode, file.n_bytes,
-                                      residency_file_needs_bytes(model->residency, i)};
+        residency_identity(residency, i, &file);
+        ret[i] = (struct budget_file){file.device, file.inode, file.n_bytes, residency_file_needs_bytes(residency, i)};
     }
     return n;
 }
@@ -109,7 +110,7 @@ size_t model_files_in_place(const struct model *model, struct budget_file *ret)
 int model_wish_memory(struct model *model, uint64_t own_bytes)
 {
     struct budget_file files[RESIDENCY_FILES_MAX];
-    size_t n = model_files_in_place(model, files);
+    size_t n = model_files_in_place(model->residency, model->loaded, files);
 
     return grant_set(model->grant, own_bytes + (n > 0 ? 0 : residency_needs_bytes(model->residency)), files, n);
 }
@@ -217,8 +218,9 @@ static void on_measured(struct measure *measure, struct plan_shape *shape, void 
     model->measure = measure_free(model->measure);
     plan_shape_done(&model->shape);
     model->shape = *shape;
+    manager_take_bandwidth(model->manager, &model->shape);
     *shape = (struct plan_shape){.layers = NULL};
-    r = manager_ram_for(model->manager, model, &ram);
+    r = manager_ram_for(model->manager, model, model->residency, model->loaded, &ram);
     if (r < 0) {
         model_fail_errno(model, "can't plan the model", r);
         return;
@@ -273,6 +275,7 @@ void model_measure(struct model *model)
         .residency = model->residency,
         .n_threads = model->manager->n_cores,
         .gpus = model_gpu_is_wanted(model) ? &model->manager->gpus : NULL,
+        .bandwidth = model_gpu_is_wanted(model) && model->manager->read_gbps <= 0,
     };
     int r;
 

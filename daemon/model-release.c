@@ -44,17 +44,16 @@ static bool get_range(json_object *o, const struct plan_range *before, struct pl
     return !before || before->file < i_file || (before->file == i_file && before->from + before->n_bytes <= from);
 }
 
-/* Whole pages of the model's own files, which are open. */
-static bool are_of_files(const struct model *model)
+bool model_release_are_of_files(const struct residency *residency, const struct plan_range *ranges, size_t n)
 {
-    for (size_t i = 0; i < model->gpu.n_released; i++) {
-        const struct plan_range *range = &model->gpu.released[i];
+    for (size_t i = 0; i < n; i++) {
+        const struct plan_range *range = &ranges[i];
         uint64_t to = range->from + range->n_bytes;
         struct residency_identity file;
 
-        if (range->file >= residency_n_files(model->residency, 0))
+        if (range->file >= residency_n_files(residency, 0))
             return false;
-        residency_identity(model->residency, range->file, &file);
+        residency_identity(residency, range->file, &file);
         if (range->from % PLAN_PAGE_BYTES != 0 || to > file.n_bytes ||
             (to % PLAN_PAGE_BYTES != 0 && to != file.n_bytes))
             return false;
@@ -104,7 +103,8 @@ void model_release_plan(struct model *model, const struct plan_result *made)
 
 int model_release_leave_out(struct model *model)
 {
-    bool any = model->gpu.n_released > 0 && model->loaded->residency.ram == POLICY_RAM_LOCK && are_of_files(model);
+    bool any = model->gpu.n_released > 0 && model->loaded->residency.ram == POLICY_RAM_LOCK &&
+               model_release_are_of_files(model->residency, model->gpu.released, model->gpu.n_released);
     int r = residency_leave_out(model->residency, any ? model->gpu.released : NULL, any ? model->gpu.n_released : 0);
 
     if (r >= 0) {

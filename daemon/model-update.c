@@ -263,7 +263,8 @@ int model_update(struct model *model, struct policy *policy, const struct policy
     }
     if (model_is_pinned(model) && (model->state == MODEL_ABSENT || model->state == MODEL_FAILED))
         model->wanted = true;
-    model_used(model);
+    /* A policy that is read is no use of its models: who leaves first stays the same. */
+    model_watch_idle(model);
     model_kick(model);
     return r;
 }

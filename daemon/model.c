@@ -856,16 +856,23 @@ void model_look_at_build(struct model *model)
     model_handle(model, MODEL_RENEW);
 }
 
+void model_watch_idle(struct model *model)
+{
+    uint64_t idle_us = model->rules->residency.idle_us, has_been_us;
+
+    if (model->state != MODEL_READY)
+        return;
+    has_been_us = manager_now_us(model->manager) - model->used_us;
+    if (!model_is_pinned(model) && model->n_submitted == 0 && model->n_held == 0 && idle_us != POLICY_UNLIMITED)
+        set_timer(model, has_been_us < idle_us ? idle_us - has_been_us : 0);
+    else
+        stop_timer(model);
+}
+
 void model_used(struct model *model)
 {
     model->used_us = manager_now_us(model->manager);
-    if (model->state != MODEL_READY)
-        return;
-    if (!model_is_pinned(model) && model->n_submitted == 0 && model->n_held == 0 &&
-        model->rules->residency.idle_us != POLICY_UNLIMITED)
-        set_timer(model, model->rules->residency.idle_us);
-    else
-        stop_timer(model);
+    model_watch_idle(model);
 }
 
 const char *model_reason(const struct model *model)

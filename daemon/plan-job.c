@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A model of the policy is opened as for loading (residency.c: only trusted files), a file of the client's
+ * A model of the policy is opened as for loading (residency.c), a file of the client's
  * comes open. Either way a worker reads it, in its sandbox. At most LIMIT_PLANS at a time, whoever asks.
  */
 #include "daemon/plan-job.h"
@@ -16,6 +16,7 @@
 #include "daemon/internal.h"
 #include "daemon/limits.h"
 #include "daemon/model-files.h"
+#include "daemon/plan-room.h"
 
 #define FILE_SEQUENCES 4
 
@@ -30,6 +31,7 @@ struct plan_job {
     char name[POLICY_NAME_MAX + 1];
     struct plan_wish wish;
     struct plan_device devices[PLAN_DEVICES_MAX];
+    bool counts_ram, counts_vram; /* as struct plan_room has them */
     char k[16], v[16];
 };
 
@@ -63,22 +65,65 @@ static void fail_errno(struct plan_job *job, int error)
     fail(job, &fault);
 }
 
+/* The names of those who would leave. @ret: [*ret_n]; the caller frees the array. */
+static int list_leaving(struct manager *m, const bool *gone, const char ***ret, size_t *ret_n)
+{
+    struct list *at, *after;
+    const char **names;
+    size_t i = 0, n = 0;
+
+    list_foreach (at, after, &m->models)
+        i++;
+    names = calloc(i + 1, sizeof(*names));
+    if (!names)
+        return -ENOMEM;
+    i = 0;
+    list_foreach (at, after, &m->models) {
+        if (gone[i++])
+            names[n++] = list_entry(at, struct model, entry)->rules->name;
+    }
+    *ret = names;
+    *ret_n = n;
+    return 0;
+}
+
 static void on_measured(struct measure *measure, struct plan_shape *shape, void *userdata)
 {
     struct plan_alternative alternatives[PLAN_ALTERNATIVES_MAX];
     struct plan_job *job = userdata;
+    const struct plan_room room = {
+        .manager = job->manager,
+        .rules = job->rules,
+        .residency = job->residency,
+        .counts_ram = job->counts_ram,
+        .counts_vram = job->counts_vram,
+    };
+    _cleanup_free_ const char **names = NULL;
+    _cleanup_free_ bool *gone = NULL;
     struct plan_result plan;
+    struct plan_job_result result = {.shape = shape, .plan = &plan, .alternatives = alternatives};
     struct fault fault;
-    size_t n;
+    int r;
 
-    if (plan_make(shape, &job->wish, &plan) < 0) {
+    manager_take_bandwidth(job->manager, shape);
+    if (job->residency && residency_is_partial(job->residency, NULL))
+        job->wish.weights_bytes_max = residency_needs_bytes(job->residency);
+    r = plan_room_make(&room, shape, &job->wish, job->devices, &plan, &gone);
+    if (r == -EINVAL) {
         fault_set(&fault, FAULT_INVALID_PARAMETER, "kv_type",
                   "a type that the KV cache of this model can have");
         fail(job, &fault);
         return;
     }
-    n = plan_alternatives(shape, &job->wish, &plan, alternatives);
-    job->callbacks->done(job, shape, &plan, alternatives, n, job->userdata);
+    if (r == 0)
+        r = list_leaving(job->manager, gone, &names, &result.n_leave);
+    if (r < 0) {
+        fail_errno(job, r);
+        return;
+    }
+    result.leave = names;
+    result.n_alternatives = plan_alternatives(shape, &job->wish, &plan, alternatives);
+    job->callbacks->done(job, &result, job->userdata);
     plan_job_cancel(job);
 }
 
@@ -132,25 +177,12 @@ static void on_open_failed(struct residency *residency, const struct fault *faul
 
 static const struct residency_callbacks residency_callbacks = {.opened = on_opened, .failed = on_open_failed};
 
-/* What the budget has left for a model that is not there, or that would be there anew. */
-static int left_for(struct manager *m, const char *name, uint64_t *ret)
-{
-    uint64_t budget = manager_ram_budget(m), used = 0;
-    int r = manager_ram_used(m, name ? model_find(m, name) : NULL, &used);
-
-    if (r == 0)
-        *ret = used < budget ? budget - used : 0;
-    return r;
-}
-
-static int take_wish(struct plan_job *job, const struct plan_job_wish *w, const struct policy_model *rules)
+static void take_wish(struct plan_job *job, const struct plan_job_wish *w, const struct policy_model *rules)
 {
     struct plan_wish *wish = &job->wish;
-    uint64_t left = 0;
-    int r = left_for(job->manager, rules ? rules->name : NULL, &left);
 
-    if (r < 0)
-        return r;
+    job->counts_ram = !w->has_ram;
+    job->counts_vram = rules && w->n_devices == 0;
     snprintf(job->name, sizeof(job->name), "%s", rules ? rules->name : "(file)");
     snprintf(job->k, sizeof(job->k), "%s", w->kv_type ? w->kv_type : rules ? rules->context.k : "f16");
     snprintf(job->v, sizeof(job->v), "%s", w->kv_type ? w->kv_type : rules ? rules->context.v : "f16");
@@ -165,21 +197,17 @@ static int take_wish(struct plan_job *job, const struct plan_job_wish *w, const 
         .v = job->v,
         .gpu_layers = PLAN_AUTO,
         .is_mapped_only = rules && rules->residency.ram == POLICY_RAM_MAP,
-        .ram_bytes = w->has_ram ? w->ram_bytes : left,
+        .ram_bytes = w->ram_bytes,
         .n_threads = job->manager->n_cores,
         .devices = job->devices,
         .n_devices = w->n_devices,
     };
     if (rules)
         model_gpu_wish(rules, wish);
-    if (rules && w->n_devices == 0)
-        wish->n_devices = model_gpu_devices(job->manager, rules, model_find(job->manager, rules->name),
-                                            /* evict= */ false, job->devices);
     for (size_t i = 0; i < w->n_devices; i++)
         job->devices[i] = (struct plan_device){.index = (uint32_t)i,
                                                .budget_bytes = w->vram_bytes[i],
                                                .overhead_bytes = PLAN_DEVICE_OVERHEAD_BYTES};
-    return 0;
 }
 
 /* A fresh descriptor of the client's file, for reading only; what is no regular file could block a reader for
@@ -240,10 +268,12 @@ static int begin(struct plan_job *job, const struct policy_model *rules, int *fd
     if (r < 0)
         return r;
     options = (struct residency_options){
-        .file = {.path = rules->path},
-        .ram = POLICY_RAM_MAP,
-        .huge = POLICY_HUGE_OFF,
-        .numa = POLICY_NUMA_OFF,
+        .file = {.path = rules->path, .sha256 = rules->sha256},
+        .ram = rules->residency.ram,
+        .huge = rules->residency.huge,
+        .numa = rules->residency.numa,
+        .numa_node = rules->residency.numa_node,
+        .bytes_max = policy_size_of(&rules->residency.limit, job->manager->ram_total_bytes),
         .others = others,
         .n_others = n_others,
     };
@@ -269,9 +299,8 @@ int manager_plan(struct manager *m, const struct policy_subject *s, const struct
     job->manager = m;
     job->callbacks = callbacks;
     job->userdata = userdata;
-    r = take_wish(job, wish, rules);
-    if (r >= 0)
-        r = begin(job, rules, &fd);
+    take_wish(job, wish, rules);
+    r = begin(job, rules, &fd);
     if (r < 0) {
         plan_job_cancel(job);
         return r;

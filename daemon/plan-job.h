@@ -19,7 +19,7 @@ struct plan_job;
 struct plan_job_wish {
     const char *model; /* name or alias; NULL: @fd */
     int fd;            /* consumed, on failure too; -EBADF: none */
-    bool has_ram;
+    bool has_ram; /* else what there would be beside the other models; devices alike */
     uint64_t ram_bytes;
     uint64_t vram_bytes[PLAN_DEVICES_MAX]; /* [n_devices] */
     size_t n_devices;
@@ -27,10 +27,21 @@ struct plan_job_wish {
     const char *kv_type;                /* NULL: as the policy says; of a file, f16 */
 };
 
+/* All borrowed for the call. */
+struct plan_job_result {
+    const struct plan_shape *shape;
+    const struct plan_result *plan;
+    const struct plan_alternative *alternatives; /* [n_alternatives] */
+    size_t n_alternatives;
+    /* [n_leave] names of the models that would leave memory for it, as a load would have them, in order of the names;
+     * also of those that the asker may not use. */
+    const char *const *leave;
+    size_t n_leave;
+};
+
 /* From the loop only; exactly one of the two, after which the job is gone. */
 struct plan_job_callbacks {
-    void (*done)(struct plan_job *job, const struct plan_shape *shape, const struct plan_result *plan,
-                 const struct plan_alternative *alternatives, size_t n_alternatives, void *userdata);
+    void (*done)(struct plan_job *job, const struct plan_job_result *result, void *userdata);
     void (*failed)(struct plan_job *job, const struct fault *fault, void *userdata);
 };
 

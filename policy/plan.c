@@ -213,6 +213,8 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
     if (s->n_runs > 0)
         offloaded = plan_left_out(s, r, NULL, NULL);
     r->ram.weights = s->file_bytes - (w->keeps_offloaded ? 0 : offloaded);
+    if (w->weights_bytes_max > 0 && r->ram.weights > w->weights_bytes_max)
+        r->ram.weights = w->weights_bytes_max;
     r->ram.scratch = s->scratch_bytes + s->other_bytes +
                      w->n_threads * (s->thread_scratch_bytes + s->other_thread_bytes);
     sum_up(p, r);

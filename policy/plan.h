@@ -128,6 +128,7 @@ struct plan_wish {
     enum plan_experts experts;
     bool keeps_offloaded;    /* tensors that live in VRAM keep their RAM too */
     bool is_mapped_only;     /* weights in RAM may be evicted: they need no budget */
+    uint64_t weights_bytes_max; /* of weights in RAM, where the rest is read as it is needed; 0: all */
     uint64_t ram_bytes;      /* budget for this model */
     uint64_t ram_shared_bytes; /* of its files, what is in memory for others anyway: that needs no budget */
     uint32_t n_threads;

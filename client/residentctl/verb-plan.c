@@ -110,6 +110,19 @@ static bool print_placement(json_object *plan, json_object *parameters)
     return true;
 }
 
+/* Who would have to go first. */
+static void print_leave(json_object *names)
+{
+    for (size_t i = 0; i < length_of(names); i++) {
+        const char *name = json_object_get_string(json_object_array_get_idx(names, i));
+
+        fputs(i == 0 ? "\nleaves memory for it: " : ", ", stdout);
+        print_text(stdout, name, strlen(name), /* harmless= */ true);
+    }
+    if (length_of(names) > 0)
+        fputc('\n', stdout);
+}
+
 static bool print_alternatives(json_object *alternatives)
 {
     static const char *const headers[] = {"ALTERNATIVE", "FITS", ">GPU LAYERS", ">TOKENS/S"};
@@ -204,5 +217,6 @@ int verb_plan(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
         return status;
     if (json_object_object_get_ex(reply, "plan", &plan) && !print_placement(plan, parameters))
         return ctl_no_memory();
+    print_leave(get_array(reply, "leave"));
     return print_alternatives(get_array(reply, "alternatives")) ? STATUS_DONE : ctl_no_memory();
 }

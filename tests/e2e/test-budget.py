@@ -9,8 +9,9 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Daemon, Refused, is_alive, main, need_locking, wait_for  # noqa: E402
+from harness import Client, Daemon, Refused, is_alive, main, need_locking, need_root, run_as, wait_for  # noqa: E402
 
+ALICE = 1
 MB = 1 << 20
 SIZE = 2 * MB + 4096
 CONTENT = os.urandom(SIZE)
@@ -79,6 +80,93 @@ def suggestions_count_what_stays_for_others():
         # Its own file is another: nothing makes that fit beside the first.
         told = refused_load(c, "c")
         assert told["needed"] == SIZE + FAKE and told["suggestions"] == [], told
+
+
+def plan(c, name, **limits):
+    """Whether it fits, and who would leave for it."""
+    reply = c.call("Models.Plan", model=name, **limits)
+    return reply["plan"]["fits"], reply["leave"]
+
+
+def states(c):
+    return {m["name"]: m["state"] for m in c.call("Models.Status")["models"]}
+
+
+def loaded_as_planned(c, name):
+    """Loads it: what the plan said is what happens."""
+    before, (fits, leave) = states(c), plan(c, name)
+    assert fits and states(c) == before, (leave, before, states(c))
+    c.call("Models.Load", model=name)
+    went = sorted(n for n, state in states(c).items() if state == "absent" and before[n] == "ready")
+    assert went == leave, (went, leave)
+    return leave
+
+
+def a_plan_names_those_that_a_load_has_leave():
+    """Lowest priority, then least recently used; never a pinned one, never one with a request, and nobody in vain."""
+    need_locking(8 * SIZE)
+    each = SIZE + FAKE
+    p = policy(4 * each, pinned=model("p", when="always"), low=model("a"), old=model("b"), new=model("c"), x=model("d"),
+               two=model("e"), same=model("c"), mapped=model("d", ram="map"))
+    for name in ("low", "old", "new", "x"):
+        p["models"][name]["priority"] = 1 if name in ("old", "new") else 0
+    p["models"]["four"] = {**model("f"), "draft": "x"}
+    p["models"]["copied"] = model("c", ram="copy")
+    p["models"]["part"] = model("d", limit=1 * MB)
+    with daemon(p) as d, d.client() as c, d.client() as other:
+        d.wait_state("ready", "pinned")
+        assert plan(c, "x") == (True, [])
+        for name in ("old", "low", "new"):
+            c.call("Models.Load", model=name)
+        # No room for one more, but for what is only mapped, and what another has already, there is nearly.
+        assert plan(c, "x") == (True, ["low"]), plan(c, "x")
+        assert plan(c, "mapped") == (True, ["low"]) and plan(c, "same") == (True, ["low"])
+        assert plan(c, "part") == (True, ["low"]) and plan(c, "copied") == (True, ["low"])
+        p["host"]["ram"]["budget"] = 4 * each + FAKE
+        d.write_policy(p)
+        c.call("Models.Reload")
+        assert plan(c, "mapped") == (True, []) and plan(c, "same") == (True, []) and plan(c, "x") == (True, ["low"])
+        assert plan(c, "part") == plan(c, "copied") == (True, ["low"])
+        # Its own file and its draft's.
+        assert plan(c, "four") == (True, ["low", "old"]), plan(c, "four")
+        stream = other.stream("Inference.Complete", model="low", prompt="count 200")
+        next(piece for piece in stream if piece["text"])
+        assert plan(c, "x") == (True, ["old"]), plan(c, "x")
+        assert plan(c, "four") == (True, ["new", "old"]), plan(c, "four")
+        p["models"]["new"]["residency"]["when"] = "always"
+        d.write_policy(p)
+        c.call("Models.Reload")
+        # Nothing helps: nobody leaves in vain.
+        assert plan(c, "four") == (False, []), plan(c, "four")
+        refused_load(c, "four")
+        assert states(c)["old"] == "ready"
+        assert loaded_as_planned(c, "x") == ["old"]
+        list(stream)
+        assert loaded_as_planned(c, "old") == ["x"]  # of the same priority as "low", which was used later
+        # Other limits than those of now: nobody is asked to leave.
+        assert plan(c, "two", ram_bytes=each) == (True, []) and plan(c, "two", ram_bytes=each - 1) == (False, [])
+        assert plan(c, "four", ram_bytes=2 * SIZE + FAKE) == (True, [])
+        assert plan(c, "four", ram_bytes=2 * SIZE + FAKE - 1) == (False, [])
+        assert plan(c, "part", ram_bytes=MB + FAKE) == (True, [])
+        assert plan(c, "part", ram_bytes=MB + FAKE - 1) == (False, [])
+
+
+def a_plan_names_no_models_that_the_user_may_not_use():
+    need_root()
+    need_locking(4 * SIZE)
+    p = policy(SIZE + FAKE, mine=model("a"), theirs=model("b"))
+    p["models"]["theirs"]["allow"] = {"users": [0]}
+    p["admins"] = {"users": [0]}
+    with daemon(p) as d, d.client() as c:
+        c.call("Models.Load", model="theirs")
+        assert plan(c, "mine") == (True, ["theirs"])
+
+        def ask():
+            with Client(d.socket) as alice:
+                reply = alice.call("Models.Plan", model="mine")
+                assert reply["leave"] == [] and reply["plan"]["fits"], reply
+                assert "models that this user may not use would leave memory for it: 1" in reply["plan"]["reasons"], reply
+        run_as(ALICE, ask)
 
 
 def each_copy_of_a_file_counts():
@@ -181,7 +269,9 @@ def a_smaller_budget_has_idle_models_leave_and_pinned_ones_stay():
 if __name__ == "__main__":
     main([
         a_file_that_two_models_lock_counts_once,
-    suggestions_count_what_stays_for_others,
+        suggestions_count_what_stays_for_others,
+        a_plan_names_those_that_a_load_has_leave,
+        a_plan_names_no_models_that_the_user_may_not_use,
         each_copy_of_a_file_counts,
         what_a_worker_has_counts_until_it_has_ended,
         a_worker_is_followed_when_it_has_ended,

@@ -78,6 +78,13 @@ class GpuDaemon(Daemon):
         with self.client() as c:
             c.call("Models.Unload", model=model)
 
+    def leave(self, model):
+        """Who would leave for it, if it fits."""
+        with self.client() as c:
+            reply = c.call("Models.Plan", model=model)
+            assert reply["plan"]["fits"] and reply["plan"]["gpu_layers"] == N_LAYERS, reply
+            return reply["leave"]
+
     def plan(self, model="m", **limits):
         with self.client() as c:
             return c.call("Models.Plan", model=model, **limits)["plan"]
@@ -147,6 +154,33 @@ def a_plan_is_what_is_taken():
             drivers = plan["driver_vram_bytes"]
             assert planned - drivers >= used - drivers >= 0.9 * (planned - drivers), (placement, planned, used)
             assert "takes" not in d.log(), d.log()
+
+
+def a_plan_chooses_as_a_load_does():
+    """Whether a small model is faster on the GPU depends on how fast the memory is: both have to believe the same."""
+    names = [f"m{n}" for n in range(1, 7)]
+    with GpuDaemon({name: model_entry(name) for name in names}) as d:
+        for n, name in enumerate(names, 1):
+            # From where it is never worth it to where it always is, of a memory with 10 to 100 GB/s.
+            subprocess.run([MAKE_MODEL, os.path.join(d.dir, f"{name}.gguf"), "--layers", str(N_LAYERS), "--dim", "256", "--ff",
+                            str(256 << n), "--vocab", "512", "--context", "128",
+                            "--type", "q8_0"], check=True)
+        d.looked()
+        chosen = [(d.plan(name)["gpu_layers"], d.load(name)["gpu_layers"]) for name in names]
+        assert all(planned == there for planned, there in chosen), chosen
+
+
+def a_lost_gpu_is_nobodys_fault():
+    """Who was there twice does not wait for the next answer, as after two crashes (e2e-lifecycle)."""
+    with GpuDaemon({"m": model_entry(gpu_layers="all")}, LOST_FILE="@LOST@") as d:
+        lost = on_a_gpu_to_lose(d)
+        for i in range(2):
+            lose_gpu(d, lost)
+            assert d.log().count("the worker lost its GPU") == i + 1, d.log()
+            assert d.brief() == brief()
+            os.unlink(lost)
+            wait_for(lambda: is_on_gpu(d), "the model to be on the GPU again")
+        assert d.brief() == brief()
 
 
 def without_a_driver_it_is_said_and_everything_else_works():
@@ -690,7 +724,9 @@ def idle_models_leave_the_gpu_where_ram_alone_is_too_small():
     assert 2 * needs(plan) < size, (plan, size)
     with GpuDaemon(models, host) as d:
         d.looked()
+        assert d.leave("b") == []
         assert d.load("a")["gpu_layers"] == N_LAYERS
+        assert d.leave("b") == ["a"]
         assert d.load("b")["gpu_layers"] == N_LAYERS
         assert d.status("a")["state"] == "absent", d.status("a")
 
@@ -700,6 +736,7 @@ def idle_models_leave_the_gpu_for_one_that_needs_it():
     with GpuDaemon(models, {"vram": {"budget": "500M"}}) as d:
         d.looked()
         assert d.load("a")["gpu_layers"] == N_LAYERS
+        assert d.leave("b") == ["a"]
         assert d.load("b")["gpu_layers"] == N_LAYERS
         assert d.status("a")["state"] == "absent", d.status("a")
 
@@ -740,6 +777,7 @@ main([
     what_a_gpu_is_doing_is_said,
     layers_are_where_the_policy_wants_them,
     a_plan_is_what_is_taken,
+    a_plan_chooses_as_a_load_does,
     without_a_driver_it_is_said_and_everything_else_works,
     the_environment_of_the_service_names_no_library,
     two_devices,
@@ -756,6 +794,7 @@ main([
     status_says_why_a_model_is_not_on_the_gpu,
     keys_that_no_gpu_reads_stay_in_ram,
     a_lost_gpu_ends_the_worker_and_the_next_computes_without,
+    a_lost_gpu_is_nobodys_fault,
     a_gpu_that_is_filled_between_the_look_and_the_return,
     a_gpu_that_comes_back_is_used_again,
     a_reload_looks_at_once,
