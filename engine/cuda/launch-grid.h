@@ -41,10 +41,16 @@ LAUNCH_INLINE uint32_t launch_attention_part_floats(uint32_t v_stride)
     return 17u + v_stride;
 }
 
+/* Of a row of q in shared memory: its values, or the codes of blocks of 32 and a scale for each. */
+LAUNCH_INLINE uint32_t launch_attention_q_floats(uint32_t k_dim)
+{
+    return k_dim > 9u ? k_dim : 9u;
+}
+
 /* Shared memory of a block: q, probabilities, and the accumulators of a segment and of all before it. */
 LAUNCH_INLINE uint32_t launch_attention_shared_floats(uint32_t rows, uint32_t k_dim, uint32_t v_stride)
 {
-    return rows * (k_dim + 32u + 2u * v_stride);
+    return rows * (launch_attention_q_floats(k_dim) + 32u + 2u * v_stride);
 }
 
 /* Rows (a query head of a query) of a block: as many as shared memory has room for. */

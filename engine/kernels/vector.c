@@ -23,6 +23,7 @@ const struct vector_row *vector_row_at(uint32_t i)
 #ifdef __x86_64__
         vector_rows_avx2,
         vector_rows_avx512,
+        vector_rows_avx512_vnni,
 #endif
     };
 
@@ -44,11 +45,13 @@ void vector_select(uint32_t isa_mask, struct vector_table *ret)
 
 size_t attention_scratch_bytes(const struct kv_layout *layout)
 {
-    size_t floats = 3 * ATTENTION_ROWS_MAX + (size_t)ATTENTION_ROWS_MAX * KV_PAGE_TOKENS;
+    const size_t k_blocks = (layout->k_dim + 31) / 32;
+    size_t floats = 4 * ATTENTION_ROWS_MAX + (size_t)ATTENTION_ROWS_MAX * KV_PAGE_TOKENS;
 
     floats += 2 * attention_state_floats(ATTENTION_ROWS_MAX, layout->v_stride);
-    floats += (size_t)ATTENTION_ROWS_MAX * layout->k_dim;
-    floats += (size_t)KV_PAGE_TOKENS * ((layout->k_dim + 31) / 32 * 32 + layout->v_stride);
+    floats += ATTENTION_ROWS_MAX * k_blocks * (32 + 2); /* q, and for a cache of bytes two numbers of each block */
+    floats += KV_PAGE_TOKENS * (k_blocks * 32 + layout->v_stride);
+    floats += 2 * (size_t)layout->v_stride; /* ratios */
     return (floats * sizeof(float) + 63) / 64 * 64;
 }
 

@@ -8,10 +8,12 @@
  *   page:      KV head 0: K, V;  KV head 1: K, V;  ...      so that one head's page is read in one go
  *   K, float:  [k_dim][32 tokens]    tokens are lanes: q . K of 32 keys needs no horizontal sum
  *   V, float:  [32 tokens][v_stride] token by token; rows are padded to 16 values with zeros
- *   K, quantised: per 32 values of the head, with tokens as lanes: d [32] f16, m [32] f16 where the type has it,
- *              fifth bits [4][32] where it has those, and codes [16][32], value i in the low nibble and i + 16 in the
- *              high one, or Q8_0's [32][32]; as many bytes as 32 blocks of the type
- *   V, quantised: [32 tokens][v_stride / 32] blocks of the type; rows are padded to 32 values with zeros
+ *   Q8_0:      per 32 values of the head: d [32 tokens] f16, then codes [8][32][4], in the words that integer
+ *              products take: of K, 4 values of each token, unsigned (128 more), of V, 4 tokens of each value, signed
+ *   K, quantised otherwise: per 32 values of the head, with tokens as lanes: d [32] f16, m [32] f16 where the type
+ *              has it, fifth bits [4][32] where it has those, and codes [16][32], value i in the low nibble and
+ *              i + 16 in the high one; as many bytes as 32 blocks of the type
+ *   V, quantised otherwise: [32 tokens][v_stride / 32] blocks of the type; rows are padded to 32 values with zeros
  *
  * Token t of a sequence lies in slot t % 32 of its page t / 32, always: tiles of attention are anchored at
  * absolute positions, which is what makes a result independent of how a prompt was cut into batches. A new

@@ -92,13 +92,16 @@ DEV void kv_write(uint32_t type, bool is_k, device_ptr<uint8_t> to, uint32_t slo
         float x = 32 * b + lane < n ? (float)from[32 * b + lane] : 0.0f;
         uint16_t d;
         uint32_t code = kv_quantise(type, x, &d), upper = shuffle(code, lane + 16);
-        device_ptr<uint8_t> block = is_k ? to + b * block_bytes * TILE : to + (slot * ((n + 31) / 32) + b) * block_bytes;
-        uint32_t scale_at = is_k ? 2 * slot : 0, codes_at = is_k ? 2 * TILE : 2;
+        bool is_plane = is_k || type == TENSOR_Q8_0; /* 32 tokens' block */
+        device_ptr<uint8_t> block = is_plane ? to + b * block_bytes * TILE : to + (slot * ((n + 31) / 32) + b) * block_bytes;
+        uint32_t scale_at = is_plane ? 2 * slot : 0, codes_at = is_plane ? 2 * TILE : 2;
 
         if (lane == 0)
             *recast<uint16_t>(block + scale_at) = d;
-        if (type == TENSOR_Q8_0)
-            block[codes_at + (is_k ? lane * TILE + slot : lane)] = (uint8_t)code;
+        if (type == TENSOR_Q8_0 && is_k)
+            block[codes_at + lane / 4 * (4 * TILE) + slot * 4 + lane % 4] = (uint8_t)(code ^ 128);
+        else if (type == TENSOR_Q8_0)
+            block[codes_at + slot / 4 * (4 * TILE) + lane * 4 + slot % 4] = (uint8_t)code;
         else if (lane < 16)
             block[codes_at + (is_k ? lane * TILE + slot : lane)] = (uint8_t)(code | upper << 4);
     }
@@ -191,7 +194,7 @@ KERNEL(rope_write, launch_rope_write, LAUNCH_HEAD_THREADS)
 
 /* --- reading --- */
 
-/* Value @i of the head of the key in @slot. */
+/* Value @i of the head of the key in @slot, in any type but Q8_0. */
 DEV float kv_key(uint32_t type, device_ptr<const uint8_t> k, uint32_t i, uint32_t slot)
 {
     device_ptr<const uint8_t> block;
@@ -202,15 +205,13 @@ DEV float kv_key(uint32_t type, device_ptr<const uint8_t> k, uint32_t i, uint32_
         return half_float(recast<const uint16_t>(k)[i * TILE + slot]);
     if (type == TENSOR_F32)
         return recast<const float>(k)[i * TILE + slot];
-    block = k + i / 32 * ((type == TENSOR_Q8_0 ? 34 : 18) * TILE);
+    block = k + i / 32 * (18 * TILE);
     d = half_float(recast<const uint16_t>(block)[slot]);
-    if (type == TENSOR_Q8_0)
-        return (float)(int8_t)(uint8_t)block[2 * TILE + i % 32 * TILE + slot] * d;
     code = (uint32_t)block[2 * TILE + i % 16 * TILE + slot] >> i % 32 / 16 * 4 & 15;
     return (float)((int)code - 8) * d;
 }
 
-/* Value @i of the token in @slot. */
+/* Value @i of the token in @slot, in any type but Q8_0. */
 DEV float kv_value(uint32_t type, device_ptr<const uint8_t> v, uint32_t i, uint32_t slot, uint32_t stride)
 {
     device_ptr<const uint8_t> block;
@@ -221,10 +222,8 @@ DEV float kv_value(uint32_t type, device_ptr<const uint8_t> v, uint32_t i, uint3
         return half_float(recast<const uint16_t>(v)[slot * stride + i]);
     if (type == TENSOR_F32)
         return recast<const float>(v)[slot * stride + i];
-    block = v + (slot * (stride / 32) + i / 32) * (type == TENSOR_Q8_0 ? 34 : 18);
+    block = v + (slot * (stride / 32) + i / 32) * 18;
     d = half_float(*recast<const uint16_t>(block));
-    if (type == TENSOR_Q8_0)
-        return (float)(int8_t)(uint8_t)block[2 + i % 32] * d;
     code = (uint32_t)block[2 + i % 16] >> i % 32 / 16 * 4 & 15;
     return (float)((int)code - 8) * d;
 }
@@ -240,11 +239,14 @@ struct rows {
     uint32_t low_position[WARP_ROWS], position[WARP_ROWS]; /* the first and the last that each sees */
     float maximum[WARP_ROWS], sum[WARP_ROWS];
     float total_maximum[WARP_ROWS], total_sum[WARP_ROWS];
-    device_ptr<float> q;         /* [n][k_dim] */
+    uint32_t q_stride;
+    device_ptr<float> q;         /* [n][q_stride] */
     device_ptr<float> p;         /* [n][TILE] */
     device_ptr<float> acc;       /* [n][v_stride] */
     device_ptr<float> total_acc; /* likewise, where segments are merged */
 };
+
+#include "engine/cuda/device/attention-bytes.cuh"
 
 /* Scores of a tile: a key per lane. They are left in s, keys that a row does not see at minus infinity. */
 DEV void tile_scores(const struct launch_attention &a, const struct rows &r, device_ptr<const uint8_t> k, uint32_t tile0,
@@ -255,14 +257,18 @@ DEV void tile_scores(const struct launch_attention &a, const struct rows &r, dev
     UNROLL
     for (uint32_t i = 0; i < WARP_ROWS; i++)
         s[i] = 0.0f;
-    UNROLL_NOT
-    for (uint32_t d = 0; d < a.kv.k_dim; d++) {
-        float value = kv_key(a.kv.k_type, k, d, lane_index());
+    if (a.kv.k_type == TENSOR_Q8_0) {
+        bytes_scores(a, r, k, s);
+    } else {
+        UNROLL_NOT
+        for (uint32_t d = 0; d < a.kv.k_dim; d++) {
+            float value = kv_key(a.kv.k_type, k, d, lane_index());
 
-        UNROLL
-        for (uint32_t i = 0; i < WARP_ROWS; i++)
-            if (i < r.n)
-                s[i] = fused(r.q[i * a.kv.k_dim + d], value, s[i]);
+            UNROLL
+            for (uint32_t i = 0; i < WARP_ROWS; i++)
+                if (i < r.n)
+                    s[i] = fused(r.q[i * r.q_stride + d], value, s[i]);
+        }
     }
     UNROLL
     for (uint32_t i = 0; i < WARP_ROWS; i++) {
@@ -274,26 +280,38 @@ DEV void tile_scores(const struct launch_attention &a, const struct rows &r, dev
     }
 }
 
-/* New maxima, probabilities to p, and the correction of what was summed before. */
-DEV void tile_softmax(struct rows &r, const float s[WARP_ROWS], const bool sees[WARP_ROWS], float correction[WARP_ROWS])
+/* exp(a - b) for a <= b, and 1 where both are -infinity. */
+DEV float exp_below(float a, float b)
+{
+    return math_exp(a == b ? 0.0f : a - b);
+}
+
+/*
+ * New maxima, probabilities in place of the scores, and the correction of what was summed before. @is_bytes: p is relative to
+ * the tile's maximum, and @factor what that differs by.
+ */
+DEV void tile_softmax(struct rows &r, float s[WARP_ROWS], bool is_bytes, const bool sees[WARP_ROWS], float correction[WARP_ROWS],
+                      float factor[WARP_ROWS])
 {
     UNROLL
     for (uint32_t i = 0; i < WARP_ROWS; i++) {
         float most = math_max(s[i], shuffle_xor(s[i], 16)), before = r.maximum[i], base, p, both;
 
         most = math_fold_max(most);
-        correction[i] = 1.0f;
+        correction[i] = factor[i] = 1.0f;
         if (sees[i]) { /* the same in all lanes, but they need not be together below */
             r.maximum[i] = math_max(before, most);
-            correction[i] = math_exp(before == r.maximum[i] ? 0.0f : before - r.maximum[i]);
+            correction[i] = exp_below(before, r.maximum[i]);
+            if (is_bytes)
+                factor[i] = exp_below(most, r.maximum[i]);
         }
-        base = r.maximum[i] == MINUS_INFINITY ? 0.0f : r.maximum[i];
+        base = is_bytes ? most : r.maximum[i];
+        base = base == MINUS_INFINITY ? 0.0f : base;
         p = math_exp(s[i] - base);
-        both = p + shuffle_xor(p, 16);
+        both = (p + shuffle_xor(p, 16)) * factor[i];
         if (sees[i])
             r.sum[i] = fused(r.sum[i], correction[i], both);
-        if (i < r.n)
-            r.p[i * TILE + lane_index()] = p;
+        s[i] = p;
     }
 }
 
@@ -329,14 +347,22 @@ DEV void tile_values(const struct launch_attention &a, const struct rows &r, dev
 
 DEV void tile_add(const struct launch_attention &a, struct rows &r, launch_address head, uint32_t tile0)
 {
-    float s[WARP_ROWS], correction[WARP_ROWS];
+    float s[WARP_ROWS], correction[WARP_ROWS], factor[WARP_ROWS];
     bool sees[WARP_ROWS];
 
     UNROLL
     for (uint32_t i = 0; i < WARP_ROWS; i++)
         sees[i] = i < r.n && tile0 <= r.position[i] && tile0 + TILE > r.low_position[i];
     tile_scores(a, r, at_address<const uint8_t>(head), tile0, s);
-    tile_softmax(r, s, sees, correction);
+    tile_softmax(r, s, a.kv.v_type == TENSOR_Q8_0, sees, correction, factor);
+    if (a.kv.v_type == TENSOR_Q8_0) {
+        bytes_values(a, r, at_address<const uint8_t>(head + a.kv.k_bytes), tile0, sees, s, correction, factor);
+        return;
+    }
+    UNROLL
+    for (uint32_t i = 0; i < WARP_ROWS; i++)
+        if (i < r.n)
+            r.p[i * TILE + lane_index()] = s[i];
     warp_sync();
     tile_values(a, r, at_address<const uint8_t>(head + a.kv.k_bytes), tile0, sees, correction);
     warp_sync();
@@ -466,8 +492,9 @@ KERNEL(attention, launch_attention, LAUNCH_ATTENTION_THREADS)
     if (row0 >= n_rows)
         return;
     r.n = n_rows - row0 < per_warp ? n_rows - row0 : per_warp;
-    r.q = memory + row0 * a.kv.k_dim;
-    memory += rows_max * a.kv.k_dim;
+    r.q_stride = launch_attention_q_floats(a.kv.k_dim);
+    r.q = memory + row0 * r.q_stride;
+    memory += rows_max * r.q_stride;
     r.p = memory + row0 * TILE;
     memory += rows_max * TILE;
     r.acc = memory + row0 * a.kv.v_stride;
@@ -490,8 +517,12 @@ KERNEL(attention, launch_attention, LAUNCH_ATTENTION_THREADS)
         if (i >= r.n)
             continue;
         from = ((uint64_t)(b.row0 + row / n_heads) * a.n_heads + head0 + row % n_heads) * a.kv.k_dim;
-        for (uint32_t d = lane; d < a.kv.k_dim; d += 32)
-            r.q[i * a.kv.k_dim + d] = at_address<const float>(a.q)[from + d];
+        if (a.kv.k_type == TENSOR_Q8_0) {
+            bytes_write_q(r.q + i * r.q_stride, at_address<const float>(a.q) + from, a.kv.k_dim);
+        } else {
+            for (uint32_t d = lane; d < a.kv.k_dim; d += 32)
+                r.q[i * r.q_stride + d] = at_address<const float>(a.q)[from + d];
+        }
         if (!a.split)
             for (uint32_t c = lane; c < a.kv.v_stride; c += 32)
                 r.total_acc[i * a.kv.v_stride + c] = 0.0f;

@@ -12,3 +12,4 @@ enum { VECTOR_N_SLOTS = sizeof(struct vector_table) / sizeof(void (*)(void)) };
 extern const struct vector_row vector_rows_scalar[VECTOR_N_SLOTS];
 extern const struct vector_row vector_rows_avx2[VECTOR_N_SLOTS];
 extern const struct vector_row vector_rows_avx512[VECTOR_N_SLOTS];
+extern const struct vector_row vector_rows_avx512_vnni[VECTOR_N_SLOTS];

@@ -9,6 +9,7 @@
 
 /* clang-format off */
 #include "engine/kernels/vector/lanes-scalar.h"
+#include "engine/kernels/vector/ints-scalar.h"
 #include "engine/kernels/vector/unroll.h"
 #include "engine/kernels/vector/polynomials.inc"
 #include "engine/kernels/vector/elementwise.inc"
@@ -21,9 +22,14 @@ enum {
     BLOCK_ROWS = 4,
     KEY_LANES = 1,
     VALUE_LANES_MAX = 1,
+    BYTES_SCORE_ROWS = 4,
+    BYTES_VALUE_ROWS = 4,
+    BYTES_VALUE_LANES = 1,
 };
 #define VALUE_LANES(n) 1
 #define EACH_BLOCK_ABOVE_4(M)
+#define EACH_BYTES_SCORES(M) M(1) M(2) M(3) M(4)
+#define EACH_BYTES_VALUES(M) EACH_BYTES_SCORES(M)
 
 #include "engine/kernels/vector/attention.inc"
 
