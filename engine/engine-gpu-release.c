@@ -81,7 +81,7 @@ int engine_gpus_tensors(const struct engine *e, uint32_t n_gpus, struct engine_g
 
 bool engine_gpus_lock_later(const struct engine_config *c)
 {
-    return c->lock && c->gpu.layers > 0 && !c->gpu.keep_locked && c->weights_bytes_max == 0 && c->n_adapters == 0;
+    return c->lock && c->gpu.layers > 0 && !c->gpu.keep_locked && c->weights_bytes_max == 0;
 }
 
 int engine_gpus_find_released(struct engine *e)

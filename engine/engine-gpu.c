@@ -46,10 +46,10 @@ static uint8_t device_place(const struct engine_gpus *g, const struct placement 
     return (uint8_t)g->n_gpus;
 }
 
-static bool is_expert_op(enum graph_op_type type)
+static bool is_expert_op(const struct graph_op *op)
 {
-    return type == GRAPH_ROUTE || type == GRAPH_EXPERTS_PACK || type == GRAPH_EXPERTS_GLU ||
-           type == GRAPH_EXPERTS_DOWN;
+    return op->type == GRAPH_ROUTE || op->type == GRAPH_EXPERTS_PACK || op->type == GRAPH_EXPERTS_GLU ||
+           op->type == GRAPH_EXPERTS_DOWN || (op->type == GRAPH_ADAPT && op->adapt.routes != GRAPH_NONE);
 }
 
 static uint8_t op_place(const struct engine *e, const struct placement *p, const struct graph_op *op)
@@ -61,7 +61,7 @@ static uint8_t op_place(const struct engine *e, const struct placement *p, const
     if (op->layer == GRAPH_OUTPUT)
         return p->head && !e->graph.is_encoder ? device_place(&e->gpus, p, 0) : 0;
     n = n_layers - 1 - op->layer;
-    if (n >= p->n_layers || (is_expert_op(op->type) && n >= p->n_expert_layers))
+    if (n >= p->n_layers || (is_expert_op(op) && n >= p->n_expert_layers))
         return 0;
     if (!p->kv && (op->type == GRAPH_ROPE_WRITE || op->type == GRAPH_ATTENTION))
         return 0;
@@ -532,9 +532,9 @@ static int load_weights(struct engine *e, const struct engine_config *c, struct 
 /* Whether a GPU could be used at all; the reason why not is said. */
 static int open_devices(struct engine *e, const struct engine_config *c, struct fault *reterr)
 {
-    if (c->weights_bytes_max || e->n_adapters) {
-        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "models with %s are computed on the processor",
-                  e->n_adapters ? "adapters" : "a limit of the memory for their weights");
+    if (c->weights_bytes_max) {
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "",
+                  "models with a limit of the memory for their weights are computed on the processor");
         return DRIVER_NO_GPU;
     }
     if (c->gpu.open)

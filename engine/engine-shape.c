@@ -48,6 +48,22 @@ static void count_tensors(const struct gguf *g, struct engine_shape *s)
     s->head_bytes = head ? head->n_bytes : s->embedding_bytes;
 }
 
+/* What changes no layer changes the head: nothing else outside of layers can be adapted. */
+static void count_adapter(const struct gguf *g, struct engine_shape *s)
+{
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor(g, i);
+        unsigned layer;
+
+        if (sscanf(t->name, "blk.%u.", &layer) != 1 || layer >= s->n_layers)
+            s->head_adapter_bytes += t->n_bytes;
+        else if (strstr(t->name, "_exps."))
+            s->layers[layer].adapter_expert_bytes += t->n_bytes;
+        else
+            s->layers[layer].adapter_bytes += t->n_bytes;
+    }
+}
+
 static void count_experts(const struct gguf *g, const char *architecture, struct engine_shape *s)
 {
     char key[128];
@@ -206,9 +222,11 @@ static int count_gpu(struct engine *e, const struct engine_config *c, struct eng
     if (!layers || !tensors || !places)
         return -ENOMEM;
     /* engine_gpus_open() leaves those on the CPU. */
-    if (c->weights_bytes_max || c->n_adapters)
+    if (c->weights_bytes_max)
         return 0;
     s->gpu_padding_bytes = tensors_of_a_layer(e->gguf, s->n_layers) * WEIGHTS_ALIGN;
+    for (size_t i = 0; i < e->n_adapters; i++)
+        s->gpu_padding_bytes += tensors_of_a_layer(e->adapters[i].gguf, s->n_layers) * WEIGHTS_ALIGN;
     for (uint32_t i = 0; i < 8; i++) {
         const struct engine_gpu_config config = {.layers = ENGINE_LAYERS_ALL,
                                                  .kv_in_ram = !(i & ENGINE_SHAPE_GPU_KV),
@@ -243,6 +261,8 @@ static int fill(struct engine *e, const struct engine_config *config, struct eng
         s->file_bytes += gguf_map_bytes(e->adapters[i].map);
     s->context_trained_tokens = e->arch.context_tokens;
     count_tensors(e->gguf, s);
+    for (size_t i = 0; i < e->n_adapters; i++)
+        count_adapter(e->adapters[i].gguf, s);
     count_experts(e->gguf, e->arch.name, s);
     find_groups(&e->graph, s);
     count_kv(&e->graph, e->batch_tokens_max, s);

@@ -11,6 +11,7 @@
 
 struct engine_shape_layer {
     uint64_t dense_bytes, expert_bytes; /* of tensors in the file */
+    uint64_t adapter_bytes, adapter_expert_bytes; /* what adapters bring for each of both */
     uint32_t group;
     bool can_offload; /* GPUs have kernels for all of it */
 };
@@ -42,6 +43,7 @@ struct engine_shape {
     struct engine_shape_group groups[ENGINE_SHAPE_GROUPS_MAX]; /* [n_groups] */
     uint32_t n_groups;
     uint64_t file_bytes, embedding_bytes, head_bytes, rest_bytes;
+    uint64_t head_adapter_bytes;
     bool head_is_tied; /* head_bytes are the embedding's */
     uint64_t n_parameters;
     uint32_t n_experts, n_experts_used;

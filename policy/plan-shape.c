@@ -127,11 +127,14 @@ static int get_layers(json_object *o, struct plan_shape *s, uint64_t *sum)
         if (!json_object_is_type(layer, json_type_array) ||
             !get_item(layer, 0, BYTES_MAX, &s->layers[i].dense_bytes) ||
             !get_item(layer, 1, BYTES_MAX, &s->layers[i].expert_bytes) ||
-            !get_item(layer, 2, s->n_groups > 0 ? s->n_groups - 1 : 0, &group) || !get_item(layer, 3, 1, &can_offload))
+            !get_item(layer, 2, s->n_groups > 0 ? s->n_groups - 1 : 0, &group) ||
+            !get_item(layer, 3, 1, &can_offload) || !get_item(layer, 4, BYTES_MAX, &s->layers[i].adapter_bytes) ||
+            !get_item(layer, 5, BYTES_MAX, &s->layers[i].adapter_expert_bytes))
             return -EINVAL;
         s->layers[i].group = (uint32_t)group;
         s->layers[i].can_offload = can_offload;
-        *sum += s->layers[i].dense_bytes + s->layers[i].expert_bytes;
+        *sum += s->layers[i].dense_bytes + s->layers[i].expert_bytes + s->layers[i].adapter_bytes +
+                s->layers[i].adapter_expert_bytes;
     }
     return 0;
 }
@@ -202,6 +205,7 @@ static int parse(json_object *o, struct plan_shape *s)
     if (!json_object_is_type(o, json_type_object) || !get_number(o, "file", BYTES_MAX, &s->file_bytes) ||
         !get_number(o, "embedding", BYTES_MAX, &s->embedding_bytes) ||
         !get_number(o, "head", BYTES_MAX, &s->head_bytes) ||
+        !get_number(o, "head_adapters", BYTES_MAX, &s->head_adapter_bytes) ||
         !get_number(o, "rest", BYTES_MAX, &s->rest_bytes) ||
         !get_number(o, "parameters", BYTES_MAX, &s->n_parameters) ||
         !get_u32(o, "experts", 65536, &s->n_experts) ||
@@ -232,7 +236,7 @@ static int parse(json_object *o, struct plan_shape *s)
         r = get_runs(json_object_object_get(o, "gpu"), s);
     if (r < 0)
         return r;
-    sum += s->embedding_bytes + s->rest_bytes + (s->head_is_tied ? 0 : s->head_bytes);
+    sum += s->embedding_bytes + s->rest_bytes + s->head_adapter_bytes + (s->head_is_tied ? 0 : s->head_bytes);
     return sum <= s->file_bytes && (!s->head_is_tied || s->head_bytes <= s->embedding_bytes) ? 0 : -EINVAL;
 }
 

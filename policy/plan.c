@@ -119,13 +119,14 @@ static bool place(const struct planner *p, const struct trial *t, struct plan_re
 
     for (uint32_t n = 0; n < t->n_dense; n++) {
         const struct plan_layer *layer = &s->layers[s->n_layers - 1 - n];
-        uint64_t weights = layer->dense_bytes + (n < t->n_experts ? layer->expert_bytes : 0);
+        uint64_t weights = layer->dense_bytes + layer->adapter_bytes +
+                           (n < t->n_experts ? layer->expert_bytes + layer->adapter_expert_bytes : 0);
         uint64_t kv = t->kv ? p->kv_bytes[layer->group] : 0, padding = s->gpu_padding_bytes;
 
         if (!layer->can_offload)
             continue;
         if (n == 0 && t->head) {
-            weights += s->head_bytes;
+            weights += s->head_bytes + s->head_adapter_bytes;
             padding += s->rest_bytes; /* the last norm is of it */
         }
         for (;; d++) {

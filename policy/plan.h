@@ -34,6 +34,7 @@ struct json_object;
 struct plan_layer {
     uint64_t dense_bytes;  /* attention, norms, dense feed-forward, shared experts */
     uint64_t expert_bytes; /* of all experts; 0: none */
+    uint64_t adapter_bytes, adapter_expert_bytes; /* what adapters bring for each of both: it goes where they go */
     uint32_t group;        /* whose KV pages it has */
     bool can_offload;      /* a GPU can compute it */
 };
@@ -73,6 +74,7 @@ struct plan_shape {
     uint64_t embedding_bytes; /* read a row a token: always in RAM */
     uint64_t head_bytes;      /* output matrix; of a tied model the embedding's bytes, which stay in RAM too */
     bool head_is_tied;
+    uint64_t head_adapter_bytes; /* what adapters bring for it */
     uint64_t rest_bytes;      /* everything else that is read for each token */
     uint64_t n_parameters;
     uint32_t n_experts, n_experts_used; /* 0: no experts */

@@ -73,7 +73,7 @@ static const struct exec_adapted *adapted_of(const struct exec_thread *t, uint32
 
 static const struct graph_adapted *adapter_at(const struct exec_thread *t, uint32_t site, uint32_t adapter)
 {
-    return &t->x->graph->adapted[(size_t)(site - 1) * t->x->graph->n_adapters + adapter];
+    return graph_adapted_at(t->x->graph, site, adapter);
 }
 
 /* Where packed rows and the products made of them are, behind what products and experts use. */

@@ -90,24 +90,28 @@ int driver_check(const struct driver *d, int error, const char *call, struct fau
     return r;
 }
 
-/* Looks all functions up; the first that is missing is what an old driver lacks. */
-static const char *find_calls(struct driver *d)
-{
-#define FIND(field, symbol, parameters)                                                                                \
-    {symbol, offsetof(struct driver, field)},
-    static const struct {
-        const char *symbol;
-        size_t offset;
-    } calls[] = {DRIVER_CALLS(FIND)};
+struct call {
+    const char *symbol;
+    size_t offset; /* of the field */
+};
+
+#define FIND(field, symbol, parameters) {symbol, offsetof(struct driver, field)},
+
+static const struct call calls[] = {DRIVER_CALLS(FIND)};
+static const struct call graph_calls[] = {DRIVER_GRAPH_CALLS(FIND)};
+
 #undef FIND
 
-    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-        void *p = dlsym(d->library, calls[i].symbol);
+/* Looks functions up. Returns the first that is missing: what an old driver lacks. */
+static const char *find_calls(struct driver *d, const struct call *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *p = dlsym(d->library, list[i].symbol);
 
         if (!p)
-            return calls[i].symbol;
+            return list[i].symbol;
         /* POSIX: an address of dlsym() may be stored as a function's. */
-        memcpy((char *)d + calls[i].offset, &p, sizeof(p));
+        memcpy((char *)d + list[i].offset, &p, sizeof(p));
     }
     return NULL;
 }
@@ -121,7 +125,8 @@ static int open_library(struct driver *d, struct fault *reterr)
         fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "no NVIDIA driver is installed (%s was not found)", LIBRARY);
         return DRIVER_NO_GPU;
     }
-    missing = find_calls(d);
+    missing = find_calls(d, calls, sizeof(calls) / sizeof(calls[0]));
+    d->has_graphs = !find_calls(d, graph_calls, sizeof(graph_calls) / sizeof(graph_calls[0]));
     if (missing) {
         fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "the NVIDIA driver is too old: %s has no %s", LIBRARY, missing);
         return DRIVER_TOO_OLD;

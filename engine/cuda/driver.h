@@ -139,7 +139,10 @@ enum {
     X(launch, "cuLaunchKernel",                                                                                        \
       (struct cuda_function * function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,           \
        unsigned block_y, unsigned block_z, unsigned shared_bytes, struct cuda_stream *stream, void **arguments,        \
-       void **extra))                                                                                                  \
+       void **extra))
+
+/* Likewise, of graphs: drivers older than CUDA 11.4 lack some of them. */
+#define DRIVER_GRAPH_CALLS(X)                                                                                          \
     X(capture_begin, "cuStreamBeginCapture_v2", (struct cuda_stream * stream, int mode))                               \
     X(capture_end, "cuStreamEndCapture", (struct cuda_stream * stream, struct cuda_graph * *ret))                      \
     X(graph_instantiate, "cuGraphInstantiateWithFlags",                                                                \
@@ -150,9 +153,11 @@ enum {
 
 #define DRIVER_FIELD(field, symbol, parameters) int(*field) parameters;
 
-/* The library's functions, all of them present. */
+/* The library's functions: all of them present, and those of graphs all or none. */
 struct driver {
     DRIVER_CALLS(DRIVER_FIELD)
+    DRIVER_GRAPH_CALLS(DRIVER_FIELD)
+    bool has_graphs;
     void *library;
     int version_number; /* of the CUDA that it runs: 12040 is 12.4 */
     uint32_t n_devices;

@@ -33,7 +33,18 @@ static struct gpu_graph_key key_of(const struct gpu *g, size_t first, size_t pas
 
     for (uint32_t i = 0; i < g->n_cuts; i++)
         key.n_queries[i] = g->cuts[i].n;
+    for (uint32_t i = 0; i < 2; i++) {
+        key.n_adapted[i] = g->adapted[i].n_groups;
+        for (uint32_t k = 0; k < key.n_adapted[i]; k++)
+            key.adapted[i][k] = g->adapted[i].groups[k];
+    }
     return key;
+}
+
+bool gpu_graphs_can(const struct gpu *g)
+{
+    return g->batch->n_tokens <= GPU_GRAPH_TOKENS_MAX && !g->refuses_graphs &&
+           g->adapted[0].n_groups <= GPU_GRAPH_ADAPTERS && g->adapted[1].n_groups <= GPU_GRAPH_ADAPTERS;
 }
 
 static uint32_t hash(const struct gpu_graph_key *key)

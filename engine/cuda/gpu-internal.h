@@ -27,6 +27,9 @@
 
 #define GPU_GRAPHS 512
 
+/* Adapters in a step that is handed in as graphs, at most. */
+#define GPU_GRAPH_ADAPTERS 4
+
 /* Steps that may be under way at a time: one is prepared while the GPU works on the one before. */
 #define GPU_SLOTS 2
 
@@ -39,6 +42,20 @@ struct gpu_cut {
     uint32_t n_queries; /* consecutive ones of a run, at most */
     struct gpu_array array; /* struct launch_queries [tokens_max] */
     uint32_t n; /* in this step */
+};
+
+/* Rows of a step that have the same adapter. */
+struct gpu_adapted_group {
+    uint32_t adapter; /* from 0 */
+    uint32_t first, n; /* in the order of adapters, in which values of first factors have their rows */
+    uint32_t row0;     /* they are rows row0, row0 + 1, …; GRAPH_NONE: they are not consecutive */
+};
+
+/* The rows of a step's values that have adapters, ordered by adapter. */
+struct gpu_adapted {
+    struct gpu_array rows;            /* u32 [tokens_max or outputs_max] */
+    struct gpu_adapted_group *groups; /* [graph.n_adapters] */
+    uint32_t n_groups;                /* in this step */
 };
 
 /* What happens to a page as a whole; a copy of itself means that it is zeroed. */
@@ -59,6 +76,8 @@ struct gpu_graph_key {
     uint32_t first, past; /* operations */
     uint32_t n_tokens, n_outputs, table_stride, n_segments;
     uint32_t n_queries[GPU_CUTS_MAX];
+    uint32_t n_adapted[2];
+    struct gpu_adapted_group adapted[2][GPU_GRAPH_ADAPTERS];
 };
 
 struct gpu_graph {
@@ -83,6 +102,7 @@ struct gpu {
     uint64_t scratch_bytes;
     uint64_t work_at; /* in the scratch: experts' products, heads' packed rows */
     uint64_t parts_at, parts_bytes;
+    uint64_t adapt_at; /* packed rows for adapters */
 
     /* A step's data. */
     struct gpu_slot slots[GPU_SLOTS];
@@ -92,6 +112,8 @@ struct gpu {
     struct gpu_array positions, token_rows, outputs, tables[GRAPH_GROUPS_MAX];
     struct gpu_cut cuts[GPU_CUTS_MAX];
     uint32_t n_cuts;
+    struct gpu_adapted adapted[2]; /* of rows of TOKENS, of OUTPUTS; all 0 where no operation here is adapted */
+    struct gpu_array adapters;     /* u32 [tokens_max] of each token, from 1; 0: none */
     uint64_t crossing_bytes, crossing_used;
 
     struct gpu_graph *graphs; /* [GPU_GRAPHS] */
@@ -141,6 +163,51 @@ static inline cuda_pointer gpu_input(const struct gpu *g, const struct gpu_array
 }
 
 /**
+ * gpu_launch() - launch @kernel; nothing where there is nothing to do
+ * @args: its struct launch_*
+ */
+int gpu_launch(const struct gpu *g, uint32_t kernel, void *args, struct fault *reterr);
+
+/**
+ * gpu_linear_args() - the arguments of @l for rows of TOKENS that are the same in every step: a product with its bias
+ */
+struct launch_linear gpu_linear_args(const struct gpu *g, const struct graph_linear *l);
+
+/**
+ * gpu_adapt_can_run() - whether there are kernels for all that adapters do to the product @l, which is a site
+ */
+bool gpu_adapt_can_run(const struct graph *graph, const struct graph_linear *l);
+
+/**
+ * gpu_adapt_need() - mark the kernels that adapters need for @op of @graph, [LAUNCH_KERNEL_MAX]
+ */
+void gpu_adapt_need(const struct graph *graph, const struct graph_op *op, bool *needed);
+
+/**
+ * gpu_adapt_work_bytes() - room behind adapt_at for @op with the largest batch
+ */
+uint64_t gpu_adapt_work_bytes(const struct gpu *g, const struct graph_op *op);
+
+/**
+ * gpu_adapt_group() - sort the rows of g->batch by adapter
+ * @rows: [2] as g->adapted; in pinned memory
+ * @adapters: likewise, of each token
+ */
+void gpu_adapt_group(struct gpu *g, uint32_t *const rows[2], uint32_t *adapters);
+
+/**
+ * gpu_run_adapt() - the first factors' products
+ */
+int gpu_run_adapt(const struct gpu *g, const struct graph_op *op, struct fault *reterr);
+
+/**
+ * gpu_adapt_add() - add what the step's adapters do to the product @l of the launch @a, whose out has the sums
+ * Nothing where @l is no site or no token has an adapter.
+ */
+int gpu_adapt_add(const struct gpu *g, const struct graph_linear *l, const struct launch_linear *a,
+                  struct fault *reterr);
+
+/**
  * gpu_attention_args() - the part of the arguments that is the same in every step, memory apart
  */
 struct launch_attention gpu_attention_args(const struct gpu *g, const struct graph_op *op);
@@ -160,6 +227,11 @@ int gpu_run_ops(struct gpu *g, size_t first, size_t past, struct fault *reterr);
  * @ret: u32 [n_rows, k] columns, and behind them f32 [n_rows, k], in memory that the next operation may take
  */
 int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda_pointer *ret, struct fault *reterr);
+
+/**
+ * gpu_graphs_can() - whether the running step may be handed in as graphs
+ */
+bool gpu_graphs_can(const struct gpu *g);
 
 /**
  * gpu_graphs_run() - the same as a graph, if there is one or the driver makes one

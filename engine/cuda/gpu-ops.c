@@ -15,7 +15,7 @@ static cuda_pointer value_or_none(const struct gpu *g, uint32_t id)
     return id == GRAPH_NONE ? 0 : gpu_value(g, id);
 }
 
-static int launch(const struct gpu *g, uint32_t kernel, void *args, struct fault *reterr)
+int gpu_launch(const struct gpu *g, uint32_t kernel, void *args, struct fault *reterr)
 {
     const struct driver *v = g->device->driver;
     struct launch_shape s;
@@ -68,7 +68,7 @@ static int run_norm(const struct gpu *g, const struct graph_op *op, struct fault
         a.add_weight = weights_at(&g->weights, op->norm.add_weight);
     }
     packs_at(g, op->norm.packs, op->norm.n_packs, a.packs);
-    return launch(g, LAUNCH_NORM, &a, reterr);
+    return gpu_launch(g, LAUNCH_NORM, &a, reterr);
 }
 
 static int run_pack(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -81,10 +81,10 @@ static int run_pack(const struct gpu *g, const struct graph_op *op, struct fault
                             .n_parts = 1};
 
     packs_at(g, op->pack.packs, op->pack.n_packs, a.packs);
-    return launch(g, LAUNCH_PACK, &a, reterr);
+    return gpu_launch(g, LAUNCH_PACK, &a, reterr);
 }
 
-static struct launch_linear linear_args(const struct gpu *g, const struct graph_linear *l)
+struct launch_linear gpu_linear_args(const struct gpu *g, const struct graph_linear *l)
 {
     const struct graph_tensor *w = &l->weight;
 
@@ -105,9 +105,31 @@ static struct launch_linear linear_args(const struct gpu *g, const struct graph_
     };
 }
 
-static int launch_product(const struct gpu *g, struct launch_linear *a, struct fault *reterr)
+/* With what adapters add. */
+static int launch_product(const struct gpu *g, const struct graph_linear *l, struct launch_linear *a,
+                          struct fault *reterr)
 {
-    return launch(g, launch_linear_kernel(a), a, reterr);
+    int r = gpu_launch(g, launch_linear_kernel(a), a, reterr);
+
+    return r == 0 ? gpu_adapt_add(g, l, a, reterr) : r;
+}
+
+static int run_whole(const struct gpu *g, const struct graph_linear *l, struct launch_linear *a, struct fault *reterr)
+{
+    if (a->residual) /* nobody reads the product itself */
+        a->out = 0;
+    return launch_product(g, l, a, reterr);
+}
+
+/* What follows the sum has to wait for what adapters add to it. */
+static int run_adapted(const struct gpu *g, const struct graph_linear *l, struct launch_linear *sum,
+                       struct launch_linear *whole, struct fault *reterr)
+{
+    bool is_done = whole->scale == 1.0f && whole->softcap == 0.0f && !whole->residual;
+    int r = launch_product(g, l, sum, reterr);
+
+    whole->bias = 0;
+    return r == 0 && !is_done ? gpu_launch(g, LAUNCH_LINEAR_FINISH, whole, reterr) : r;
 }
 
 static int run_linear(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -115,16 +137,17 @@ static int run_linear(const struct gpu *g, const struct graph_op *op, struct fau
     int r = 0;
 
     for (uint32_t i = 0; r == 0 && i < op->linear.n_parts; i++) {
-        struct launch_linear a = linear_args(g, &op->linear.parts[i]);
+        const struct graph_linear *l = &op->linear.parts[i];
+        struct launch_linear a = gpu_linear_args(g, l), whole;
 
-        a.n_tokens = gpu_value_rows(g, op->linear.parts[i].out);
-        a.scale = op->linear.scale;
-        a.softcap = op->linear.softcap;
-        a.residual = value_or_none(g, op->linear.residual);
-        a.gate = value_or_none(g, op->linear.residual_gate);
-        if (a.residual) /* nobody reads the product itself */
-            a.out = 0;
-        r = launch_product(g, &a, reterr);
+        a.n_tokens = gpu_value_rows(g, l->out);
+        whole = a;
+        whole.scale = op->linear.scale;
+        whole.softcap = op->linear.softcap;
+        whole.residual = value_or_none(g, op->linear.residual);
+        whole.gate = value_or_none(g, op->linear.residual_gate);
+        r = l->site && g->batch->adapters ? run_adapted(g, l, &a, &whole, reterr)
+                                          : run_whole(g, l, &whole, reterr);
     }
     return r;
 }
@@ -142,21 +165,21 @@ static int run_activation(const struct gpu *g, const struct graph_activation *ac
         .limit = activation->limit,
     };
 
-    return launch(g, LAUNCH_GLU, &a, reterr);
+    return gpu_launch(g, LAUNCH_GLU, &a, reterr);
 }
 
 static int run_glu(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
 {
     bool has_up = op->glu.up.weight.data != NULL;
-    struct launch_linear a = linear_args(g, &op->glu.gate);
+    struct launch_linear a = gpu_linear_args(g, &op->glu.gate);
     int r;
 
     a.n_tokens = gpu_value_rows(g, op->glu.out);
-    r = launch_product(g, &a, reterr);
+    r = launch_product(g, &op->glu.gate, &a, reterr);
     if (r == 0 && has_up) {
-        a = linear_args(g, &op->glu.up);
+        a = gpu_linear_args(g, &op->glu.up);
         a.n_tokens = gpu_value_rows(g, op->glu.out);
-        r = launch_product(g, &a, reterr);
+        r = launch_product(g, &op->glu.up, &a, reterr);
     }
     return r != 0 ? r
                   : run_activation(g, &op->glu.activation, op->glu.gate.out, has_up ? op->glu.up.out : GRAPH_NONE,
@@ -202,7 +225,7 @@ static int run_rope_write(const struct gpu *g, const struct graph_op *op, struct
         .epsilon = op->rope_write.epsilon,
     };
 
-    return launch(g, LAUNCH_ROPE_WRITE, &a, reterr);
+    return gpu_launch(g, LAUNCH_ROPE_WRITE, &a, reterr);
 }
 
 struct launch_attention gpu_attention_args(const struct gpu *g, const struct graph_op *op)
@@ -241,8 +264,8 @@ static int run_attention(const struct gpu *g, const struct graph_op *op, struct 
     a.n_queries = cut->n;
     a.n_tokens = g->batch->n_tokens;
     split_attention(g, &a);
-    r = launch(g, LAUNCH_ATTENTION, &a, reterr);
-    return r == 0 && a.split ? launch(g, LAUNCH_ATTENTION_MERGE, &a, reterr) : r;
+    r = gpu_launch(g, LAUNCH_ATTENTION, &a, reterr);
+    return r == 0 && a.split ? gpu_launch(g, LAUNCH_ATTENTION_MERGE, &a, reterr) : r;
 }
 
 static int run_heads(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -257,7 +280,7 @@ static int run_heads(const struct gpu *g, const struct graph_op *op, struct faul
         .part_stride = op->heads.stride,
         .part_first = op->heads.first,
     };
-    struct launch_linear a = linear_args(g, &op->heads.linear);
+    struct launch_linear a = gpu_linear_args(g, &op->heads.linear);
     int r;
 
     pack.packs[launch_act_of(w->type)] = a.act = g->scratch + g->work_at;
@@ -267,8 +290,8 @@ static int run_heads(const struct gpu *g, const struct graph_op *op, struct faul
     a.act_matrix_step = 1;
     a.out_matrix_step = w->n_rows;
     a.out_stride = op->heads.n_heads * w->n_rows;
-    r = launch(g, LAUNCH_PACK, &pack, reterr);
-    return r == 0 ? launch_product(g, &a, reterr) : r;
+    r = gpu_launch(g, LAUNCH_PACK, &pack, reterr);
+    return r == 0 ? launch_product(g, &op->heads.linear, &a, reterr) : r;
 }
 
 static int run_join(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -285,7 +308,7 @@ static int run_join(const struct gpu *g, const struct graph_op *op, struct fault
         a.parts[i].first = op->join.parts[i].first;
         a.parts[i].n = op->join.parts[i].n;
     }
-    return launch(g, LAUNCH_JOIN, &a, reterr);
+    return gpu_launch(g, LAUNCH_JOIN, &a, reterr);
 }
 
 static int run_route(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -303,9 +326,9 @@ static int run_route(const struct gpu *g, const struct graph_op *op, struct faul
         .n_groups_used = op->route.n_groups_used,
         .scale = op->route.scale,
     };
-    int r = launch(g, LAUNCH_ROUTE, &a, reterr);
+    int r = gpu_launch(g, LAUNCH_ROUTE, &a, reterr);
 
-    return r == 0 ? launch(g, LAUNCH_ROUTE_GROUP, &a, reterr) : r;
+    return r == 0 ? gpu_launch(g, LAUNCH_ROUTE_GROUP, &a, reterr) : r;
 }
 
 static uint32_t n_slots(const struct gpu *g)
@@ -327,12 +350,12 @@ static int run_experts_pack(const struct gpu *g, const struct graph_op *op, stru
                             .n_parts = 1};
 
     packs_at(g, op->experts_pack.packs, op->experts_pack.n_packs, a.packs);
-    return launch(g, LAUNCH_PACK, &a, reterr);
+    return gpu_launch(g, LAUNCH_PACK, &a, reterr);
 }
 
 static struct launch_linear expert_args(const struct gpu *g, const struct graph_linear *l, uint32_t routes)
 {
-    struct launch_linear a = linear_args(g, l);
+    struct launch_linear a = gpu_linear_args(g, l);
 
     a.routes = gpu_value(g, routes);
     a.n_tokens = g->batch->n_tokens;
@@ -345,11 +368,11 @@ static struct launch_linear expert_args(const struct gpu *g, const struct graph_
 static int run_experts_glu(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
 {
     struct launch_linear a = expert_args(g, &op->experts_glu.gate, op->experts_glu.routes);
-    int r = launch_product(g, &a, reterr);
+    int r = launch_product(g, &op->experts_glu.gate, &a, reterr);
 
     if (r == 0) {
         a = expert_args(g, &op->experts_glu.up, op->experts_glu.routes);
-        r = launch_product(g, &a, reterr);
+        r = launch_product(g, &op->experts_glu.up, &a, reterr);
     }
     return r != 0 ? r
                   : run_activation(g, &op->experts_glu.activation, op->experts_glu.gate.out, op->experts_glu.up.out,
@@ -372,8 +395,8 @@ static int run_experts_down(const struct gpu *g, const struct graph_op *op, stru
     int r;
 
     a.out = sum.work;
-    r = launch_product(g, &a, reterr);
-    return r == 0 ? launch(g, LAUNCH_EXPERTS_SUM, &sum, reterr) : r;
+    r = launch_product(g, down, &a, reterr);
+    return r == 0 ? gpu_launch(g, LAUNCH_EXPERTS_SUM, &sum, reterr) : r;
 }
 
 int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda_pointer *ret, struct fault *reterr)
@@ -387,7 +410,7 @@ int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda
                              .n_rows = n_rows,
                              .n_cols = n_cols,
                              .k = k};
-    int r = launch(g, LAUNCH_TOP_K, &a, reterr);
+    int r = gpu_launch(g, LAUNCH_TOP_K, &a, reterr);
 
     *ret = n_parts == 1 ? parts : rows;
     if (r != 0 || n_parts == 1)
@@ -399,7 +422,7 @@ int gpu_launch_top(struct gpu *g, uint32_t id, uint32_t k, uint32_t n_rows, cuda
                               .n_rows = n_rows,
                               .n_cols = n_parts * k,
                               .k = k};
-    return launch(g, LAUNCH_TOP_K, &a, reterr);
+    return gpu_launch(g, LAUNCH_TOP_K, &a, reterr);
 }
 
 static int run_op(const struct gpu *g, const struct graph_op *op, struct fault *reterr)
@@ -421,6 +444,8 @@ static int run_op(const struct gpu *g, const struct graph_op *op, struct fault *
         return run_heads(g, op, reterr);
     case GRAPH_JOIN:
         return run_join(g, op, reterr);
+    case GRAPH_ADAPT:
+        return gpu_run_adapt(g, op, reterr);
     case GRAPH_ROUTE:
         return run_route(g, op, reterr);
     case GRAPH_EXPERTS_PACK:
@@ -441,7 +466,7 @@ int gpu_run_ops(struct gpu *g, size_t first, size_t past, struct fault *reterr)
     int r = 0;
 
     for (size_t i = first; r == 0 && i < past; i++)
-        if (g->places[i] == g->place)
+        if (g->places[i] == g->place && (g->batch->adapters || !g->graph.ops[i].adapters_only))
             r = run_op(g, &g->graph.ops[i], reterr);
     return r;
 }
@@ -452,8 +477,7 @@ int gpu_run(struct gpu *g, size_t first, size_t past, struct fault *reterr)
 
     if (r != 0)
         return r;
-    return g->batch->n_tokens <= GPU_GRAPH_TOKENS_MAX && !g->refuses_graphs ? gpu_graphs_run(g, first, past, reterr)
-                                                                            : gpu_run_ops(g, first, past, reterr);
+    return gpu_graphs_can(g) ? gpu_graphs_run(g, first, past, reterr) : gpu_run_ops(g, first, past, reterr);
 }
 
 void gpu_kernels_need(const struct graph *graph, const struct graph_op *op, bool *needed)
@@ -488,4 +512,5 @@ void gpu_kernels_need(const struct graph *graph, const struct graph_op *op, bool
         needed[LAUNCH_LINEAR + linears[i]->weight.type] = true;
         needed[LAUNCH_LINEAR_TILES + linears[i]->weight.type] = true;
     }
+    gpu_adapt_need(graph, op, needed);
 }

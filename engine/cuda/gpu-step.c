@@ -102,6 +102,24 @@ static void fill_tokens(struct gpu *g)
     memcpy(input(g, &g->positions), b->positions, b->n_tokens * sizeof(*b->positions));
     if (b->n_outputs)
         memcpy(input(g, &g->outputs), b->outputs, b->n_outputs * sizeof(*b->outputs));
+    gpu_adapt_group(g, (uint32_t *const[2]){input(g, &g->adapted[0].rows), input(g, &g->adapted[1].rows)},
+                    input(g, &g->adapters));
+}
+
+/* What adapters need to know of the step. */
+static int add_adapted(struct gpu *g, struct piece *p, struct fault *reterr)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < 2; i++) {
+        const struct gpu_adapted *a = &g->adapted[i];
+        const struct gpu_adapted_group *last = a->n_groups > 0 ? &a->groups[a->n_groups - 1] : NULL;
+
+        r = last ? add(g, p, &a->rows, (last->first + last->n) * sizeof(uint32_t), reterr) : 0;
+    }
+    return r == 0 && g->adapted[0].n_groups > 0
+               ? add(g, p, &g->adapters, g->batch->n_tokens * sizeof(uint32_t), reterr)
+               : r;
 }
 
 static void fill_tables(struct gpu *g, uint32_t group)
@@ -196,6 +214,8 @@ static int send_inputs(struct gpu *g, struct fault *reterr)
         r = add(g, &p, &g->token_rows, b->n_tokens * sizeof(uint32_t), reterr);
     if (r == 0)
         r = add(g, &p, &g->outputs, b->n_outputs * sizeof(uint32_t), reterr);
+    if (r == 0)
+        r = add_adapted(g, &p, reterr);
     for (uint32_t i = 0; r == 0 && i < g->n_cuts; i++) {
         fill_cut(g, &g->cuts[i]);
         r = add(g, &p, &g->cuts[i].array, g->cuts[i].n * sizeof(struct launch_queries), reterr);

@@ -26,7 +26,7 @@ static bool linears_can_run(const struct graph *g, const struct graph_op *op)
     for (uint32_t i = 0; i < n; i++) {
         const struct graph_linear *l = linears[i];
 
-        if (l->site || !launch_has_type(l->weight.type))
+        if (!launch_has_type(l->weight.type) || (l->site && !gpu_adapt_can_run(g, l)))
             return false;
         /* Heads pack their own parts. */
         if (op->type != GRAPH_HEADS && g->values[l->in].format != (uint32_t)launch_act_of(l->weight.type))
@@ -50,6 +50,7 @@ bool gpu_can_run(const struct graph *g, const struct graph_op *op, const struct 
     case GRAPH_ROUTE:
     case GRAPH_EXPERTS_PACK:
     case GRAPH_JOIN:
+    case GRAPH_ADAPT: /* as its products */
         return true;
     case GRAPH_LINEAR:
     case GRAPH_GLU:
@@ -141,23 +142,26 @@ static uint64_t parts_bytes(const struct gpu *g, const struct graph_op *op)
 
 static int find_scratch(struct gpu *g, const struct graph_value *all)
 {
-    uint64_t work = 0, parts = 0;
+    uint64_t work = 0, parts = 0, adapt = 0;
     int r = place_values(g, all);
 
     if (r < 0)
         return r;
     for (size_t i = 0; i < g->graph.n_ops; i++) {
-        uint64_t w, p;
+        uint64_t w, p, a;
 
         if (g->places[i] != g->place)
             continue;
         w = work_bytes(g, &g->graph.ops[i]);
         p = parts_bytes(g, &g->graph.ops[i]);
+        a = gpu_adapt_work_bytes(g, &g->graph.ops[i]);
         work = w > work ? w : work;
         parts = p > parts ? p : parts;
+        adapt = a > adapt ? a : adapt;
     }
     if (!checked_align(g->graph.scratch_bytes, ALIGN, &g->work_at) || !checked_add(g->work_at, work, &g->parts_at) ||
-        !checked_align(g->parts_at, ALIGN, &g->parts_at) || !checked_add(g->parts_at, parts, &g->scratch_bytes))
+        !checked_align(g->parts_at, ALIGN, &g->parts_at) || !checked_add(g->parts_at, parts, &g->adapt_at) ||
+        !checked_align(g->adapt_at, ALIGN, &g->adapt_at) || !checked_add(g->adapt_at, adapt, &g->scratch_bytes))
         return -EOVERFLOW;
     g->parts_bytes = parts;
     return 0;
@@ -187,6 +191,27 @@ static int add_cut(struct gpu *g, const struct graph_op *op)
     return add_array(g, g->tokens_max, sizeof(struct launch_queries), &g->cuts[g->n_cuts++].array);
 }
 
+static bool has_adapted(const struct gpu *g)
+{
+    for (size_t i = 0; i < g->graph.n_ops; i++)
+        if (g->places[i] == g->place && g->graph.ops[i].type == GRAPH_ADAPT)
+            return true;
+    return false;
+}
+
+static int add_adapted(struct gpu *g)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < 2; i++) {
+        g->adapted[i].groups = calloc(g->graph.n_adapters, sizeof(*g->adapted[i].groups));
+        if (!g->adapted[i].groups)
+            return -ENOMEM;
+        r = add_array(g, i == 0 ? g->tokens_max : g->outputs_max, sizeof(uint32_t), &g->adapted[i].rows);
+    }
+    return r == 0 ? add_array(g, g->tokens_max, sizeof(uint32_t), &g->adapters) : r;
+}
+
 static int find_inputs(struct gpu *g)
 {
     int r;
@@ -196,6 +221,8 @@ static int find_inputs(struct gpu *g)
         r = add_array(g, g->tokens_max, sizeof(uint32_t), &g->token_rows);
     if (r == 0)
         r = add_array(g, g->outputs_max, sizeof(uint32_t), &g->outputs);
+    if (r == 0 && has_adapted(g))
+        r = add_adapted(g);
     for (size_t i = 0; r == 0 && i < g->graph.n_ops; i++)
         if (g->places[i] == g->place && g->graph.ops[i].type == GRAPH_ATTENTION)
             r = add_cut(g, &g->graph.ops[i]);
@@ -322,6 +349,8 @@ int gpu_new(const struct gpu_config *c, struct gpu **ret, struct fault *reterr)
     if (r == 0)
         r = device_share(c->device, &g->device, reterr);
     if (r == 0)
+        g->refuses_graphs = !g->device->driver->has_graphs;
+    if (r == 0)
         r = take_memory(g, reterr);
     if (r == DRIVER_OUT_OF_MEMORY)
         tell_needed(g, reterr);
@@ -350,6 +379,8 @@ struct gpu *gpu_free(struct gpu *g)
     free(g->graphs);
     free(g->rows);
     free(g->page_ops);
+    free(g->adapted[0].groups);
+    free(g->adapted[1].groups);
     free(g);
     return NULL;
 }

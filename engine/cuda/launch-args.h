@@ -180,6 +180,10 @@ struct launch_linear {
     uint32_t act_token_step, act_matrix_step, out_matrix_step; /* 1, 0, 0 */
     uint32_t n_experts, n_used, act_is_shared;                 /* with routes */
     float scale, softcap; /* 1 and 0: none */
+    /* The second factor of an adapter (adds != 0): out = fma(sum, scale, out), and nothing else. */
+    launch_address rows;     /* u32 [n_tokens] the row of out of each token, without routes; absent: its own */
+    launch_address adapters; /* u32 [tokens], with routes: only slots of tokens that have @adapter get a result */
+    uint32_t adapter, adds;
 };
 
 struct launch_glu {

@@ -34,6 +34,7 @@ static const char *const names[LAUNCH_KERNEL_MAX] = {
     [LAUNCH_TOP_K] = "kernel_top_k",
     [LAUNCH_ZERO_PAGES] = "kernel_zero_pages",
     [LAUNCH_COPY_PAGES] = "kernel_copy_pages",
+    [LAUNCH_LINEAR_FINISH] = "kernel_linear_finish",
     LINEAR_NAME(F32, "f32") LINEAR_NAME(F16, "f16") LINEAR_NAME(BF16, "bf16")
     LINEAR_NAMES(LINEAR_NAME) LINEAR_NAMES(TILES_NAME)
 };
@@ -219,6 +220,11 @@ static struct want wanted(uint32_t kernel, const void *args)
         const struct launch_copy_pages *a = args;
 
         return pages_shape(a->n_pages, a->page_bytes);
+    }
+    case LAUNCH_LINEAR_FINISH: {
+        const struct launch_linear *a = args;
+
+        return columns_shape(a->n_tokens, a->n_rows);
     }
     default:
         return linear_shape(kernel, args);

@@ -21,7 +21,9 @@
  *   EXPERTS_PACK             pack with rows = slot_tokens, n_rows = n_tokens * n_used; or of rows of SLOTS, without
  *   EXPERTS_DOWN             linear into [slots, n_rows] of work space, then experts_sum
  *   HEADS                    pack with n_parts = n_heads, then linear with n_matrices = n_heads
- * ADAPT has no kernels: layers that adapters change are computed on the CPU.
+ *   ADAPT                    for each adapter pack and a launch of linear per part
+ * A product that adapters of the step change is linear with its bias alone, for each of them pack and linear with adds
+ * set, and linear_finish, which does to the sum what linear would have done.
  */
 
 #include <stdbool.h>
@@ -50,6 +52,7 @@ enum launch_kernel {
     LAUNCH_TOP_K,
     LAUNCH_ZERO_PAGES,
     LAUNCH_COPY_PAGES,
+    LAUNCH_LINEAR_FINISH, /* struct launch_linear, whose sums are in out */
     /* linear_<type>: any number of tokens. From here on, one for each type; those of no matrix type have no name. */
     LAUNCH_LINEAR,
     /* linear_<type>_tiles: the same result, faster for many tokens; quantised types only. */

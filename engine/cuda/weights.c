@@ -2,6 +2,7 @@
 /*
  * The list of a device's weights. Matrices that are used twice (an output matrix that is the embedding too) and rows
  * of one matrix that are used as three begin at addresses of their own; only equal addresses are taken for the same.
+ * Factors of adapters lie in mappings of their own, and are of the operations that they change.
  */
 
 #include "engine/cuda/weights.h"
@@ -34,11 +35,36 @@ static int add_floats(struct weights *w, const float *data, uint64_t n)
     return add(w, data, n * sizeof(*data));
 }
 
+static int add_matrices(struct weights *w, const struct graph_tensor *t, uint32_t m)
+{
+    return add(w, t->data, (m - 1) * t->matrix_bytes + t->n_rows * t->row_bytes);
+}
+
 static uint32_t n_matrices(const struct graph *g, const struct graph_op *op)
 {
     if (op->type == GRAPH_EXPERTS_GLU || op->type == GRAPH_EXPERTS_DOWN)
         return g->n_experts;
     return op->type == GRAPH_HEADS ? op->heads.n_heads : 1;
+}
+
+/* The second factor of each adapter for the product @l. */
+static int add_up(struct weights *w, const struct graph *g, const struct graph_linear *l, uint32_t m)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && l->site && i < g->n_adapters; i++)
+        r = add_matrices(w, &graph_adapted_at(g, l->site, i)->up, m);
+    return r;
+}
+
+static int add_down(struct weights *w, const struct graph *g, const struct graph_op *op)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < op->adapt.n_parts * g->n_adapters; i++)
+        r = add_matrices(w, &graph_adapted_at(g, op->adapt.sites[i / g->n_adapters], i % g->n_adapters)->down,
+                         op->adapt.routes == GRAPH_NONE ? 1 : g->n_experts);
+    return r;
 }
 
 static int add_linears(struct weights *w, const struct graph *g, const struct graph_op *op)
@@ -50,9 +76,11 @@ static int add_linears(struct weights *w, const struct graph *g, const struct gr
     for (uint32_t i = 0; r == 0 && i < n; i++) {
         const struct graph_tensor *t = &linears[i]->weight;
 
-        r = add(w, t->data, (m - 1) * t->matrix_bytes + t->n_rows * t->row_bytes);
+        r = add_matrices(w, t, m);
         if (r == 0)
             r = add_floats(w, linears[i]->bias, (uint64_t)m * t->n_rows);
+        if (r == 0)
+            r = add_up(w, g, linears[i], m);
     }
     return r;
 }
@@ -76,6 +104,8 @@ static int add_vectors(struct weights *w, const struct graph *g, const struct gr
         return add_floats(w, op->attention.sinks, op->attention.n_heads);
     case GRAPH_ROUTE:
         return add_floats(w, op->route.bias, g->n_experts);
+    case GRAPH_ADAPT:
+        return add_down(w, g, op);
     default:
         return 0;
     }

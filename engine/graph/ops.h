@@ -195,6 +195,12 @@ struct graph {
     uint64_t scratch_bytes; /* filled in by graph_plan() */
 };
 
+/* What adapter @adapter, from 0, adds to the products of @site. */
+static inline const struct graph_adapted *graph_adapted_at(const struct graph *g, uint32_t site, uint32_t adapter)
+{
+    return &g->adapted[(size_t)(site - 1) * g->n_adapters + adapter];
+}
+
 /**
  * graph_init() - an empty graph, to be released with graph_done()
  */

@@ -42,9 +42,10 @@ static bool add_lists(json_object *o, const struct engine_shape *s)
     ok = add_take(o, "groups", groups) && ok;
     for (uint32_t i = 0; ok && i < s->n_layers; i++) {
         const uint64_t layer[] = {s->layers[i].dense_bytes, s->layers[i].expert_bytes, s->layers[i].group,
-                                  s->layers[i].can_offload};
+                                  s->layers[i].can_offload, s->layers[i].adapter_bytes,
+                                  s->layers[i].adapter_expert_bytes};
 
-        ok = append_take(layers, numbers(layer, 4));
+        ok = append_take(layers, numbers(layer, 6));
     }
     for (uint32_t i = 0; ok && i < s->n_groups; i++)
         ok = append_take(groups, group_to_json(&s->groups[i]));
@@ -81,6 +82,7 @@ int shape_to_json(const struct engine_shape *s, const uint64_t open[2], double r
 
     if (!all || !add_take(all, "shape", o) || !add_lists(o, s) || !add_count(o, "file", s->file_bytes) ||
         !add_count(o, "embedding", s->embedding_bytes) || !add_count(o, "head", s->head_bytes) ||
+        !add_count(o, "head_adapters", s->head_adapter_bytes) ||
         !add_count(o, "rest", s->rest_bytes) || !add_take(o, "tied", json_object_new_boolean(s->head_is_tied)) ||
         !add_count(o, "parameters", s->n_parameters) || !add_count(o, "experts", s->n_experts) ||
         !add_count(o, "experts_used", s->n_experts_used) ||

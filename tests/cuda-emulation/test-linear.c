@@ -107,7 +107,7 @@ static void test_finish(void **state)
         const uint32_t n = 37, m = 19, k = 256;
         float bias[37], x[19 * 37], gate[19], one;
         struct linear_case c;
-        struct launch_linear a;
+        struct launch_linear a, behind;
         struct outcome o;
 
         case_make_sized(&c, TENSOR_Q4_K, k, n, m, WEIGHTS_USUAL, ACTIVATIONS_USUAL, &seed);
@@ -130,6 +130,20 @@ static void test_finish(void **state)
             memcpy(device_memory(a.residual), x, sizeof(x));
             a.gate = what & 16 ? device_copy(gate, sizeof(gate)) : 0;
         }
+        /* The same behind a sum with its bias, in a launch of its own. */
+        behind = a;
+        behind.bias = 0;
+        behind.out = device_new(m * n * sizeof(float));
+        for (uint32_t t = 0; t < m; t++) {
+            memcpy((float *)device_memory(behind.out) + t * n, o.y + t * n, n * sizeof(float));
+            if (what & 1)
+                v->add((float *)device_memory(behind.out) + t * n, bias, n);
+        }
+        if (what & 8) {
+            behind.residual = device_new(sizeof(x));
+            memcpy(device_memory(behind.residual), x, sizeof(x));
+        }
+        device_launch(LAUNCH_LINEAR_FINISH, &behind);
         device_launch(what & 1 ? LAUNCH_LINEAR + TENSOR_Q4_K : LAUNCH_LINEAR_TILES + TENSOR_Q4_K, &a);
         for (uint32_t t = 0; t < m; t++) {
             float *y = o.y + t * n;
@@ -147,29 +161,90 @@ static void test_finish(void **state)
                 v->add(x + t * n, y, n);
         }
         assert_floats_equal("out", device_memory(a.out), o.y, m * n);
-        if (what & 8)
+        assert_floats_equal("out behind", device_memory(behind.out), o.y, m * n);
+        if (what & 8) {
             assert_floats_equal("residual", device_memory(a.residual), x, m * n);
+            assert_floats_equal("residual behind", device_memory(behind.residual), x, m * n);
+        }
         outcome_done(&o);
         case_done(&c);
         device_reset();
     }
 }
 
+/* What an adapter adds, to rows that are others than the tokens'. */
+static void check_adds(enum tensor_type type, uint32_t rank, uint32_t n, uint32_t m, bool tiles, uint64_t *seed)
+{
+    enum { ROWS_MAX = 80, COLS_MAX = 70 };
+    static float x[ROWS_MAX * COLS_MAX];
+    uint32_t rows[ROWS_MAX], n_rows = m + 7;
+    struct linear_case c;
+    struct launch_linear a;
+    struct outcome o;
+
+    assert_true(n <= COLS_MAX && n_rows <= ROWS_MAX);
+    case_make_sized(&c, type, rank, n, m, WEIGHTS_USUAL, ACTIVATIONS_USUAL, seed);
+    c.y_stride = n;
+    outcome_init(&scalar, &c, &o);
+    case_pack(&scalar, &c, &o);
+    case_rows(&scalar, &c, &o);
+    for (uint32_t i = 0; i < n_rows * n; i++)
+        x[i] = random_float(seed);
+    /* Each row once at most, in no order. */
+    for (uint32_t t = 0; t < m; t++)
+        rows[t] = (3 + t * 2) % n_rows;
+    assert_true(n_rows % 2 == 1);
+    a = linear_of(&c);
+    a.out = device_new(n_rows * n * sizeof(float));
+    memcpy(device_memory(a.out), x, n_rows * n * sizeof(float));
+    a.rows = device_copy(rows, m * sizeof(*rows));
+    a.scale = 0.3f;
+    a.adds = 1;
+    device_launch((tiles ? LAUNCH_LINEAR_TILES : LAUNCH_LINEAR) + type, &a);
+    for (uint32_t t = 0; t < m; t++)
+        scalar.vector.add_scaled(x + rows[t] * n, o.y + t * n, 0.3f, n);
+    assert_floats_equal(tensor_traits(type)->name, device_memory(a.out), x, n_rows * n);
+    outcome_done(&o);
+    case_done(&c);
+    device_reset();
+}
+
+static void test_adapters_add(void **state)
+{
+    static const uint32_t tokens[] = {2, 6, 16, 34, 66};
+    uint64_t seed = 91;
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(tokens) / sizeof(*tokens); i++) {
+        check_adds(TENSOR_F32, 5, 67, tokens[i], false, &seed);
+        check_adds(TENSOR_F16, 16, 1, tokens[i], false, &seed);
+        check_adds(TENSOR_BF16, 129, 33, tokens[i], false, &seed);
+        check_adds(TENSOR_Q8_0, 32, 65, tokens[i], false, &seed);
+        check_adds(TENSOR_Q8_0, 64, 3, tokens[i], true, &seed);
+        check_adds(TENSOR_Q4_K, 256, 17, tokens[i], i % 2, &seed);
+    }
+}
+
 /* Tokens' slots by expert: each expert's product is that of its tokens alone. */
-static void check_experts(enum tensor_type type, bool is_shared, bool tiles)
+static void check_experts(enum tensor_type type, bool is_shared, bool tiles, bool adapted)
 {
     enum { TOKENS = 23, EXPERTS = 5, USED = 2, ROWS = 19, COLS = 512, SLOTS = TOKENS * USED };
     uint64_t seed = 31 + type;
     uint32_t words[2 + 2 * EXPERTS + 4 * SLOTS] = {0}, slot = 0;
     struct launch_routes r = launch_routes_at((uintptr_t)words, EXPERTS, SLOTS);
     uint32_t *active = device_memory(r.active), *slot0 = device_memory(r.slot0), *slot_tokens = device_memory(r.slot_tokens);
-    static float bias[EXPERTS * ROWS], expected[SLOTS * ROWS];
+    static float bias[EXPERTS * ROWS], expected[SLOTS * ROWS], before[SLOTS * ROWS];
+    uint32_t token_adapters[TOKENS];
     struct linear_case c;
     struct launch_linear a;
 
     case_make_sized(&c, type, COLS, EXPERTS * ROWS, is_shared ? TOKENS : SLOTS, WEIGHTS_USUAL, ACTIVATIONS_USUAL, &seed);
     for (uint32_t i = 0; i < EXPERTS * ROWS; i++)
-        bias[i] = random_float(&seed);
+        bias[i] = adapted ? 0.0f : random_float(&seed);
+    for (uint32_t i = 0; i < SLOTS * ROWS; i++)
+        before[i] = random_float(&seed);
+    for (uint32_t i = 0; i < TOKENS; i++)
+        token_adapters[i] = (uint32_t)(random_next(&seed) % 3);
     /* Expert 1 has none; the others 18, 1, 20 and 7. */
     for (uint32_t i = 0; i < 4; i++) {
         static const uint32_t n[4] = {18, 1, 20, 7}, experts[4] = {0, 2, 3, 4};
@@ -195,7 +270,7 @@ static void check_experts(enum tensor_type type, bool is_shared, bool tiles)
         linear_pack_rows(&scalar, linear_format(&scalar, type), c.x, c.x_stride, rows, COLS, m, 0, m, act);
         linear_rows(&scalar, type, (uint8_t *)c.w.data + active[i] * ROWS * c.row_bytes, c.row_bytes, COLS, 0, ROWS, act, m,
                     expected + slot0[i] * ROWS, ROWS, scratch);
-        for (uint32_t j = 0; j < m; j++)
+        for (uint32_t j = 0; j < m && !adapted; j++)
             scalar.vector.add(expected + (slot0[i] + j) * ROWS, bias + active[i] * ROWS, ROWS);
         free(act);
         free(scratch);
@@ -211,8 +286,21 @@ static void check_experts(enum tensor_type type, bool is_shared, bool tiles)
     a.n_experts = EXPERTS;
     a.n_used = USED;
     a.act_is_shared = is_shared;
-    a.bias = device_copy(bias, sizeof(bias));
+    a.bias = adapted ? 0 : device_copy(bias, sizeof(bias));
     a.routes = device_copy(words, sizeof(words));
+    if (adapted) {
+        /* Of two adapters in the step the second one's turn; others' slots stay as they are. */
+        a.adapters = device_copy(token_adapters, sizeof(token_adapters));
+        a.adapter = 2;
+        a.adds = 1;
+        a.scale = -0.7f;
+        memcpy(device_memory(a.out), before, sizeof(before));
+        for (uint32_t i = 0; i < SLOTS; i++) {
+            if (token_adapters[slot_tokens[i]] == 2)
+                scalar.vector.add_scaled(before + i * ROWS, expected + i * ROWS, -0.7f, ROWS);
+            memcpy(expected + i * ROWS, before + i * ROWS, ROWS * sizeof(float));
+        }
+    }
     device_launch((tiles ? LAUNCH_LINEAR_TILES : LAUNCH_LINEAR) + type, &a);
     assert_floats_equal("experts", device_memory(a.out), expected, SLOTS * ROWS);
     case_done(&c);
@@ -222,11 +310,13 @@ static void check_experts(enum tensor_type type, bool is_shared, bool tiles)
 static void test_experts(void **state)
 {
     (void)state;
-    for (uint32_t shared = 0; shared < 2; shared++) {
-        check_experts(TENSOR_F16, shared, false);
+    for (uint32_t what = 0; what < 4; what++) {
+        bool shared = what & 1, adapted = what & 2;
+
+        check_experts(TENSOR_F16, shared, false, adapted);
         for (uint32_t tiles = 0; tiles < 2; tiles++) {
-            check_experts(TENSOR_Q4_K, shared, tiles);
-            check_experts(TENSOR_MXFP4, shared, tiles);
+            check_experts(TENSOR_Q4_K, shared, tiles, adapted);
+            check_experts(TENSOR_MXFP4, shared, tiles, adapted);
         }
     }
 }
@@ -283,6 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_type_gives_the_scalar_bits),
         cmocka_unit_test(test_finish),
+        cmocka_unit_test(test_adapters_add),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_heads),
     };

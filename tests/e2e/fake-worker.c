@@ -134,8 +134,8 @@ static void send_shape(const struct channel_packet *packet)
         size += (unsigned long long)st.st_size;
     }
     snprintf(text, sizeof(text),
-             "{\"shape\": {\"layers\": [[%llu, 0, 0, 1]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": [128, 128, 1], "
-             "\"f32\": [256, 256, 1]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"rest\": 0, \"tied\": false, "
+             "{\"shape\": {\"layers\": [[%llu, 0, 0, 1, 0, 0]], \"groups\": [{\"window\": 0, \"window_pages\": [0, 0], \"kv\": {\"f16\": [128, 128, 1], "
+             "\"f32\": [256, 256, 1]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"head_adapters\": 0, \"rest\": 0, \"tied\": false, "
              "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 128, "
              "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0, "
              "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"padding\": 0, \"runs\": []}}}",

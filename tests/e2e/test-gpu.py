@@ -139,6 +139,33 @@ def layers_are_where_the_policy_wants_them():
             assert d.status()["gpu_layers"] == n, d.status()
 
 
+def adapters_are_where_the_layers_are():
+    entry = {**model_entry(gpu_layers="all"), "adapters": {name: f"@DIR@/{name}.gguf" for name in ("a", "b")}}
+    answers = {}
+    for layers in (0, 2, "all"):
+        entry["placement"] = {"gpu_layers": layers}
+        d = GpuDaemon({"m": entry}, DEVICES=2)
+        for name, rank in (("a", "16"), ("b", "8")):
+            path = os.path.join(d.dir, f"{name}.gguf")
+            subprocess.run([MAKE_MODEL, path, *MODEL_ARGUMENTS, "--adapter", rank, "--adapter-seed", rank], check=True)
+            os.chmod(path, 0o644)
+        with d:
+            d.looked()
+            plan = d.plan()
+            status = d.load()
+            planned, used = planned_vram(plan), status["vram_bytes"]
+            assert status["gpu_layers"] == (N_LAYERS if layers == "all" else layers), status
+            assert "gpu_reason" not in status, status
+            assert planned >= used >= 0.95 * planned, (planned, used)
+            with d.client() as c:
+                for adapter in (None, "a", "b"):
+                    text = c.call("Inference.Complete", model="m", prompt_tokens=[5, 6, 7], max_tokens=4, temperature=0,
+                                  **({"adapter": adapter} if adapter else {}))["text"]
+                    assert answers.setdefault(adapter, text) == text, (layers, adapter, text, answers)
+            assert "takes" not in d.log(), d.log()
+    assert len(set(answers.values())) == 3, answers
+
+
 def a_plan_is_what_is_taken():
     for placement in ({"gpu_layers": "all"}, {"gpu_layers": 2}, {"gpu_layers": "auto", "devices": [1]},
                       {"gpu_layers": "all", "devices": [1, 0], "vram": "480M"}):
@@ -776,6 +803,7 @@ def what_a_gpu_is_doing_is_said():
 main([
     what_a_gpu_is_doing_is_said,
     layers_are_where_the_policy_wants_them,
+    adapters_are_where_the_layers_are,
     a_plan_is_what_is_taken,
     a_plan_chooses_as_a_load_does,
     without_a_driver_it_is_said_and_everything_else_works,

@@ -25,6 +25,7 @@
 /* The library exports the driver's names as they are declared by those who look them up. */
 #define DECLARE(field, symbol, parameters) EXPORT int fake_##field parameters __asm__(symbol);
 DRIVER_CALLS(DECLARE)
+DRIVER_GRAPH_CALLS(DECLARE)
 #undef DECLARE
 
 struct fake fake = {.lock = PTHREAD_MUTEX_INITIALIZER};

@@ -14,6 +14,7 @@
 
 #define DECLARE(field, symbol, parameters) EXPORT int fake_##field parameters __asm__(symbol);
 DRIVER_CALLS(DECLARE)
+DRIVER_GRAPH_CALLS(DECLARE)
 #undef DECLARE
 
 /* Unlike device memory, modules and graphs have nothing in them but what the double needs. */

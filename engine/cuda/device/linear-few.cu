@@ -1,9 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Products for any number of tokens, at their best for up to 16: linear.cuh.
+ * Products for any number of tokens, at their best for up to 16: linear.cuh; and the end of those that adapters change.
  */
 #include "engine/cuda/device/blocks-grid.cuh"
 #include "engine/cuda/device/linear.cuh"
+
+/* Behind what adapters add. */
+KERNEL(linear_finish, launch_linear, LAUNCH_THREADS)
+{
+    uint32_t t = block_x(), r = block_y() * LAUNCH_THREADS + thread_index();
+    struct product p = {};
+
+    if (r < a.n_rows)
+        product_finish(a, p, r, t, at_address<const float>(a.out)[(uint64_t)t * a.out_stride + r]);
+}
 
 LINEAR_FLOATS(f32, TENSOR_F32)
 LINEAR_FLOATS(f16, TENSOR_F16)

@@ -63,11 +63,30 @@ DEV block_ptr product_act(const struct launch_linear &a, const struct product &p
     return at_address<const uint8_t>(a.act) + row * launch_act_row_bytes(launch_act_of(a.type), a.n_cols);
 }
 
+/* Whether slot @row is of a token that has the launch's adapter. */
+DEV bool product_is_adapted(const struct launch_linear &a, uint64_t row)
+{
+    struct launch_routes r = launch_routes_at(a.routes, a.n_experts, (uint64_t)a.n_tokens * a.n_used);
+
+    return at_address<const uint32_t>(a.adapters)[at_address<const uint32_t>(r.slot_tokens)[row]] == a.adapter;
+}
+
 /* The finished sum @y of row @r and token @t: bias, scale and cap; then it is stored and added. */
 DEV void product_finish(const struct launch_linear &a, const struct product &p, uint32_t r, uint32_t t, float y)
 {
-    uint64_t at = (uint64_t)(p.slot0 + t) * a.out_stride + r;
+    uint64_t row = p.slot0 + t, at;
 
+    if (a.adapters && !product_is_adapted(a, row))
+        return;
+    if (a.rows)
+        row = at_address<const uint32_t>(a.rows)[t];
+    at = row * a.out_stride + r;
+    if (a.adds) {
+        device_ptr<float> x = at_address<float>(a.out) + at;
+
+        *x = fused(y, a.scale, *x);
+        return;
+    }
     if (!a.routes)
         at += (uint64_t)block_z() * a.out_matrix_step;
     if (a.bias)

@@ -5,6 +5,7 @@
  */
 #include "engine/engine.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "engine/cuda/driver.h"
 #include "engine/sample/candidates.h"
 #include "tests/unit/cuda/counts.h"
 #include "tests/unit/engine/feed.h"
@@ -263,6 +265,48 @@ static void without_graphs_steps_are_launched(void **state)
     pair_end(&p);
 }
 
+/* A function that the driver's library does not have, NULL: it has all. The linker puts __wrap_dlsym() in dlsym()'s place. */
+static const char *missing;
+
+void *__real_dlsym(void *library, const char *symbol);
+void *__wrap_dlsym(void *library, const char *symbol);
+
+void *__wrap_dlsym(void *library, const char *symbol)
+{
+    return missing && strcmp(symbol, missing) == 0 ? NULL : __real_dlsym(library, symbol);
+}
+
+/* Drivers older than graphs, or than one of their functions. */
+static void drivers_without_graphs_are_handed_launches(void **state)
+{
+#define SYMBOL(field, symbol, parameters) symbol,
+    static const char *const optional[] = {DRIVER_GRAPH_CALLS(SYMBOL)}, *const needed[] = {DRIVER_CALLS(SYMBOL)};
+#undef SYMBOL
+    struct driver *d = NULL;
+
+    for (size_t i = 0; i < sizeof(optional) / sizeof(*optional); i++) {
+        struct fake_counts c;
+        struct pair p;
+
+        missing = optional[i];
+        pair_begin(&p, &all);
+        for (uint32_t k = 0; k < 3; k++)
+            pair_step(&p, 2, 1, true, 0);
+        c = counts_read();
+        counts_assert_equal(c.n_graphs_made, 0);
+        counts_assert_equal(c.n_launches, c.n_launch_calls);
+        pair_end(&p);
+    }
+    for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++) {
+        missing = needed[i];
+        assert_int_equal(driver_open(&d, NULL), DRIVER_TOO_OLD);
+    }
+    missing = NULL;
+    assert_int_equal(driver_open(&d, NULL), 0);
+    assert_true(d->has_graphs);
+    driver_close(d);
+}
+
 /* Greedy and top-k sampling need a few numbers of each row, and no more is copied. */
 static void only_the_largest_logits_are_copied(void **state)
 {
@@ -350,6 +394,7 @@ int main(void)
         cmocka_unit_test_setup(ranges_of_several_devices_are_replayed, counts_forget_settings),
         cmocka_unit_test_setup(ranges_between_experts_in_ram_are_replayed, counts_forget_settings),
         cmocka_unit_test_setup(without_graphs_steps_are_launched, counts_forget_settings),
+        cmocka_unit_test_setup(drivers_without_graphs_are_handed_launches, counts_forget_settings),
         cmocka_unit_test_setup(only_the_largest_logits_are_copied, counts_forget_settings),
         cmocka_unit_test_setup(a_head_in_ram_gives_all_logits, counts_forget_settings),
         cmocka_unit_test_setup(prompts_are_cut_for_layers_in_ram, counts_forget_settings),
