@@ -26,6 +26,7 @@ static void on_looked(struct look *look, void *userdata)
         log_line(m->log, LOG_INFO, NULL, "GPU %u: %s", m->gpus.list[i].number, m->gpus.list[i].name);
     if (m->gpus.reason[0])
         log_line(m->log, LOG_INFO, NULL, "GPUs: %s", m->gpus.reason);
+    handover_changed(m);
 }
 
 static void on_look_ended(struct look *look, const struct fault *fault, void *userdata)

@@ -20,9 +20,11 @@ struct model_gpu {
     uint32_t layers, expert_layers; /* the last so many; 0 layers: nothing, and the rest means nothing */
     bool kv, head;
     bool exact; /* the policy says how many: no fewer will do */
+    bool small_steps; /* there is no room for larger ones */
     uint32_t devices[GPUS_MAX], device_layers[GPUS_MAX]; /* [n_devices] */
     size_t n_devices;
     uint32_t layers_there;
+    bool all_there; /* … are all that it has */
     uint32_t known;      /* bits: GPUs that were there when it was planned */
     uint64_t tried_us;   /* gpus.looked_us of when it was last seen whether more could be there */
     bool returns;        /* a worker with more layers there is on its way; it goes on without, too */

@@ -84,7 +84,8 @@ bool model_gpu_is_wanted(const struct model *model)
 
 static const char *reason_of(const struct model *model, const struct plan_result *made)
 {
-    if (model->loaded->placement.gpu_layers == 0 || made->gpu_layers >= model->shape.n_layers)
+    if (model->loaded->placement.gpu_layers == 0 ||
+        (made->gpu_layers >= model->shape.n_layers && !made->small_steps))
         return "";
     if (model->manager->gpus.n == 0)
         return model->manager->gpus.reason;
@@ -117,6 +118,7 @@ void model_gpu_place(struct model *model, const struct plan_wish *wish, const st
     g->expert_layers = model->shape.n_experts > 0 ? made->expert_layers : made->gpu_layers;
     g->kv = made->kv_on_gpu;
     g->head = made->head_on_gpu;
+    g->small_steps = made->small_steps;
     g->exact = model->loaded->placement.gpu_layers != POLICY_AUTO;
     for (size_t i = 0; i < made->n_devices; i++) {
         const struct plan_bytes *b = &made->devices[i];
@@ -153,13 +155,15 @@ void model_look_at_gpus(struct model *model)
     if (model->state != MODEL_READY || model->is_kept || model->successor || model->predecessor)
         return;
     g->returns = false; /* that is over, whatever came of it */
-    if (model->loaded->placement.gpu_layers == 0 || !(gpus_there(&m->gpus) & ~g->known))
+    if (model->loaded->placement.gpu_layers == 0 || g->all_there || !(gpus_there(&m->gpus) & ~g->known))
         return;
     if (g->stayed_us > 0 && now_us - g->stayed_us > m->policy->upgrade_deadline_us)
         can_wait = false;
     if (g->stayed_us > 0 ? can_wait : g->tried_us == m->gpus.looked_us)
         return;
     g->tried_us = m->gpus.looked_us;
+    if (!model->shape.layers)
+        model_measure_kept(model);
     if (!model_would_gain(model))
         return;
     g->returns = true;
@@ -211,6 +215,7 @@ bool model_gpu_add(json_object *config, const struct model *model)
     return add_take(config, "gpu", o) && add_count(o, "layers", g->layers) &&
            add_count(o, "expert_layers", g->expert_layers) && add_bool(o, "kv_in_ram", !g->kv) &&
            add_bool(o, "head", g->head) && add_bool(o, "exact", g->exact) &&
+           add_bool(o, "small_steps", g->small_steps) &&
            add_bool(o, "keep_locked", model_release_is_off(model->loaded)) &&
            add_count_if(o, model->loaded->residency.ram == POLICY_RAM_LOCK, "ram_bytes_max", ram_bytes_max(model)) &&
            add_numbers(o, "devices", g->devices, g->n_devices) &&
@@ -260,6 +265,7 @@ void model_gpu_take_facts(struct model *model, json_object *facts)
     if (model->grant)
         take_bytes(model, array);
     g->layers_there = (uint32_t)get_number(facts, "gpu_layers", UINT16_MAX);
+    g->all_there = g->layers_there > 0 && g->layers_there == get_number(facts, "layers", UINT16_MAX);
     if (!json_object_object_get_ex(facts, "gpu_reason", &reason) || !json_object_is_type(reason, json_type_string))
         return;
     text = json_object_get_string(reason);

@@ -84,6 +84,9 @@ void model_drop_successor(struct model *model);
 /* The files are open: finds out what the model takes, then asks for room. */
 void model_measure(struct model *model);
 
+/* The same for one that was taken back from an earlier daemon and is ready: only to know what it takes. */
+void model_measure_kept(struct model *model);
+
 /* Whether part of it may stay on the disk: then its worker keeps what is in memory, and shares that with nobody. */
 bool model_has_limit(const struct policy_model *rules);
 

@@ -262,7 +262,29 @@ static void on_failed(struct measure *measure, const struct fault *fault, void *
 
 static const struct measure_callbacks callbacks = {.done = on_measured, .failed = on_failed};
 
-void model_measure(struct model *model)
+/* It can be seen now what it would gain. */
+static void on_kept_measured(struct measure *measure, struct plan_shape *shape, void *userdata)
+{
+    struct model *model = userdata;
+
+    model->measure = measure_free(model->measure);
+    model->shape = *shape;
+    *shape = (struct plan_shape){.layers = NULL};
+    model->gpu.tried_us = 0;
+}
+
+/* It is computed as before, and measured again when GPUs are looked at the next time. */
+static void on_kept_failed(struct measure *measure, const struct fault *fault, void *userdata)
+{
+    struct model *model = userdata;
+
+    model->measure = measure_free(model->measure);
+}
+
+static const struct measure_callbacks kept_callbacks = {.done = on_kept_measured, .failed = on_kept_failed};
+
+/* Returns 0 or a negative errno. */
+static int begin(struct model *model, const struct measure_callbacks *to)
 {
     struct measure_options options = {
         .worker_path = model->manager->worker_path,
@@ -281,8 +303,20 @@ void model_measure(struct model *model)
 
     r = residency_open_fds(model->residency, &options.fds, &options.n_fds);
     if (r >= 0)
-        r = measure_new(model->manager->event, model->manager->workers, &options, &callbacks, model,
-                        &model->measure);
+        r = measure_new(model->manager->event, model->manager->workers, &options, to, model, &model->measure);
+    return r;
+}
+
+void model_measure(struct model *model)
+{
+    int r = begin(model, &callbacks);
+
     if (r < 0)
         model_fail_errno(model, "can't measure the model", r);
+}
+
+void model_measure_kept(struct model *model)
+{
+    if (!model->measure)
+        (void)begin(model, &kept_callbacks);
 }

@@ -115,7 +115,8 @@ static json_object *to_json(const struct snapshot *s)
         good = append_take(starts, json_object_new_int64((int64_t)s->starts_us[i]));
     for (size_t i = 0; good && i < s->n_models; i++)
         good = append_take(models, model_to_json(&s->models[i]));
-    good = good && add_count(o, "epoch", s->epoch) && add_count(o, "next_id", s->next_id);
+    good = good && add_count(o, "epoch", s->epoch) && add_count(o, "next_id", s->next_id) &&
+           add_count_if(o, s->gpus_seen != 0, "gpus_seen", s->gpus_seen);
     if (!good) {
         json_object_put(starts);
         json_object_put(models);
@@ -310,12 +311,16 @@ static int parse_key(json_object *o, struct mark_key *ret, const char **reterr_w
 static int parse_json(json_object *o, struct snapshot *s, const char **reterr_why)
 {
     json_object *starts, *models;
+    int64_t seen = 0;
     int r;
 
     if (!json_object_is_type(o, json_type_object) || !get_count(o, "epoch", &s->epoch) || s->epoch == 0 ||
         s->epoch >= INT64_MAX || !get_count(o, "next_id", &s->next_id) || s->next_id == 0 ||
         s->next_id > INT64_MAX / 2)
         return odd("no epoch or no next number", reterr_why);
+    if (json_object_object_get_ex(o, "gpus_seen", NULL) && !get_number(o, "gpus_seen", 0, UINT32_MAX, &seen))
+        return odd("a bad number of GPUs", reterr_why);
+    s->gpus_seen = (uint32_t)seen;
     if (!get_array(o, "starts", SNAPSHOT_STARTS_MAX, &starts) ||
         !get_array(o, "models", SNAPSHOT_MODELS_MAX, &models))
         return odd("no starts or no models, or too many", reterr_why);

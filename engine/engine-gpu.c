@@ -397,15 +397,22 @@ static int place_layers(struct engine *e, const struct engine_gpu_config *c, con
     }
 }
 
-static bool give_up(struct engine *e, const struct engine_gpu_config *c, enum engine_gpu_part part)
+uint32_t engine_gpus_small_steps(const struct engine *e)
 {
     uint32_t n = e->outputs_max > BATCH_TOKENS_SMALL ? e->outputs_max : BATCH_TOKENS_SMALL;
+
+    /* An encoder's texts are whole in a step. */
+    return e->graph.is_encoder || n >= e->batch_tokens_max ? 0 : n;
+}
+
+static bool give_up(struct engine *e, const struct engine_gpu_config *c, enum engine_gpu_part part)
+{
+    uint32_t n = engine_gpus_small_steps(e);
 
     if (part == ENGINE_GPU_KV && (c->kv_in_ram || !can_keep_kv(e)))
         return false;
     if (part == ENGINE_GPU_BATCH) {
-        /* An encoder's texts are whole in a step. */
-        if (e->graph.is_encoder || n >= e->batch_tokens_max)
+        if (n == 0)
             return false;
         e->batch_tokens_max = n;
     }
@@ -424,6 +431,8 @@ static int place(struct engine *e, const struct engine_gpu_config *c, const uint
     struct found found;
     int r = find_devices(e, c, found.devices, found.room, ret_refused);
 
+    if (r == 0 && c->small_steps)
+        (void)give_up(e, c, ENGINE_GPU_BATCH);
     if (r == 0)
         r = place_layers(e, c, &found, n_pages, ret_refused);
     for (size_t i = 0; r == DRIVER_OUT_OF_MEMORY && i < sizeof(parts) / sizeof(*parts); i++)
@@ -459,10 +468,10 @@ static void say_why(struct engine *e, const struct fault *f)
         fault_describe(f, to, sizeof(e->facts.gpu_reason));
     n = strlen(to);
     if (e->gpus.given_up & ENGINE_GPU_BATCH)
-        n += (size_t)snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "; a step takes %u tokens at most",
-                              e->batch_tokens_max);
+        n += (size_t)snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "%sa step takes %u tokens at most",
+                              n > 0 ? "; " : "", e->batch_tokens_max);
     if ((e->gpus.given_up & ENGINE_GPU_KV) && n < sizeof(e->facts.gpu_reason))
-        snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "; keys and values are in RAM");
+        snprintf(to + n, sizeof(e->facts.gpu_reason) - n, "%skeys and values are in RAM", n > 0 ? "; " : "");
 }
 
 static void fill_facts(struct engine *e)
@@ -610,6 +619,7 @@ int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, con
     const struct placement p = placement_of(e, c, e->arch.n_layers);
     uint32_t counts[ENGINE_DEVICES_MAX + 1][GRAPH_GROUPS_MAX];
     struct gpu_config config;
+    uint32_t small = c->small_steps ? engine_gpus_small_steps(e) : 0;
     int r = e->gpus.places ? 0 : prepare(e);
 
     e->gpus.n_gpus = 1;
@@ -623,6 +633,7 @@ int engine_gpus_measure(struct engine *e, const struct engine_gpu_config *c, con
         if (e->gpus.places[i] != 0 && e->graph.ops[i].layer < e->arch.n_layers)
             ret_layers[e->graph.ops[i].layer] = true;
     config = gpu_config_of(e);
+    config.tokens_max = small > 0 ? small : config.tokens_max;
     config.place = 1;
     memcpy(config.group_pages, n_pages, sizeof(config.group_pages));
     memcpy(config.group_layers, counts[1], sizeof(config.group_layers));

@@ -76,6 +76,11 @@ struct engine_gpus {
 int engine_gpus_open(struct engine *e, const struct engine_config *c, const uint32_t *n_pages, struct fault *reterr);
 
 /**
+ * engine_gpus_small_steps() - how many tokens a step takes where memory is short; 0: as many as ever
+ */
+uint32_t engine_gpus_small_steps(const struct engine *e);
+
+/**
  * engine_gpus_measure() - what all layers would take of one device, as @c says, without taking it
  * @n_pages:    as above
  * @ret_layers: [n_layers] which of them can be on a GPU

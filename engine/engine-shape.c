@@ -210,10 +210,21 @@ static int note_places(const struct engine *e, uint32_t i, struct engine_gpu_ten
     return r;
 }
 
+/* Beside weights and pages, which are blocks of their own, rounded up by less than a grain each. */
+static int measure_gpu(struct engine *e, const struct engine_gpu_config *c, uint64_t *ret, bool *ret_layers)
+{
+    const uint32_t n_pages[GRAPH_GROUPS_MAX] = {0};
+    struct gpu_bytes bytes;
+    int r = engine_gpus_measure(e, c, n_pages, &bytes, ret_layers);
+
+    if (r == 0)
+        *ret = bytes.scratch + (1 + e->graph.n_groups) * device_charged_bytes(1);
+    return r;
+}
+
 /* Whatever stays in RAM of it: a layer is one that can be on a GPU if anything of it can. */
 static int count_gpu(struct engine *e, const struct engine_config *c, struct engine_shape *s)
 {
-    const uint32_t n_pages[GRAPH_GROUPS_MAX] = {0};
     _cleanup_free_ bool *layers = calloc(s->n_layers ? s->n_layers : 1, sizeof(*layers));
     size_t n = gguf_n_tensors(e->gguf);
     _cleanup_free_ struct engine_gpu_tensor *tensors = calloc(n ? n : 1, sizeof(*tensors));
@@ -227,20 +238,21 @@ static int count_gpu(struct engine *e, const struct engine_config *c, struct eng
     s->gpu_padding_bytes = tensors_of_a_layer(e->gguf, s->n_layers) * WEIGHTS_ALIGN;
     for (size_t i = 0; i < e->n_adapters; i++)
         s->gpu_padding_bytes += tensors_of_a_layer(e->adapters[i].gguf, s->n_layers) * WEIGHTS_ALIGN;
+    s->gpu_small_tokens = engine_gpus_small_steps(e);
     for (uint32_t i = 0; i < 8; i++) {
-        const struct engine_gpu_config config = {.layers = ENGINE_LAYERS_ALL,
+        struct engine_gpu_config config = {.layers = ENGINE_LAYERS_ALL,
                                                  .kv_in_ram = !(i & ENGINE_SHAPE_GPU_KV),
                                                  .head = i & ENGINE_SHAPE_GPU_HEAD ? ENGINE_HEAD_VRAM : ENGINE_HEAD_RAM,
                                                  .experts_in_ram = !(i & ENGINE_SHAPE_GPU_EXPERTS)};
-        struct gpu_bytes bytes;
-        int r = engine_gpus_measure(e, &config, n_pages, &bytes, layers);
+        int r = measure_gpu(e, &config, &s->gpu_scratch_bytes[i], layers);
 
+        config.small_steps = true;
+        if (r == 0)
+            r = measure_gpu(e, &config, &s->gpu_small_scratch_bytes[i], layers);
         if (r == 0)
             r = note_places(e, i, tensors, places);
         if (r < 0)
             return r;
-        /* Weights and each group's pages are blocks of their own, rounded up by less than a grain each. */
-        s->gpu_scratch_bytes[i] = bytes.scratch + (1 + e->graph.n_groups) * device_charged_bytes(1);
         for (uint32_t k = 0; k < s->n_layers; k++)
             s->layers[k].can_offload |= layers[k];
     }

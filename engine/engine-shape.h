@@ -55,6 +55,9 @@ struct engine_shape {
     /* Of a GPU with layers: activations and a step's data, by what is there (ENGINE_SHAPE_GPU_*); and what tensors of a
      * layer take beyond their bytes, at most. */
     uint64_t gpu_scratch_bytes[8], gpu_padding_bytes;
+    /* The same with steps of so many tokens, which the engine takes where memory is short; 0: it can't. */
+    uint64_t gpu_small_scratch_bytes[8];
+    uint32_t gpu_small_tokens;
     struct engine_shape_run *runs; /* [n_runs] by file and offset */
     size_t n_runs;
 };

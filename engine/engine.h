@@ -45,10 +45,11 @@ enum engine_result {
 /* Which part of a model is put on GPUs. What does not fit there stays on the CPU: facts.gpu_layers says what came of
  * it, facts.gpu_reason why it is less. All zero: nothing. */
 struct engine_gpu_config {
-    uint32_t layers; /* the last so many; ENGINE_LAYERS_ALL */
+    uint32_t layers;        /* the last so many; ENGINE_LAYERS_ALL */
     uint32_t expert_layers; /* the last so many of those with their experts; 0: all of them */
     bool experts_in_ram;    /* none with their experts */
-    bool kv_in_ram;         /* keys and values, and with them attention, stay on the CPU */
+    bool kv_in_ram;   /* keys and values, and with them attention, stay on the CPU */
+    bool small_steps; /* of few tokens from the start: a plan had no room for larger ones */
     enum { ENGINE_HEAD_AUTO, ENGINE_HEAD_RAM, ENGINE_HEAD_VRAM } head; /* AUTO: on a GPU if all layers are */
     const uint32_t *devices; /* [n_devices] numbers of GPUs; borrowed for engine_open(); none: all there are */
     size_t n_devices;
@@ -56,9 +57,7 @@ struct engine_gpu_config {
     uint32_t piece_tokens; /* at least, of a step that is cut for several devices to work at a time; 0: 128 */
     bool exact; /* as many or none: else it is not opened. Steps may become smaller, keys and values stay in RAM */
     bool keep_locked; /* what is there stays locked in RAM, too */
-    /* Of locked weights and the KV cache in RAM; 0: no limit. Where less is on GPUs than was wanted and the rest would
-     * need more, the model is not opened. */
-    uint64_t ram_bytes_max;
+    uint64_t ram_bytes_max; /* of locked weights and the KV cache; 0: no limit. If it would be more it is not opened */
     struct engine_devices *open; /* borrowed for the engine's life; NULL: opened for it, and closed with it */
     /* Bytes copied to GPUs so far, of so many; false ends; may be NULL. */
     bool (*progress)(void *userdata, uint64_t n_bytes, uint64_t n_total);

@@ -182,18 +182,25 @@ static int get_runs(json_object *gpu, struct plan_shape *s)
     return 0;
 }
 
+static bool get_scratch(json_object *gpu, const char *name, uint64_t ret[8])
+{
+    json_object *scratch;
+    bool ok = json_object_object_get_ex(gpu, name, &scratch) && json_object_is_type(scratch, json_type_array);
+
+    for (size_t i = 0; ok && i < 8; i++)
+        ok = get_item(scratch, i, BYTES_MAX, &ret[i]);
+    return ok;
+}
+
 static bool get_gpu(json_object *o, struct plan_shape *s)
 {
-    json_object *gpu, *scratch;
+    json_object *gpu;
 
-    if (!json_object_object_get_ex(o, "gpu", &gpu) || !json_object_is_type(gpu, json_type_object) ||
-        !get_number(gpu, "padding", 1 << 30, &s->gpu_padding_bytes) ||
-        !json_object_object_get_ex(gpu, "scratch", &scratch) || !json_object_is_type(scratch, json_type_array))
-        return false;
-    for (size_t i = 0; i < 8; i++)
-        if (!get_item(scratch, i, BYTES_MAX, &s->gpu_scratch_bytes[i]))
-            return false;
-    return true;
+    return json_object_object_get_ex(o, "gpu", &gpu) && json_object_is_type(gpu, json_type_object) &&
+           get_number(gpu, "padding", 1 << 30, &s->gpu_padding_bytes) &&
+           get_scratch(gpu, "scratch", s->gpu_scratch_bytes) &&
+           get_scratch(gpu, "small_scratch", s->gpu_small_scratch_bytes) &&
+           get_u32(gpu, "small_tokens", 1 << 20, &s->gpu_small_tokens);
 }
 
 static int parse(json_object *o, struct plan_shape *s)

@@ -26,7 +26,7 @@
 /* One combination that is tried. */
 struct trial {
     uint32_t n_dense, n_experts; /* layers, from the end; n_experts <= n_dense */
-    bool kv, head;
+    bool kv, head, small; /* small: steps */
 };
 
 struct planner {
@@ -105,8 +105,10 @@ static double device_gbps(const struct plan_device *d)
 
 static uint64_t gpu_scratch(const struct plan_shape *s, const struct trial *t, size_t i_device)
 {
-    return s->gpu_scratch_bytes[(t->kv ? PLAN_GPU_KV : 0) | (t->head && i_device == 0 ? PLAN_GPU_HEAD : 0) |
-                                (t->n_experts > 0 ? PLAN_GPU_EXPERTS : 0)];
+    uint32_t i = (t->kv ? PLAN_GPU_KV : 0) | (t->head && i_device == 0 ? PLAN_GPU_HEAD : 0) |
+                 (t->n_experts > 0 ? PLAN_GPU_EXPERTS : 0);
+
+    return t->small ? s->gpu_small_scratch_bytes[i] : s->gpu_scratch_bytes[i];
 }
 
 /* Puts the trial's layers on devices, the last layer first. False: a device is full before all are placed. */
@@ -187,6 +189,7 @@ static void try(const struct planner *p, const struct trial *t, struct plan_resu
         .expert_layers = t->n_experts,
         .kv_on_gpu = t->kv && t->n_dense > 0,
         .head_on_gpu = t->head,
+        .small_steps = t->small && t->n_dense > 0,
         .context_tokens = p->context_tokens,
         .sequences = w->sequences,
         .n_devices = w->n_devices,
@@ -255,7 +258,8 @@ static bool one_more_fits(const struct planner *p, const struct plan_result *r)
     const struct trial t = {.n_dense = r->gpu_layers + 1,
                             .n_experts = p->shape->n_experts > 0 ? 0 : r->gpu_layers + 1,
                             .kv = r->kv_on_gpu,
-                            .head = r->head_on_gpu};
+                            .head = r->head_on_gpu,
+                            .small = r->small_steps};
     struct plan_result more;
 
     /* More were tried, and refused. */
@@ -294,6 +298,8 @@ static void explain(const struct planner *p, struct plan_result *r)
             one_more_fits(p, r) ? "more than %" PRIu32 " of %" PRIu32 " layers in VRAM would not be faster"
                                 : "VRAM is full after %" PRIu32 " of %" PRIu32 " layers",
             r->gpu_layers, s->n_layers);
+    if (r->small_steps)
+        say(r, "VRAM has no room for larger steps: one takes %" PRIu32 " tokens at most", s->gpu_small_tokens);
     if (r->gpu_layers > 0 && !p->kv_on_gpu)
         say(r, "the KV cache stays in RAM: no kernels on a GPU read types %s and %s", w->k, w->v);
     else if (r->gpu_layers > 0 && !r->kv_on_gpu)
@@ -307,9 +313,51 @@ static void explain(const struct planner *p, struct plan_result *r)
         say(r, "the memory was not measured: %.0f GB/s are assumed", PLAN_RAM_GBPS);
 }
 
+/* The best of what can be done with @from to @to layers; *@have: whether *@best is one to compare with. */
+static void search(const struct planner *p, uint32_t from, uint32_t to, bool small, struct plan_result *best,
+                   bool *have)
+{
+    const struct plan_shape *s = p->shape;
+    const struct plan_wish *w = p->wish;
+
+    for (uint32_t n = from; n <= to; n++) {
+        /* Experts are worth something only once all dense parts are there, unless somebody wants it
+         * otherwise. */
+        uint32_t experts_from = w->experts == PLAN_EXPERTS_VRAM || s->n_experts == 0 ? n : 0;
+        uint32_t experts_to = w->experts == PLAN_EXPERTS_RAM && s->n_experts > 0 ? 0 : n;
+
+        if (w->experts == PLAN_EXPERTS_AUTO && s->n_experts > 0 && n < s->n_layers)
+            experts_to = 0;
+        for (uint32_t e = experts_from; e <= experts_to; e++)
+            for (unsigned bits = 0; bits < (n > 0 ? 4u : 1u); bits++) {
+                const struct trial t = {
+                    .n_dense = n, .n_experts = e, .kv = bits & 1, .head = bits & 2, .small = small};
+                struct plan_result r;
+
+                if (t.kv && !p->kv_on_gpu)
+                    continue;
+                try(p, &t, &r);
+                if (!*have || is_better(&r, best))
+                    *best = r;
+                *have = true;
+            }
+    }
+}
+
+/* As the engine does it (engine_gpus_open()): where not one layer has room, or there have to be as many, steps become
+ * smaller before keys and values leave. */
+static bool wants_small_steps(const struct planner *p, const struct plan_result *r)
+{
+    if (p->shape->gpu_small_tokens == 0 || p->wish->n_devices == 0)
+        return false;
+    if (p->wish->gpu_layers == PLAN_AUTO)
+        return r->gpu_layers == 0;
+    return p->wish->gpu_layers > 0 && (!r->devices_fit || (!r->kv_on_gpu && p->kv_on_gpu));
+}
+
 int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, struct plan_result *ret)
 {
-    struct plan_result best, r;
+    struct plan_result best;
     struct planner p;
     uint32_t from = 0, to = 0;
     bool have = false;
@@ -322,26 +370,9 @@ int plan_make(const struct plan_shape *shape, const struct plan_wish *wish, stru
         if (wish->gpu_layers == PLAN_AUTO && wish->gpu_layers_max > 0 && wish->gpu_layers_max < to)
             to = wish->gpu_layers_max;
     }
-    for (uint32_t n = from; n <= to; n++) {
-        /* Experts are worth something only once all dense parts are there, unless somebody wants it
-         * otherwise. */
-        uint32_t experts_from = wish->experts == PLAN_EXPERTS_VRAM || shape->n_experts == 0 ? n : 0;
-        uint32_t experts_to = wish->experts == PLAN_EXPERTS_RAM && shape->n_experts > 0 ? 0 : n;
-
-        if (wish->experts == PLAN_EXPERTS_AUTO && shape->n_experts > 0 && n < shape->n_layers)
-            experts_to = 0;
-        for (uint32_t e = experts_from; e <= experts_to; e++)
-            for (unsigned bits = 0; bits < (n > 0 ? 4u : 1u); bits++) {
-                const struct trial t = {.n_dense = n, .n_experts = e, .kv = bits & 1, .head = bits & 2};
-
-                if (t.kv && !p.kv_on_gpu)
-                    continue;
-                try(&p, &t, &r);
-                if (!have || is_better(&r, &best))
-                    best = r;
-                have = true;
-            }
-    }
+    search(&p, from, to, /* small= */ false, &best, &have);
+    if (wants_small_steps(&p, &best))
+        search(&p, from, to, /* small= */ true, &best, &have);
     explain(&p, &best);
     *ret = best;
     return 0;

@@ -85,6 +85,8 @@ struct plan_shape {
     uint64_t thread_scratch_bytes; /* of each thread */
     uint64_t other_bytes, other_thread_bytes; /* of what is loaded with it (a draft model): all; of each thread */
     uint64_t gpu_scratch_bytes[8]; /* of each device in use, by PLAN_GPU_* of what is there */
+    uint64_t gpu_small_scratch_bytes[8]; /* the same with steps of gpu_small_tokens; 0 tokens: there are no such */
+    uint32_t gpu_small_tokens;
     uint64_t gpu_padding_bytes;    /* of each layer there, beyond its bytes in the file */
     struct plan_run *runs; /* [n_runs] by file and offset; none: only sizes of tensors are known */
     size_t n_runs;
@@ -147,6 +149,7 @@ struct plan_result {
     uint32_t gpu_layers, expert_layers; /* with their dense part, and with their experts, in VRAM */
     bool kv_on_gpu; /* of the layers that are there */
     bool head_on_gpu;
+    bool small_steps; /* of gpu_small_tokens: VRAM has no room for larger ones */
     uint32_t context_tokens, sequences;
     struct plan_bytes ram, devices[PLAN_DEVICES_MAX]; /* [n_devices] */
     uint32_t device_layers[PLAN_DEVICES_MAX];

@@ -4,8 +4,8 @@
  * by adapter; each adapter in the step has its rows packed and multiplied with its factors. The second factor's product
  * adds itself to the rows of the result (launch_linear.adds), with the rounding of the CPU's vector.add_scaled.
  *
- * Experts' rows are in the order of experts, not of adapters: there an adapter's matrices are multiplied with all slots,
- * and only those of its tokens get the result. Of low rank, that costs less than sorting them again.
+ * Experts' rows are in the order of experts, not of adapters: there an adapter's matrices are multiplied with all
+ * slots, and only those of its tokens get the result. Of low rank, that costs less than sorting them again.
  *
  * What is packed already is not packed: floats of consecutive rows, which one adapter alone in a step has.
  */

@@ -133,6 +133,7 @@ static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
         member_bool(gpu, "kv_in_ram", &c->kv_in_ram, reterr) == -EINVAL ||
         member_bool(gpu, "head", &c->head, reterr) == -EINVAL ||
         member_bool(gpu, "exact", &c->exact, reterr) == -EINVAL ||
+        member_bool(gpu, "small_steps", &c->small_steps, reterr) == -EINVAL ||
         member_bool(gpu, "keep_locked", &c->keep_locked, reterr) == -EINVAL ||
         member_int(gpu, "ram_bytes_max", 0, INT64_MAX, &bytes, reterr) == -EINVAL ||
         get_numbers(gpu, "devices", c->devices, &c->n_devices, reterr) == -EINVAL ||

@@ -186,6 +186,7 @@ static struct engine_gpu_config gpu_config_of(const struct config_gpu *c, const 
         .n_devices = c->n_devices,
         .device_layers = c->n_devices > 0 ? c->device_layers : NULL,
         .exact = c->exact,
+        .small_steps = c->small_steps,
         .keep_locked = c->keep_locked,
         .ram_bytes_max = c->ram_bytes_max,
         .open = gpu->devices,

@@ -71,6 +71,8 @@ static bool add_gpu(json_object *o, const struct engine_shape *s)
     json_object *gpu = json_object_new_object();
 
     return add_take(o, "gpu", gpu) && add_take(gpu, "scratch", numbers(s->gpu_scratch_bytes, 8)) &&
+           add_take(gpu, "small_scratch", numbers(s->gpu_small_scratch_bytes, 8)) &&
+           add_count(gpu, "small_tokens", s->gpu_small_tokens) &&
            add_count(gpu, "padding", s->gpu_padding_bytes) && add_runs(gpu, s);
 }
 

@@ -125,7 +125,7 @@ static void send_failed(const struct running *r, const char *fault)
  * scratch. */
 static void send_shape(const struct channel_packet *packet)
 {
-    char text[800];
+    char text[1024];
     struct stat st;
     unsigned long long size = 0;
 
@@ -138,7 +138,7 @@ static void send_shape(const struct channel_packet *packet)
              "\"f32\": [256, 256, 1]}}], \"file\": %llu, \"embedding\": 0, \"head\": 0, \"head_adapters\": 0, \"rest\": 0, \"tied\": false, "
              "\"parameters\": %llu, \"experts\": 0, \"experts_used\": 0, \"open\": [4, 4], \"context_trained\": 128, "
              "\"page_tokens\": 32, \"batch_tokens\": 512, \"scratch\": 8192, \"thread_scratch\": 0, "
-             "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"padding\": 0, \"runs\": []}}}",
+             "\"gpu\": {\"scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"small_scratch\": [0, 0, 0, 0, 0, 0, 0, 0], \"small_tokens\": 0, \"padding\": 0, \"runs\": []}}}",
              size, size, size / 2);
     send_json(PACKET_FACTS, text);
 }

@@ -139,6 +139,23 @@ def layers_are_where_the_policy_wants_them():
             assert d.status()["gpu_layers"] == n, d.status()
 
 
+def steps_are_planned_small_where_vram_is_short():
+    with GpuDaemon({"m": model_entry(gpu_layers=2)}) as d:
+        d.looked()
+        plan = d.plan()
+    with GpuDaemon({"m": model_entry(gpu_layers=2)}, {"vram": {"budget": f"{planned_vram(plan) // MIB - 1}M"}}) as d:
+        d.looked()
+        small = d.plan()
+        assert small["fits"] and small["kv_vram_bytes"] == plan["kv_vram_bytes"] > 0, small
+        assert small["scratch_vram_bytes"] < plan["scratch_vram_bytes"] // 2, (small, plan)
+        assert "VRAM has no room for larger steps: one takes 64 tokens at most" in small["reasons"], small
+        status = d.load()
+        assert status["gpu_layers"] == 2 and status["gpu_reason"] == "a step takes 64 tokens at most", status
+        planned, used = planned_vram(small), status["vram_bytes"]
+        assert planned >= used >= 0.95 * planned, (planned, used)
+        assert d.brief() == brief()
+
+
 def adapters_are_where_the_layers_are():
     entry = {**model_entry(gpu_layers="all"), "adapters": {name: f"@DIR@/{name}.gguf" for name in ("a", "b")}}
     answers = {}
@@ -803,6 +820,7 @@ def what_a_gpu_is_doing_is_said():
 main([
     what_a_gpu_is_doing_is_said,
     layers_are_where_the_policy_wants_them,
+    steps_are_planned_small_where_vram_is_short,
     adapters_are_where_the_layers_are,
     a_plan_is_what_is_taken,
     a_plan_chooses_as_a_load_does,

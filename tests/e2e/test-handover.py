@@ -18,10 +18,13 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (FAKE_WORKER, REAL_WORKER, RESIDENTD, SOURCE, Daemon, as_user, is_alive, join_user, main,  # noqa: E402
+from harness import (BUILD, FAKE_WORKER, REAL_WORKER, RESIDENTD, SOURCE, Daemon, Refused, Skip, as_user, is_alive, join_user, main,  # noqa: E402
                      need_locking, need_root, wait_for)
 
 SIZE = 100000
+GPU_WORKER = os.path.join(BUILD, "tests", "e2e", "gpu-worker")
+DOUBLE = os.path.join(BUILD, "tests", "fake-libcuda")
+MAKE_MODEL = os.path.join(BUILD, "tests", "model-writer", "make-test-model")
 PRIMER = os.path.join(SOURCE, "primer", "primer.gguf")
 
 
@@ -49,7 +52,7 @@ def spawn(fds, command, **options):
 class Systemd:
     """A descriptor store behind $NOTIFY_SOCKET, and a socket at which each connection starts a worker."""
 
-    def __init__(self, program=FAKE_WORKER):
+    def __init__(self, program=FAKE_WORKER, gpu_program=None):
         need_locking(4 * SIZE)
         self.program = program
         self.dir = tempfile.mkdtemp(prefix="residentd-handover.")
@@ -59,11 +62,16 @@ class Systemd:
         self.fake = ""
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(os.path.join(self.dir, "notify"))
-        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.listening.bind(self.worker_path)
-        self.listening.listen(16)
-        for loop in (self.keep, self.accept):
-            threading.Thread(target=loop, daemon=True).start()
+        threading.Thread(target=self.keep, daemon=True).start()
+        self.listen(self.worker_path, [program])
+        if gpu_program:
+            self.listen(os.path.join(self.dir, "run", "gpu-worker"), [gpu_program, "--gpu"])
+
+    def listen(self, path, command):
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind(path)
+        listening.listen(16)
+        threading.Thread(target=self.accept, args=(listening, command), daemon=True).start()
 
     def keep(self):
         while True:
@@ -77,18 +85,17 @@ class Systemd:
             for fd in fds:
                 os.close(fd)
 
-    def worker(self, connection):
+    def worker(self, connection, command=None):
         """A process at the other end of @connection, which is its descriptor 3."""
-        process = spawn([connection.fileno()], [self.program], stdin=subprocess.DEVNULL,
+        process = spawn([connection.fileno()], command or [self.program], stdin=subprocess.DEVNULL,
                         env={**os.environ, "FAKE_WORKER": self.fake, "LISTEN_FDS": "1"})
         connection.close()
         self.workers.append(process)
         return process
 
-    def accept(self):
+    def accept(self, listening, command):
         while True:
-            connection = self.listening.accept()[0]
-            self.worker(connection)
+            self.worker(listening.accept()[0], command)
 
     def names(self, prefix=""):
         with self.lock:
@@ -232,6 +239,54 @@ def what_gpus_have_is_let_go_of_by_the_next_daemon_too():
                 assert d.status().get("ram_lost_bytes", 0) == 0, d.status()
                 assert d.client().call("Models.Status")["ram"]["used_bytes"] < SIZE + 3 * 4096, d.client().call("Models.Status")
             assert len(systemd.alive()) == 1
+        systemd.end()
+
+
+def a_model_taken_back_returns_to_a_gpu_that_comes_back():
+    """The GPU was lost before the restart, and the daemon that looks for it never saw it."""
+    if not os.path.exists(GPU_WORKER):
+        raise Skip("built without the emulation of GPUs")
+    with tempfile.TemporaryDirectory(prefix="residentd-handover.") as folder:
+        lost, program = os.path.join(folder, "lost"), os.path.join(folder, "gpu-worker")
+        with open(program, "w") as f:
+            f.write(f'#!/bin/sh\nexport LD_LIBRARY_PATH={DOUBLE} FAKE_CUDA_LOST_FILE={lost}\nexec {GPU_WORKER} "$@"\n')
+        os.chmod(program, 0o755)
+        model = os.path.join(folder, "m.gguf")
+        subprocess.run([MAKE_MODEL, model, "--layers", "2", "--dim", "64", "--ff", "96", "--heads", "4", "--kv-heads", "2",
+                        "--vocab", "512", "--context", "64"], check=True)
+        with open(model, "rb") as f:
+            data = f.read()
+        systemd = Systemd(REAL_WORKER, program)
+        entry = {**policy("map")["models"]["m"], "placement": {"gpu_layers": "all"}, "context": {"tokens": 64, "sequences": 1}}
+        with Kept({"models": {"m": entry}}, systemd, data) as d:
+            def answer():
+                with d.client() as c:
+                    return c.call("Inference.Complete", model="m", prompt_tokens=[5, 6], max_tokens=2, temperature=0)["text"]
+
+            def on_gpu(layers):
+                status = d.status()
+                return status["state"] == "ready" and status["gpu_layers"] == layers
+
+            wait_for(lambda: on_gpu(2), "the model to be on the GPU")
+            expected = answer()
+            open(lost, "w").close()
+            try:
+                answer()
+                raise AssertionError("it was answered")
+            except Refused as e:
+                assert e.error == "io.residentd.ModelUnavailable", e
+            wait_for(lambda: on_gpu(0) and systemd.names("link-"), "the model to be computed on the processor")
+            before = d.status()["worker_pid"]
+            d.end_in_order()
+            d.start()
+            wait_for(lambda: d.client().call("Models.Status").get("gpu_reason"), "the new daemon to look")
+            wait_for(lambda: on_gpu(0), "the model to go on")
+            assert d.status()["worker_pid"] == before and answer() == expected, d.status()
+            os.unlink(lost)
+            wait_for(lambda: on_gpu(2), "the model to be on the GPU again")
+            assert answer() == expected
+            with d.client() as c:
+                c.call("Models.Unload", model="m")
         systemd.end()
 
 
@@ -533,6 +588,7 @@ def copies_that_others_have_count_after_a_restart():
 main([
     a_worker_is_taken_back_after_a_stop_and_after_a_kill,
     what_gpus_have_is_let_go_of_by_the_next_daemon_too,
+    a_model_taken_back_returns_to_a_gpu_that_comes_back,
     what_gpus_can_not_have_stays_locked,
     requests_of_a_killed_daemon_are_forgotten,
     what_was_under_way_at_a_kill_is_counted_once,

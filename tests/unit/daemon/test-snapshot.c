@@ -76,7 +76,7 @@ static void what_is_written_is_read(void **state)
          .n_files = 2},
     };
     const struct snapshot s = {
-        .epoch = 77, .next_id = 5, .mark_key = {{1, 0, UINT32_MAX, 7}}, .starts_us = {1, 2}, .n_starts = 2, .models = models, .n_models = 2};
+        .epoch = 77, .next_id = 5, .mark_key = {{1, 0, UINT32_MAX, 7}}, .starts_us = {1, 2}, .n_starts = 2, .gpus_seen = 0x80000001, .models = models, .n_models = 2};
     _cleanup_(snapshot_freep) struct snapshot *back = NULL;
     _cleanup_close_ int fd = -EBADF;
     const char *why = "";
@@ -89,6 +89,7 @@ static void what_is_written_is_read(void **state)
     assert_memory_equal(&back->mark_key, &s.mark_key, sizeof(s.mark_key));
     assert_int_equal(back->n_starts, 2);
     assert_int_equal(back->starts_us[1], 2);
+    assert_int_equal(back->gpus_seen, 0x80000001);
     assert_int_equal(back->n_models, 2);
     assert_string_equal(back->models[0].name, "none");
     assert_null(back->models[0].loading);

@@ -221,6 +221,53 @@ static void devices_have_their_own_scratch(void **state)
     assert_int_equal(r.ram.weights, G);
 }
 
+/* Where all of a number of layers, or a single one, does not fit otherwise; before keys leave, and not for more layers. */
+static void steps_become_smaller_where_there_is_no_room(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    for (uint32_t i = 0; i < 8; i++) {
+        f->shape.gpu_scratch_bytes[i] = 512 * M;
+        f->shape.gpu_small_scratch_bytes[i] = 64 * M;
+    }
+    f->shape.gpu_small_tokens = 64;
+    f->wish.n_devices = 1;
+    f->wish.gpu_layers = 3;
+    f->devices[0].budget_bytes = 3 * G + 3 * 16 * M + 512 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.kv_on_gpu && !r.small_steps && r.devices[0].scratch == 512 * M);
+    /* A byte less: keys could leave, but need not. */
+    f->devices[0].budget_bytes--;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.kv_on_gpu && r.small_steps && r.gpu_layers == 3 && r.devices[0].scratch == 64 * M);
+    assert_string_equal(r.reasons[0], "VRAM has no room for larger steps: one takes 64 tokens at most");
+    f->devices[0].budget_bytes = 3 * G + 3 * 16 * M + 64 * M - 1;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && !r.kv_on_gpu && r.small_steps && r.gpu_layers == 3);
+    f->devices[0].budget_bytes = 3 * G + 64 * M - 1;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_false(r.fits);
+    /* Left to the planner, fewer layers come first. */
+    f->wish.gpu_layers = PLAN_AUTO;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.gpu_layers == 2 && !r.small_steps);
+    f->devices[0].budget_bytes = G + 16 * M + 511 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.gpu_layers == 1 && !r.small_steps && !r.kv_on_gpu);
+    f->devices[0].budget_bytes = G + 511 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.gpu_layers == 1 && r.small_steps && r.kv_on_gpu);
+    f->devices[0].budget_bytes = G + 63 * M;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.gpu_layers == 0 && !r.small_steps);
+    /* What takes no smaller steps. */
+    f->devices[0].budget_bytes = G + 511 * M;
+    f->shape.gpu_small_tokens = 0;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.gpu_layers == 0 && !r.small_steps);
+}
+
 static void layers_without_kernels_stay_in_ram(void **state)
 {
     struct fixture *f = *state;
@@ -474,7 +521,8 @@ static void shapes_that_lie_are_refused(void **state)
         " \"head\": 20, \"head_adapters\": 2, \"rest\": 1, \"tied\": false, \"parameters\": 9, \"experts\": 0, \"experts_used\": 0,"
         " \"open\": [4, 4], \"context_trained\": 8, \"page_tokens\": 32, \"batch_tokens\": 4, \"scratch\": "
         "1, "
-        "\"thread_scratch\": 1, \"gpu\": {\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"padding\": 9, \"runs\": "
+        "\"thread_scratch\": 1, \"gpu\": {\"scratch\": [1, 2, 3, 4, 5, 6, 7, 8], \"small_scratch\": "
+        "[1, 1, 1, 1, 1, 1, 1, 2], \"small_tokens\": 64, \"padding\": 9, \"runs\": "
         "[[0, 10, 20, 0, 255, 0], [0, 30, 20, 1, 12, 1]]}, \"others\": [7, 8]}";
     static const char *const changes[][2] = {
         {"[10, 0, 0, 1, 3, 0]", "[90, 0, 0, 1, 3, 0]"},
@@ -490,6 +538,9 @@ static void shapes_that_lie_are_refused(void **state)
         {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7]"},
         {"[1, 2, 3, 4, 5, 6, 7, 8]", "[1, 2, 3, 4, 5, 6, 7, -8]"},
         {"\"padding\": 9", "\"padding\": -9"},
+        {"[1, 1, 1, 1, 1, 1, 1, 2]", "[1, 1, 1, 1, 1, 1, 1]"},
+        {"[1, 1, 1, 1, 1, 1, 1, 2]", "[1, 1, 1, 1, 1, 1, 1, -2]"},
+        {"\"small_tokens\": 64", "\"small_tokens\": -1"},
         {"[0, 30, 20, 1, 12, 1]", "[0, 29, 20, 1, 12, 1]"},
         {"[0, 30, 20, 1, 12, 1]", "[0, 30, 71, 1, 12, 1]"},
         {"[0, 30, 20, 1, 12, 1]", "[1, 0, 90, 1, 12, 1]"},
@@ -554,7 +605,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(without_devices_everything_is_in_ram), TEST(pages_are_whole_and_sequences_count),
         TEST(windows_keep_what_they_span),          TEST(layers_go_to_devices_with_their_kv),
-        TEST(devices_have_their_own_scratch),       TEST(layers_without_kernels_stay_in_ram),
+        TEST(devices_have_their_own_scratch),       TEST(steps_become_smaller_where_there_is_no_room),
+        TEST(layers_without_kernels_stay_in_ram),
         TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
         TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
         TEST(what_only_gpus_read_is_left_out_in_whole_large_pages), TEST(no_more_layers_than_were_refused),
