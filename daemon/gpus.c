@@ -58,6 +58,57 @@ static void keep_sample(struct gpu_known *k, const struct gpus *before)
         k->sample.at_us = 0;
 }
 
+bool gpus_number(const struct gpus *g, json_object *o, uint32_t *ret)
+{
+    char bus_id[GPUS_BUS_ID_MAX];
+    uint64_t number;
+
+    if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "device", GPUS_MAX - 1, &number))
+        return false;
+    get_text(o, "bus_id", bus_id, sizeof(bus_id));
+    for (uint32_t i = 0; bus_id[0] && i < GPUS_MAX; i++) {
+        if (strcmp(g->bus_ids[i], bus_id) == 0) {
+            *ret = i;
+            return true;
+        }
+    }
+    *ret = (uint32_t)number;
+    return !bus_id[0] || !g->bus_ids[number][0];
+}
+
+/* The first number that nobody had; where all had somebody, the first of one who is not there. GPUS_MAX: none. */
+static uint32_t free_number(const struct gpus *g, const struct gpus *before)
+{
+    uint32_t i = 0, k = 0;
+
+    while (i < GPUS_MAX && (g->bus_ids[i][0] || g->seen >> i & 1))
+        i++;
+    while (i == GPUS_MAX && k < GPUS_MAX && (gpus_find(g, k) || gpus_find(before, k)))
+        k++;
+    return i < GPUS_MAX ? i : k;
+}
+
+/* As gpus_number(), also for one that is met for the first time: the driver's number, if that is free. */
+static bool give_number(struct gpus *g, const struct gpus *before, json_object *o, uint32_t *ret)
+{
+    uint64_t number;
+
+    if (!get_bytes(o, "device", GPUS_MAX - 1, &number))
+        return false;
+    if (!gpus_number(g, o, ret))
+        *ret = free_number(g, before);
+    if (*ret == GPUS_MAX)
+        return false;
+    get_text(o, "bus_id", g->bus_ids[*ret], sizeof(g->bus_ids[*ret]));
+    return true;
+}
+
+void gpus_remember(struct gpus *g, uint32_t number, const char *bus_id)
+{
+    snprintf(g->bus_ids[number], sizeof(g->bus_ids[number]), "%s", bus_id);
+    g->seen |= UINT32_C(1) << number;
+}
+
 void gpus_take_facts(struct gpus *g, json_object *facts, uint64_t now_us)
 {
     const struct gpus before = *g;
@@ -71,13 +122,14 @@ void gpus_take_facts(struct gpus *g, json_object *facts, uint64_t now_us)
     for (size_t i = 0; i < json_object_array_length(array) && g->n < GPUS_MAX; i++) {
         json_object *o = json_object_array_get_idx(array, i);
         struct gpu_known *k = &g->list[g->n];
-        uint64_t number;
+        uint32_t number;
 
-        if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "device", GPUS_MAX - 1, &number) ||
-            gpus_find(g, (uint32_t)number) || !get_bytes(o, "total", BYTES_MAX, &k->total_bytes) ||
-            !get_bytes(o, "free", BYTES_MAX, &k->free_bytes) || !get_bytes(o, "driver", BYTES_MAX, &k->driver_bytes))
+        if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "total", BYTES_MAX, &k->total_bytes) ||
+            !get_bytes(o, "free", BYTES_MAX, &k->free_bytes) ||
+            !get_bytes(o, "driver", BYTES_MAX, &k->driver_bytes) || !give_number(g, &before, o, &number) ||
+            gpus_find(g, number))
             continue;
-        k->number = (uint32_t)number;
+        k->number = number;
         keep_sample(k, &before);
         get_text(o, "name", k->name, sizeof(k->name));
         if (k->driver_bytes == 0)
@@ -96,13 +148,13 @@ void gpus_take_samples(struct gpus *g, json_object *samples, enum gpus_teller te
         return;
     for (size_t i = 0; i < json_object_array_length(array); i++) {
         json_object *o = json_object_array_get_idx(array, i);
-        uint64_t number, free_bytes, temperature;
+        uint64_t free_bytes, temperature;
         struct gpu_known *k;
+        uint32_t number;
 
-        if (!json_object_is_type(o, json_type_object) || !get_bytes(o, "device", GPUS_MAX - 1, &number) ||
-            !get_bytes(o, "free", BYTES_MAX, &free_bytes))
+        if (!gpus_number(g, o, &number) || !get_bytes(o, "free", BYTES_MAX, &free_bytes))
             continue;
-        k = (struct gpu_known *)gpus_find(g, (uint32_t)number);
+        k = (struct gpu_known *)gpus_find(g, number);
         if (!k || (teller == GPUS_WATCHED && k->sample.by_user && now_us - k->sample.at_us < GPUS_SAMPLE_US / 2))
             continue;
         k->sample.at_us = now_us;

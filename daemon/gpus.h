@@ -16,6 +16,7 @@ struct policy;
 
 /* Numbers of devices are below this; a model has at most 8 of them. */
 #define GPUS_MAX 16
+#define GPUS_BUS_ID_MAX 16 /* "0000:01:00.0" and its end */
 
 /* Others' windows grow, and the driver takes a little for each kernel. */
 #define GPUS_MARGIN_BYTES (UINT64_C(64) << 20)
@@ -42,6 +43,7 @@ struct gpus {
     struct gpu_known list[GPUS_MAX]; /* [n] by number */
     size_t n;
     uint32_t seen;      /* bits: numbers of those that were there at some time */
+    char bus_ids[GPUS_MAX][GPUS_BUS_ID_MAX]; /* whose number it is; "": nobody's, or it is not known */
     uint64_t looked_us; /* CLOCK_MONOTONIC; 0: nobody has looked */
     char reason[256]; /* why there are none, or not all; "" if nothing is wrong or nobody has looked */
 };
@@ -58,6 +60,19 @@ enum gpus_teller { GPUS_WATCHED, GPUS_USED };
  * @teller: one that only watches is not listened to while one that uses them speaks, which knows at least as much
  */
 void gpus_take_samples(struct gpus *g, struct json_object *samples, enum gpus_teller teller, uint64_t now_us);
+
+/**
+ * gpus_number() - what the daemon calls a device that a worker speaks of in @o
+ * A driver numbers those that are there when a process begins, so that a lost one gives its number to the next; here
+ * each keeps the number that it had first, by its place on the bus.
+ * Returns false where @o names none that is known.
+ */
+bool gpus_number(const struct gpus *g, struct json_object *o, uint32_t *ret);
+
+/**
+ * gpus_remember() - device @number is the one at @bus_id, as an earlier daemon knew it; before anybody has looked
+ */
+void gpus_remember(struct gpus *g, uint32_t number, const char *bus_id);
 
 /**
  * gpus_none() - nobody can look, for this reason

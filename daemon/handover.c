@@ -306,8 +306,9 @@ void handover_take_back(struct handover *h)
     unsigned n_models = 0, n_dropped;
 
     take_back_shared(h);
-    if (h->before)
-        h->manager->gpus.seen |= h->before->gpus_seen;
+    for (uint32_t i = 0; h->before && i < GPUS_MAX; i++)
+        if (h->before->gpus[i][0])
+            gpus_remember(&h->manager->gpus, i, h->before->gpus[i]);
     for (size_t i = 0; h->before && i < h->before->n_models; i++) {
         const struct snapshot_model *kept = &h->before->models[i];
         struct model *model = model_find(h->manager, kept->name);
@@ -420,7 +421,7 @@ static int make_snapshot(struct handover *h, struct snapshot **ret)
         return -ENOMEM;
     s->epoch = h->manager->epoch;
     s->mark_key = h->mark_key;
-    s->gpus_seen = h->manager->gpus.seen;
+    memcpy(s->gpus, h->manager->gpus.bus_ids, sizeof(s->gpus));
     memcpy(s->starts_us, h->starts_us, sizeof(s->starts_us));
     s->n_starts = h->n_starts;
     list_foreach (at, after, &h->manager->models) {

@@ -184,6 +184,17 @@ void model_gpu_forget(struct model *model)
         memset(model->grant->vram_bytes, 0, sizeof(model->grant->vram_bytes));
 }
 
+/* By their places: which numbers the worker's driver gives them is not known. */
+static bool add_bus_ids(json_object *to, const struct model *model)
+{
+    json_object *array = json_object_new_array();
+    bool ok = add_take(to, "bus_ids", array);
+
+    for (size_t i = 0; ok && i < model->gpu.n_devices; i++)
+        ok = append_take(array, json_object_new_string(model->manager->gpus.bus_ids[model->gpu.devices[i]]));
+    return ok;
+}
+
 static bool add_numbers(json_object *to, const char *name, const uint32_t *numbers, size_t n)
 {
     json_object *array = json_object_new_array();
@@ -218,7 +229,7 @@ bool model_gpu_add(json_object *config, const struct model *model)
            add_bool(o, "small_steps", g->small_steps) &&
            add_bool(o, "keep_locked", model_release_is_off(model->loaded)) &&
            add_count_if(o, model->loaded->residency.ram == POLICY_RAM_LOCK, "ram_bytes_max", ram_bytes_max(model)) &&
-           add_numbers(o, "devices", g->devices, g->n_devices) &&
+           add_numbers(o, "devices", g->devices, g->n_devices) && add_bus_ids(o, model) &&
            add_numbers(o, "device_layers", g->device_layers, g->n_devices);
 }
 
@@ -242,9 +253,13 @@ static void take_bytes(struct model *model, json_object *array)
     model->gpu.kv_bytes = 0;
     for (size_t i = 0; i < json_object_array_length(array) && i < GPUS_MAX; i++) {
         json_object *o = json_object_array_get_idx(array, i);
-        const struct gpu_known *gpu = gpus_find(known, (uint32_t)get_number(o, "device", GPUS_MAX - 1));
-        uint64_t driver = get_number(o, "driver", BYTES_MAX), number = get_number(o, "device", GPUS_MAX - 1);
+        uint64_t driver = get_number(o, "driver", BYTES_MAX);
+        const struct gpu_known *gpu;
+        uint32_t number;
 
+        if (!gpus_number(known, o, &number))
+            continue;
+        gpu = gpus_find(known, number);
         if (driver == 0 && gpu)
             driver = gpu->driver_bytes;
         granted[number] = get_number(o, "weights", BYTES_MAX) + get_number(o, "kv", BYTES_MAX) +

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -105,6 +106,18 @@ static json_object *key_to_json(const struct mark_key *key)
     return TAKE_PTR(array);
 }
 
+/* By number; "" where there was none. */
+static json_object *gpus_to_json(const struct snapshot *s)
+{
+    _cleanup_json_ json_object *array = json_object_new_array();
+
+    for (size_t i = 0; array && i < GPUS_MAX; i++) {
+        if (!append_take(array, json_object_new_string(s->gpus[i])))
+            return NULL;
+    }
+    return TAKE_PTR(array);
+}
+
 static json_object *to_json(const struct snapshot *s)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
@@ -116,7 +129,7 @@ static json_object *to_json(const struct snapshot *s)
     for (size_t i = 0; good && i < s->n_models; i++)
         good = append_take(models, model_to_json(&s->models[i]));
     good = good && add_count(o, "epoch", s->epoch) && add_count(o, "next_id", s->next_id) &&
-           add_count_if(o, s->gpus_seen != 0, "gpus_seen", s->gpus_seen);
+           add_take(o, "gpus", gpus_to_json(s));
     if (!good) {
         json_object_put(starts);
         json_object_put(models);
@@ -308,19 +321,38 @@ static int parse_key(json_object *o, struct mark_key *ret, const char **reterr_w
     return 0;
 }
 
+/* Snapshots of earlier versions have none. */
+static int parse_gpus(json_object *o, struct snapshot *s, const char **reterr_why)
+{
+    json_object *gpus;
+
+    if (!json_object_object_get_ex(o, "gpus", NULL))
+        return 0;
+    if (!get_array(o, "gpus", GPUS_MAX, &gpus))
+        return odd("too many GPUs, or no list of them", reterr_why);
+    for (size_t i = 0; i < json_object_array_length(gpus); i++) {
+        json_object *value = json_object_array_get_idx(gpus, i);
+        const char *text = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+
+        if (!text || strlen(text) >= sizeof(s->gpus[i]))
+            return odd("a GPU whose place is no short text", reterr_why);
+        snprintf(s->gpus[i], sizeof(s->gpus[i]), "%s", text);
+    }
+    return 0;
+}
+
 static int parse_json(json_object *o, struct snapshot *s, const char **reterr_why)
 {
     json_object *starts, *models;
-    int64_t seen = 0;
     int r;
 
     if (!json_object_is_type(o, json_type_object) || !get_count(o, "epoch", &s->epoch) || s->epoch == 0 ||
         s->epoch >= INT64_MAX || !get_count(o, "next_id", &s->next_id) || s->next_id == 0 ||
         s->next_id > INT64_MAX / 2)
         return odd("no epoch or no next number", reterr_why);
-    if (json_object_object_get_ex(o, "gpus_seen", NULL) && !get_number(o, "gpus_seen", 0, UINT32_MAX, &seen))
-        return odd("a bad number of GPUs", reterr_why);
-    s->gpus_seen = (uint32_t)seen;
+    r = parse_gpus(o, s, reterr_why);
+    if (r < 0)
+        return r;
     if (!get_array(o, "starts", SNAPSHOT_STARTS_MAX, &starts) ||
         !get_array(o, "models", SNAPSHOT_MODELS_MAX, &models))
         return odd("no starts or no models, or too many", reterr_why);

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "base/cleanup.h"
+#include "daemon/gpus.h"
 #include "daemon/mark.h"
 #include "daemon/residency.h"
 
@@ -41,7 +42,7 @@ struct snapshot {
     uint64_t epoch;   /* of the daemon that wrote it; the next one's is higher */
     uint64_t next_id; /* above all that are in use */
     struct mark_key mark_key; /* under which workers know users */
-    uint32_t gpus_seen; /* as struct gpus: one that is missing is looked for by the next daemon, too */
+    char gpus[GPUS_MAX][GPUS_BUS_ID_MAX]; /* those that were there, as struct gpus: the next looks for them, too */
     uint64_t starts_us[SNAPSHOT_STARTS_MAX]; /* [n_starts] CLOCK_BOOTTIME, of daemons that did not end in order */
     size_t n_starts;
     struct snapshot_model *models; /* [n_models] */

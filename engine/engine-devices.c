@@ -173,6 +173,7 @@ size_t engine_devices_sample(const struct engine_devices *d, struct engine_devic
 
         if (nvml_sample(d->nvml, info->bus_id, &s) == 0)
             ret[n++] = (struct engine_device_sample){.i_device = info->i_device,
+                                                     .bus_id = info->bus_id,
                                                      .total_bytes = s.total_bytes,
                                                      .free_bytes = s.free_bytes,
                                                      .has_temperature = s.has_temperature,

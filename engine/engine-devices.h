@@ -31,6 +31,7 @@ struct engine_device_info {
 /* What one is doing, over all programs. */
 struct engine_device_sample {
     uint32_t i_device;
+    const char *bus_id; /* the devices' */
     uint64_t total_bytes, free_bytes;
     bool has_temperature;
     uint32_t temperature_celsius;

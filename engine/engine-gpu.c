@@ -336,6 +336,8 @@ static int find_devices(struct engine *e, const struct engine_gpu_config *c, uin
         room[e->gpus.n_gpus] -= room[e->gpus.n_gpus] < DEVICE_MARGIN_BYTES ? room[e->gpus.n_gpus] : DEVICE_MARGIN_BYTES;
         devices[e->gpus.n_gpus++] = known[k].i_device;
     }
+    if (c->n_devices && e->gpus.n_gpus < c->n_devices && engine_devices_reason(e->gpus.devices)[0] == 0)
+        fault_set(reterr, FAULT_MODEL_UNAVAILABLE, "", "a GPU that was planned with is not there any more");
     if (e->gpus.n_gpus == 0)
         return DRIVER_NO_GPU;
     if (!c->n_devices || e->gpus.n_gpus == c->n_devices)

@@ -119,6 +119,27 @@ static int get_numbers(json_object *o, const char *name, uint32_t *ret, size_t *
     return 0;
 }
 
+static int get_bus_ids(json_object *gpu, struct config_gpu *c, struct fault *reterr)
+{
+    json_object *array;
+    int r = member_array(gpu, "bus_ids", &array, reterr);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < json_object_array_length(array); i++) {
+        json_object *value = json_object_array_get_idx(array, i);
+        const char *text = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+
+        if (i == ENGINE_DEVICES_MAX || !text || strlen(text) >= sizeof(c->bus_ids[i])) {
+            fault_set(reterr, FAULT_INVALID_PARAMETER, "bus_ids", "expected at most %d short texts",
+                      ENGINE_DEVICES_MAX);
+            return -EINVAL;
+        }
+        snprintf(c->bus_ids[i], sizeof(c->bus_ids[i]), "%s", text);
+    }
+    return 0;
+}
+
 static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
 {
     json_object *gpu;
@@ -137,6 +158,7 @@ static int get_gpu(json_object *o, struct config_gpu *c, struct fault *reterr)
         member_bool(gpu, "keep_locked", &c->keep_locked, reterr) == -EINVAL ||
         member_int(gpu, "ram_bytes_max", 0, INT64_MAX, &bytes, reterr) == -EINVAL ||
         get_numbers(gpu, "devices", c->devices, &c->n_devices, reterr) == -EINVAL ||
+        get_bus_ids(gpu, c, reterr) == -EINVAL ||
         get_numbers(gpu, "device_layers", c->device_layers, &n, reterr) == -EINVAL)
         return -EINVAL;
     c->ram_bytes_max = (uint64_t)bytes;

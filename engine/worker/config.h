@@ -28,6 +28,7 @@
  *   "public_prefixes": texts that are no secret of anybody's (engine/worker/public.h), at most 64
  *   "gpu":            {"layers": the last so many are put on GPUs, "expert_layers": of those with their experts,
  *                      "kv_in_ram": bool, "head": whether the output matrix goes there, "devices": [numbers],
+ *                      "bus_ids": [where those are, "": not known; the driver may have given them other numbers],
  *                      "device_layers": [of "layers", each device's], "exact": bool, no fewer, "small_steps": bool,
  *                      "keep_locked": bool, what is there stays locked in RAM too, "ram_bytes_max": of locked weights
  *                      and KV cache in RAM, 0: any}; a worker that was not started for
@@ -51,10 +52,13 @@ struct fault;
 
 enum config_drafts { CONFIG_DRAFTS_AUTO, CONFIG_DRAFTS_OFF, CONFIG_DRAFTS_ALWAYS };
 
+#define CONFIG_BUS_ID_MAX 16
+
 struct config_gpu {
     uint32_t layers, expert_layers; /* 0 layers: none */
     bool kv_in_ram, head, exact, keep_locked, small_steps;
     uint32_t devices[ENGINE_DEVICES_MAX], device_layers[ENGINE_DEVICES_MAX]; /* [n_devices] */
+    char bus_ids[ENGINE_DEVICES_MAX][CONFIG_BUS_ID_MAX]; /* where they are, whatever their numbers; "": not known */
     size_t n_devices; /* 0: all, shared out by what is free */
     uint64_t ram_bytes_max;
 };

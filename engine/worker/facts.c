@@ -26,8 +26,9 @@ static bool add_gpus(json_object *to, const struct engine_facts *f)
         json_object *o = json_object_new_object();
 
         ok = append_take(array, o) && add_count(o, "device", g->i_device) && add_text(o, "name", g->name) &&
-             add_count(o, "weights", g->bytes_weights) && add_count(o, "kv", g->bytes_kv) &&
-             add_count(o, "scratch", g->bytes_scratch) && add_count(o, "driver", g->bytes_driver);
+             add_text(o, "bus_id", g->bus_id) && add_count(o, "weights", g->bytes_weights) &&
+             add_count(o, "kv", g->bytes_kv) && add_count(o, "scratch", g->bytes_scratch) &&
+             add_count(o, "driver", g->bytes_driver);
     }
     return ok;
 }

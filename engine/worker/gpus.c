@@ -61,7 +61,8 @@ static bool add_sample(json_object *array, const struct engine_device_sample *s)
 {
     _cleanup_json_ json_object *o = json_object_new_object();
 
-    return o && add_count(o, "device", s->i_device) && add_count(o, "total", s->total_bytes) &&
+    return o && add_count(o, "device", s->i_device) && add_text(o, "bus_id", s->bus_id) &&
+           add_count(o, "total", s->total_bytes) &&
            add_count(o, "free", s->free_bytes) &&
            add_count_if(o, s->has_temperature, "temperature", s->temperature_celsius) &&
            add_text_if(o, "throttled", s->throttled) && append_take(array, TAKE_PTR(o));

@@ -195,6 +195,22 @@ static struct engine_gpu_config gpu_config_of(const struct config_gpu *c, const 
     };
 }
 
+/* The numbers that this process's driver gives them. */
+static void find_devices(struct config_gpu *c, const struct engine_devices *devices)
+{
+    struct engine_device_info known[ENGINE_DEVICES_MAX];
+    size_t n = engine_devices_list(devices, known);
+
+    for (size_t i = 0; i < c->n_devices; i++) {
+        if (c->bus_ids[i][0] == 0)
+            continue;
+        c->devices[i] = UINT32_MAX; /* it is gone */
+        for (size_t k = 0; k < n; k++)
+            if (strcmp(known[k].bus_id, c->bus_ids[i]) == 0)
+                c->devices[i] = known[k].i_device;
+    }
+}
+
 static int open_engine(struct model *m, const struct files *f, const struct model_gpu *gpu, struct fault *reterr)
 {
     struct engine_config config;
@@ -203,8 +219,10 @@ static int open_engine(struct model *m, const struct files *f, const struct mode
     r = engine_config_of(&m->config, m->parked_max, f, &config, reterr);
     if (r < 0)
         return r;
-    if (gpu->devices)
+    if (gpu->devices) {
+        find_devices(&m->config.gpu, gpu->devices);
         config.gpu = gpu_config_of(&m->config.gpu, gpu);
+    }
     r = engine_open(&config, &m->engine, reterr);
     if (r < 0 || !gpu->devices)
         return r;

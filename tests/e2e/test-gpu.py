@@ -503,6 +503,40 @@ def a_gpu_that_comes_back_is_used_again():
         assert d.all_status()["vram"][0]["used_bytes"] == d.status()["vram_bytes"] > 0, d.all_status()
 
 
+def a_gpu_keeps_its_number_when_another_one_is_gone():
+    with GpuDaemon({"m": model_entry(gpu_layers="all", devices=[1])}, DEVICES=2) as d:
+        def look(**settings):
+            write_worker(d, **settings)
+            with d.client() as c:
+                c.call("Models.Reload")
+
+        def there():
+            return {gpu["device"]: gpu["name"] for gpu in d.all_status()["vram"]}
+
+        def used():
+            return {gpu["device"]: gpu["used_bytes"] for gpu in d.all_status()["vram"]}
+
+        d.looked()
+        assert d.load()["gpu_layers"] == N_LAYERS
+        assert used()[0] == 0 < used()[1] == d.status()["vram_bytes"], used()
+        # The driver calls the second one 0 now. The model goes on there, and the next one is loaded there.
+        look(DEVICES=1, GONE=1)
+        wait_for(lambda: there() == {1: "Pretended GPU 1"}, "the first GPU to be gone")
+        assert used() == {1: d.status()["vram_bytes"]}, used()
+        d.unload()
+        assert used() == {1: 0}, used()
+        status = d.load()
+        assert status["gpu_layers"] == N_LAYERS and "gpu_reason" not in status, status
+        assert used() == {1: status["vram_bytes"]}, used()
+        wait_for(lambda: "temperature_celsius" in d.all_status()["vram"][0], "the worker to say what its GPU is doing")
+        assert d.brief() == brief()
+        d.unload()
+        look(DEVICES=3)
+        wait_for(lambda: there() == {i: f"Pretended GPU {i}" for i in range(3)}, "all GPUs to be there")
+        assert d.load()["gpu_layers"] == N_LAYERS
+        assert used() == {0: 0, 1: d.status()["vram_bytes"], 2: 0}, used()
+
+
 def a_reload_looks_at_once():
     with GpuDaemon({"m": model_entry(gpu_layers="all")}, DEVICES=0) as d:
         assert "there is no GPU" in d.looked()["gpu_reason"]
@@ -843,6 +877,7 @@ main([
     a_lost_gpu_is_nobodys_fault,
     a_gpu_that_is_filled_between_the_look_and_the_return,
     a_gpu_that_comes_back_is_used_again,
+    a_gpu_keeps_its_number_when_another_one_is_gone,
     a_reload_looks_at_once,
     requests_go_on_while_a_model_returns_to_the_gpu,
     a_gpu_that_others_filled_meanwhile_is_not_returned_to,

@@ -64,7 +64,7 @@ struct fake {
     pthread_mutex_t lock;
     bool initialised, lost;
     struct fake_counts counts;
-    int n_devices, capability, init_error, module_error, lost_error;
+    int n_devices, n_gone, capability, init_error, module_error, lost_error;
     uint64_t vram_bytes, others_bytes, context_bytes, refuse, refuse_all, full, full_all, lost_at, copy_ns;
     uint64_t n_with_file; /* calls since FAKE_CUDA_FULL_FILE is there */
     bool no_register;

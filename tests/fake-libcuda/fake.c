@@ -43,6 +43,7 @@ static void read_settings(void)
     fake.n_devices = (int)setting("FAKE_CUDA_DEVICES", 1);
     if (fake.n_devices > FAKE_DEVICES_MAX)
         fake.n_devices = FAKE_DEVICES_MAX;
+    fake.n_gone = (int)setting("FAKE_CUDA_GONE", 0);
     fake.capability = (int)setting("FAKE_CUDA_CAPABILITY", 89);
     fake.vram_bytes = setting("FAKE_CUDA_VRAM", UINT64_C(8) << 30);
     fake.others_bytes = setting("FAKE_CUDA_OTHERS", 0);
@@ -225,7 +226,7 @@ int fake_device_name(char *name, int size, cuda_device_id id)
 {
     int error = fake_enter();
 
-    snprintf(name, (size_t)size, "Pretended GPU %d", id);
+    snprintf(name, (size_t)size, "Pretended GPU %d", id + fake.n_gone);
     return fake_leave(error ? error : known_device(id));
 }
 
@@ -271,7 +272,7 @@ int fake_device_bus_id(char *text, int size, cuda_device_id id)
 {
     int error = fake_enter();
 
-    snprintf(text, (size_t)size, "0000:%02x:00.0", (unsigned)id + 1);
+    snprintf(text, (size_t)size, "0000:%02x:00.0", (unsigned)(id + fake.n_gone) + 1);
     return fake_leave(error ? error : known_device(id));
 }
 

@@ -14,6 +14,7 @@
  *
  * Read from the environment by cuInit(), which also begins all counts anew when nothing is held:
  *   FAKE_CUDA_DEVICES       number of devices; default 1
+ *   FAKE_CUDA_GONE          the first so many of the machine are not there: what follows has their numbers; default 0
  *   FAKE_CUDA_CAPABILITY    10 * major + minor of all; default 89
  *   FAKE_CUDA_COMPUTE_MODE  of all, as cuDeviceGetAttribute() says it: 2 is prohibited; default 0
  *   FAKE_CUDA_VRAM          bytes of each; default 8 GiB

@@ -45,11 +45,11 @@ EXPORT int nvmlShutdown(void)
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **ret);
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **ret)
 {
-    unsigned bus;
+    unsigned bus, n_gone = (unsigned)setting("FAKE_CUDA_GONE", 0);
 
-    if (sscanf(bus_id, "0000:%02x:00.0", &bus) != 1 || bus == 0 || bus > setting("FAKE_CUDA_DEVICES", 1))
+    if (sscanf(bus_id, "0000:%02x:00.0", &bus) != 1 || bus <= n_gone || bus - n_gone > setting("FAKE_CUDA_DEVICES", 1))
         return NOT_FOUND;
-    *ret = (void *)(uintptr_t)bus;
+    *ret = (void *)(uintptr_t)(bus - n_gone);
     return SUCCESS;
 }
 

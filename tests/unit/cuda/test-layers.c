@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/memlock.h"
+#include "engine/engine-devices.h"
 #include "engine/engine-shape.h"
 #include "policy/plan.h"
 #include "tests/unit/cuda/counts.h"
@@ -178,6 +179,34 @@ static void a_reason_says_why_nothing_is_on_a_gpu(void **state)
     assert_int_equal(facts.gpu_layers, 0);
     assert_string_equal(facts.gpu_reason, "the NVIDIA driver is installed, but there is no GPU");
     assert_same("no GPU", 0, logits, expected, (size_t)N_TOKENS * shape.n_vocab);
+}
+
+static void a_reason_says_which_gpu_is_not_there(void **state)
+{
+    static const uint32_t missing[] = {3}, one_of_two[] = {0, 3};
+    struct model_shape shape = small(TENSOR_Q8_0);
+    _cleanup_(engine_devices_closep) struct engine_devices *open = NULL;
+    struct engine_gpu_config gpu = {.layers = ENGINE_LAYERS_ALL, .devices = missing, .n_devices = 1};
+    struct engine_facts facts;
+
+    counts_need_double();
+    free(logits_with(&shape, &gpu, TENSOR_F16, &facts));
+    assert_int_equal(facts.gpu_layers, 0);
+    assert_string_equal(facts.gpu_reason, "there is no GPU 3, they are counted from 0");
+    gpu = (struct engine_gpu_config){.layers = ENGINE_LAYERS_ALL, .devices = one_of_two, .n_devices = 2};
+    free(logits_with(&shape, &gpu, TENSOR_F16, &facts));
+    assert_int_equal(facts.gpu_layers, N_LAYERS);
+    assert_string_equal(facts.gpu_reason, "there is no GPU 3, they are counted from 0");
+    /* One that was there when it was planned, as a worker has opened all. */
+    assert_int_equal(engine_devices_open(NULL, 0, &open), 0);
+    gpu.open = open;
+    for (uint32_t n = 1; n <= 2; n++) {
+        gpu.devices = n == 1 ? missing : one_of_two;
+        gpu.n_devices = n;
+        free(logits_with(&shape, &gpu, TENSOR_F16, &facts));
+        assert_int_equal(facts.gpu_layers, n == 1 ? 0 : N_LAYERS);
+        assert_string_equal(facts.gpu_reason, "a GPU that was planned with is not there any more");
+    }
 }
 
 /* Every allocation is refused in turn, and all from each on: fewer layers or none are on the GPU, the logits the same. */
@@ -552,6 +581,7 @@ int main(void)
         cmocka_unit_test_setup(parts_of_layers_in_ram, counts_forget_settings),
         cmocka_unit_test_setup(several_devices, counts_forget_settings),
         cmocka_unit_test_setup(a_reason_says_why_nothing_is_on_a_gpu, counts_forget_settings),
+        cmocka_unit_test_setup(a_reason_says_which_gpu_is_not_there, counts_forget_settings),
         cmocka_unit_test_setup(refused_memory, counts_forget_settings),
         cmocka_unit_test_setup(a_small_device, counts_forget_settings),
         cmocka_unit_test_setup(a_device_lost_at_any_call, counts_forget_settings),

@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,10 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "engine/cuda/driver.h"
+#include "engine/cuda/gpu.h"
+#include "engine/engine-devices.h"
 #include "engine/sample/candidates.h"
 #include "tests/unit/cuda/counts.h"
 #include "tests/unit/engine/feed.h"
@@ -307,6 +311,47 @@ static void drivers_without_graphs_are_handed_launches(void **state)
     driver_close(d);
 }
 
+/* No model that is read has so many experts; whoever makes a graph of one hears why it does not run. */
+static void a_step_that_is_too_large_is_refused(void **state)
+{
+    const struct graph_limits limits = {.tokens_max = 1, .outputs_max = 1};
+    const struct page_table *no_tables = NULL;
+    const struct exec_run run = {.n_tokens = 1, .tables = no_tables};
+    const uint32_t zero = 0;
+    const struct exec_batch batch = {.n_tokens = 1, .n_runs = 1, .positions = &zero, .token_runs = &zero, .runs = &run};
+    const uint8_t places[] = {0, 1};
+    struct graph_op embed = {.type = GRAPH_EMBED}, route = {.type = GRAPH_ROUTE};
+    _cleanup_(engine_devices_closep) struct engine_devices *devices = NULL;
+    struct gpu_config config = {.places = places, .place = 1, .tokens_max = 1, .outputs_max = 1, .sequences_max = 1,
+                                .pages_max = 1};
+    struct fault fault = {.kind = FAULT_NONE};
+    struct gpu *gpu = NULL;
+    struct graph g;
+
+    graph_init(&g);
+    g.n_experts = 4000;
+    g.n_experts_used = 2;
+    route.route.n_groups = route.route.n_groups_used = 1;
+    assert_int_equal(graph_value_f32(&g, GRAPH_ROWS_TOKENS, g.n_experts, &embed.embed.out), 0);
+    route.route.logits = embed.embed.out;
+    assert_int_equal(graph_value_routes(&g, &route.route.out), 0);
+    assert_int_equal(graph_add(&g, &embed), 0);
+    assert_int_equal(graph_add(&g, &route), 0);
+    assert_int_equal(graph_plan(&g, &limits), 0);
+    assert_int_equal(engine_devices_open(NULL, 0, &devices), 0);
+    config.graph = &g;
+    config.device = engine_devices_find(devices, 0);
+    assert_int_equal(gpu_new(&config, &gpu, &fault), 0);
+    assert_int_equal(gpu_begin(gpu, &batch, &fault), 0);
+    assert_int_equal(gpu_run(gpu, 1, 2, &fault), -EIO);
+    assert_int_equal(fault.kind, FAULT_MODEL_UNAVAILABLE);
+    assert_string_equal(fault.reason, "a step is too large for the GPU (kernel_route)");
+    assert_int_equal(gpu_end(gpu, &fault), 0);
+    assert_int_equal(gpu_wait(gpu, &fault), 0);
+    gpu_free(gpu);
+    graph_done(&g);
+}
+
 /* Greedy and top-k sampling need a few numbers of each row, and no more is copied. */
 static void only_the_largest_logits_are_copied(void **state)
 {
@@ -394,6 +439,7 @@ int main(void)
         cmocka_unit_test_setup(ranges_of_several_devices_are_replayed, counts_forget_settings),
         cmocka_unit_test_setup(ranges_between_experts_in_ram_are_replayed, counts_forget_settings),
         cmocka_unit_test_setup(without_graphs_steps_are_launched, counts_forget_settings),
+        cmocka_unit_test_setup(a_step_that_is_too_large_is_refused, counts_forget_settings),
         cmocka_unit_test_setup(drivers_without_graphs_are_handed_launches, counts_forget_settings),
         cmocka_unit_test_setup(only_the_largest_logits_are_copied, counts_forget_settings),
         cmocka_unit_test_setup(a_head_in_ram_gives_all_logits, counts_forget_settings),

@@ -76,7 +76,7 @@ static void what_is_written_is_read(void **state)
          .n_files = 2},
     };
     const struct snapshot s = {
-        .epoch = 77, .next_id = 5, .mark_key = {{1, 0, UINT32_MAX, 7}}, .starts_us = {1, 2}, .n_starts = 2, .gpus_seen = 0x80000001, .models = models, .n_models = 2};
+        .epoch = 77, .next_id = 5, .mark_key = {{1, 0, UINT32_MAX, 7}}, .starts_us = {1, 2}, .n_starts = 2, .gpus = {"0000:01:00.0", "", "0000:41:00.0"}, .models = models, .n_models = 2};
     _cleanup_(snapshot_freep) struct snapshot *back = NULL;
     _cleanup_close_ int fd = -EBADF;
     const char *why = "";
@@ -89,7 +89,7 @@ static void what_is_written_is_read(void **state)
     assert_memory_equal(&back->mark_key, &s.mark_key, sizeof(s.mark_key));
     assert_int_equal(back->n_starts, 2);
     assert_int_equal(back->starts_us[1], 2);
-    assert_int_equal(back->gpus_seen, 0x80000001);
+    assert_memory_equal(back->gpus, s.gpus, sizeof(s.gpus));
     assert_int_equal(back->n_models, 2);
     assert_string_equal(back->models[0].name, "none");
     assert_null(back->models[0].loading);
@@ -174,6 +174,12 @@ static void values_out_of_range_are_refused(void **state)
     assert_int_equal(parse(WITH("[1,2,3,4,5,6,7,8]", "[" MODEL_JSON("[" FILE_JSON "]") "]"), &why), 0);
     refused(WITH("[1,2,3,4,5,6,7,8,9]", "[]"), "no starts or no models, or too many");
     refused(WITH("[-1]", "[]"), "a bad time of a start");
+    assert_int_equal(parse(WITH("[]", "[],\"gpus\":[\"\",\"0000:01:00.0\"]"), &why), 0);
+    refused(WITH("[]", "[],\"gpus\":{}"), "too many GPUs, or no list of them");
+    refused(WITH("[]", "[],\"gpus\":[\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\",\"\"]"),
+            "too many GPUs, or no list of them");
+    refused(WITH("[]", "[],\"gpus\":[1]"), "a GPU whose place is no short text");
+    refused(WITH("[]", "[],\"gpus\":[\"0000:01:00.0 and more\"]"), "a GPU whose place is no short text");
     refused(WITH("[1.5]", "[]"), "a bad time of a start");
     refused(WITH_KEY("[1,2,3]", "[]", "[]"), "no key of marks");
     refused(WITH_KEY("[1,2,3,4,5]", "[]", "[]"), "no key of marks");

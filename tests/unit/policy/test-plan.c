@@ -221,6 +221,33 @@ static void devices_have_their_own_scratch(void **state)
     assert_int_equal(r.ram.weights, G);
 }
 
+/* What adapters bring is where the layers are, the experts and the head, and takes RAM as the file does. */
+static void adapters_go_with_what_they_change(void **state)
+{
+    struct fixture *f = *state;
+    struct plan_result r;
+
+    for (int i = 0; i < LAYERS; i++) {
+        f->layers[i].adapter_bytes = M;
+        f->layers[i].adapter_expert_bytes = 3 * M;
+    }
+    f->shape.head_adapter_bytes = 5 * M;
+    f->shape.file_bytes += 45 * M;
+    f->wish.n_devices = 1;
+    f->wish.gpu_layers = PLAN_ALL;
+    f->devices[0].budget_bytes = 100 * G;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_true(r.fits && r.head_on_gpu);
+    assert_int_equal(r.devices[0].weights, 11 * G + 45 * M);
+    for (int i = 0; i < LAYERS; i++)
+        f->layers[i].expert_bytes = M;
+    f->shape.n_experts = 8;
+    f->shape.n_experts_used = 2;
+    f->wish.experts = PLAN_EXPERTS_RAM;
+    assert_int_equal(plan_make(&f->shape, &f->wish, &r), 0);
+    assert_int_equal(r.devices[0].weights, 11 * G + 15 * M);
+}
+
 /* Where all of a number of layers, or a single one, does not fit otherwise; before keys leave, and not for more layers. */
 static void steps_become_smaller_where_there_is_no_room(void **state)
 {
@@ -606,6 +633,7 @@ int main(void)
         TEST(without_devices_everything_is_in_ram), TEST(pages_are_whole_and_sequences_count),
         TEST(windows_keep_what_they_span),          TEST(layers_go_to_devices_with_their_kv),
         TEST(devices_have_their_own_scratch),       TEST(steps_become_smaller_where_there_is_no_room),
+        TEST(adapters_go_with_what_they_change),
         TEST(layers_without_kernels_stay_in_ram),
         TEST(all_fits_on_a_large_device),           TEST(forced_layers_that_do_not_fit_are_said),
         TEST(experts_stay_behind_dense_parts),      TEST(what_does_not_fit_has_alternatives),
