@@ -178,6 +178,8 @@ TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_
         /* The last block stands in for those that the row does not have; their terms are masked out. */
         const uint8_t *const at[4] = {p, left > 1 ? p + bytes : last, left > 2 ? p + 2 * bytes : last, last};
 
+        for (size_t line = 0; line < left * bytes; line += 64)
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
         step(type, at, act, b, n_tokens, terms, token_stride, (__mmask8)((1u << left) - 1));
     }
 }

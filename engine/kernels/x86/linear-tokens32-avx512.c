@@ -6,6 +6,8 @@
  */
 #include "engine/kernels/x86/linear-avx512.h"
 
+#include <string.h>
+
 #include "engine/kernels/linear-act.h"
 #include "engine/kernels/linear-scratch.h"
 #include "engine/kernels/x86/blocks-avx512.h"
@@ -128,12 +130,12 @@ TEMPLATE void step(const enum tensor_type type, const uint8_t *p, const uint32_t
         q[i] = block_weights_32(type, block_at(type, p, n, 2 * i), block_at(type, p, n, 2 * i + 1));
     UNROLL(4)
     for (int t = 0; t < n_tokens; t++) {
-        __m512i dot[8], S, x, y, sums = _mm512_load_si512(act[t].sums32 + b);
-        __m512 dx = _mm512_load_ps(act[t].d + b), c;
+        __m512i dot[8], S, x, y, sums = _mm512_loadu_si512(act[t].sums32 + b);
+        __m512 dx = _mm512_loadu_ps(act[t].d + b), c;
 
         UNROLL(8)
         for (int i = 0; i < 8; i++)
-            dot[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), q[i], _mm512_load_si512(act[t].q + (size_t)b * 32 + 64 * (size_t)i));
+            dot[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), q[i], _mm512_loadu_si512(act[t].q + (size_t)b * 32 + 64 * (size_t)i));
         x = fold_4(fold_2(dot[0], dot[1]), fold_2(dot[2], dot[3]));
         y = fold_4(fold_2(dot[4], dot[5]), fold_2(dot[6], dot[7]));
         S = _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xDD));
@@ -143,10 +145,14 @@ TEMPLATE void step(const enum tensor_type type, const uint8_t *p, const uint32_t
         c = _mm512_mul_ps(_mm512_cvtepi32_ps(S), _mm512_mul_ps(d, dx));
         if (type_has_mins(type)) /* the format adds m where the rule subtracts dmin: both signs cancel */
             c = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(m, dx), c);
-        _mm512_store_ps(terms + t * token_stride + b, n == 16 ? c : _mm512_maskz_mov_ps((__mmask16)((1u << n) - 1), c));
+        _mm512_storeu_ps(terms + t * token_stride + b, n == 16 ? c : _mm512_maskz_mov_ps((__mmask16)((1u << n) - 1), c));
     }
 }
 
+/*
+ * Blocks that are left behind whole steps are the end of one more step, which computes the blocks before them a second time:
+ * scales of fewer than sixteen are collected one by one, at several times the cost.
+ */
 TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_t n_blocks, const struct act_tokens_32 *act,
                         const int n_tokens, float *terms, size_t token_stride)
 {
@@ -154,14 +160,22 @@ TEMPLATE void row_terms(const enum tensor_type type, const uint8_t *row, uint32_
     const uint8_t *p = row;
     uint32_t b;
 
+    if (n_blocks < 16) {
+        step(type, p, n_blocks, act, 0, n_tokens, terms, token_stride);
+        return;
+    }
     for (b = 0; b + 16 <= n_blocks; b += 16, p += 16 * bytes) {
         UNROLL(16)
         for (size_t line = 0; line < 16 * bytes; line += 64)
             _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
         step(type, p, 16, act, b, n_tokens, terms, token_stride);
     }
-    if (b < n_blocks)
-        step(type, p, n_blocks - b, act, b, n_tokens, terms, token_stride);
+    if (b < n_blocks) {
+        for (size_t line = 0; line < (n_blocks - b) * bytes; line += 64)
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + line, _MM_HINT_T1);
+        b = n_blocks - 16;
+        step(type, row + b * bytes, 16, act, b, n_tokens, terms, token_stride);
+    }
 }
 
 /* Sixteen rows a time. Tokens beyond @m repeat the last one, so that three cost as much as four. */
@@ -173,6 +187,8 @@ TEMPLATE void rows_tokens(const struct linear_args *args, const enum tensor_type
 
     for (uint32_t t = 0; t < (uint32_t)n_tokens; t++)
         act[t] = act_tokens_32_at((void *)args->act, args->k, t < args->m ? t : args->m - 1);
+    for (size_t i = 0; i < SCRATCH_ROWS * (size_t)n_tokens && row_stride > args->k / 32; i++) /* behind the blocks */
+        memset(terms + i * row_stride + args->k / 32, 0, (row_stride - args->k / 32) * sizeof(*terms));
     for (uint32_t r = args->row0; r < args->row1; r += SCRATCH_ROWS) {
         uint32_t n_rows = args->row1 - r < SCRATCH_ROWS ? args->row1 - r : SCRATCH_ROWS;
 

@@ -163,7 +163,7 @@ static void bench_shape(const struct kernels *kernels, enum tensor_type type, ui
     free(scratch);
 }
 
-int bench(const char *type_name, const char *isa_name)
+int bench(const char *type_name, const char *isa_name, uint32_t k)
 {
     static const enum tensor_type types[] = {
         TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q8_0,   TENSOR_Q5_K, TENSOR_Q4_0, TENSOR_IQ4_XS, TENSOR_IQ4_NL, TENSOR_Q3_K,
@@ -194,7 +194,7 @@ int bench(const char *type_name, const char *isa_name)
                 continue;
             kernels_select(mask & kernels_isa_detect(), &kernels);
             for (size_t l = 0; l < sizeof(tokens) / sizeof(*tokens); l++)
-                bench_shape(&kernels, types[i], 4096, tokens[l], w);
+                bench_shape(&kernels, types[i], k, tokens[l], w);
         }
     }
     free(w);

@@ -74,4 +74,4 @@ void case_check_borders(const struct linear_case *c, const struct outcome *o);
 /* Fills a row of weights; also for the benchmark. */
 void fill_weights(uint8_t *row, enum tensor_type type, uint32_t k, enum case_weights kind, uint64_t *seed);
 
-int bench(const char *type_name, const char *isa_name);
+int bench(const char *type_name, const char *isa_name, uint32_t k);

@@ -3,7 +3,7 @@
  * Every matrix kernel of the registry that this machine can run, against the scalar one: bit for bit, on random and on
  * extreme input, with unreadable pages behind weights, activations, scratch and results.
  *
- * test-kernels-linear --bench [TYPE [ISA]] times the kernels instead; the tests never do.
+ * test-kernels-linear --bench [TYPE [ISA [K]]] times the kernels instead; the tests never do.
  */
 #include "engine/kernels/linear.h"
 
@@ -370,6 +370,7 @@ int main(int argc, char **argv)
     };
 
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
-        return bench(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
+        return bench(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL,
+                     argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 4096);
     return cmocka_run_group_tests_name("kernels/linear", tests, NULL, NULL);
 }
