@@ -272,6 +272,7 @@ static int fill(struct engine *e, const struct engine_config *config, struct eng
     for (size_t i = 0; i < e->n_adapters; i++)
         s->file_bytes += gguf_map_bytes(e->adapters[i].map);
     s->context_trained_tokens = e->arch.context_tokens;
+    s->n_vocab = e->arch.n_vocab;
     count_tensors(e->gguf, s);
     for (size_t i = 0; i < e->n_adapters; i++)
         count_adapter(e->adapters[i].gguf, s);

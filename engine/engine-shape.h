@@ -46,7 +46,7 @@ struct engine_shape {
     uint64_t head_adapter_bytes;
     bool head_is_tied; /* head_bytes are the embedding's */
     uint64_t n_parameters;
-    uint32_t n_experts, n_experts_used;
+    uint32_t n_experts, n_experts_used, n_vocab;
     uint32_t context_trained_tokens, batch_tokens;
     uint64_t scratch_bytes;        /* of a step with the configured batch and outputs */
     uint64_t thread_scratch_bytes; /* of each thread, for the configured context */

@@ -175,8 +175,10 @@ static int tell_loaded(struct compute *c)
     _cleanup_json_ json_object *o = NULL;
     const char *text;
 
+    facts.bytes_scratch += model_process_bytes(facts.n_vocab);
     if (m->drafter) {
         drafter_facts(m->drafter, &other);
+        facts.bytes_scratch += model_process_bytes(other.n_vocab);
         facts.bytes_weights += other.bytes_weights;
         facts.bytes_locked += other.bytes_locked;
         facts.bytes_scratch += other.bytes_kv + other.bytes_scratch;

@@ -175,6 +175,7 @@ int drafter_measure(const int *fds, size_t n_fds, const struct config *c, struct
         return r;
     into->file_bytes += shape.file_bytes;
     into->other_bytes += engine_shape_kv_bytes(&shape, &config) + shape.scratch_bytes;
+    into->other_bytes += model_process_bytes(shape.n_vocab);
     into->other_thread_bytes += shape.thread_scratch_bytes;
     engine_shape_done(&shape);
     return 0;

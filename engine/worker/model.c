@@ -233,6 +233,13 @@ static int open_engine(struct model *m, const struct files *f, const struct mode
     return 0;
 }
 
+/* Taken from what the kernel showed of workers that were ready: 0.8, 4.2 and 12.9 MB with vocabularies of 512, 32000
+ * and 128000 tokens. */
+uint64_t model_process_bytes(uint32_t n_vocab)
+{
+    return (UINT64_C(1) << 20) + 112 * (uint64_t)n_vocab;
+}
+
 int model_measure(const int *fds, size_t n_fds, const struct config *c, struct engine_shape *ret, struct fault *reterr)
 {
     struct engine_shape shape = {.layers = NULL};
@@ -247,6 +254,8 @@ int model_measure(const int *fds, size_t n_fds, const struct config *c, struct e
         r = engine_config_of(c, parked_for(c->sequences), &files, &config, &fault);
     if (r == 0)
         r = engine_shape(&config, &shape, &fault);
+    if (r == 0)
+        shape.other_bytes += model_process_bytes(shape.n_vocab);
     if (r == 0)
         r = files.n_draft > 0 ? drafter_measure(files.draft, files.n_draft, c, &shape, &fault) : 0;
     if (r < 0) {

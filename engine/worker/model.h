@@ -72,6 +72,12 @@ int model_load(const int *fds, size_t n_fds, struct config *config_take, const s
                struct model **ret, struct fault *reterr);
 
 /**
+ * model_process_bytes() - what a worker's process has beside weights, keys, values and scratch: its vocabulary,
+ * templates, stacks and libraries. Of a model with @n_vocab tokens; counted as scratch
+ */
+uint64_t model_process_bytes(uint32_t n_vocab);
+
+/**
  * model_measure() - what model_load() would take, without taking it
  * @c:   borrowed
  * @ret: to be released by engine_shape_done()

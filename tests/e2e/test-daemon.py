@@ -349,6 +349,20 @@ def on_demand_model_comes_with_the_first_request():
             assert c.complete("hello")[0] == "hello"
 
 
+def who_waits_for_a_model_hears_how_far_it_is():
+    with daemon(policy(when="on-demand", ram="map")) as d:
+        d.worker = d.put("worker", f"#!/bin/sh\nsleep 2\nexec {FAKE_WORKER}\n".encode())
+        os.chmod(d.worker, 0o755)
+        d.kill()
+        d.start()
+        with d.client() as c:
+            pieces = list(c.stream("Inference.Complete", model="m", prompt="hello"))
+        told = [piece["loading"] for piece in pieces if piece.get("loading")]
+        assert told and all(piece["text"] == "" for piece in pieces if piece.get("loading")), pieces
+        assert all(0 <= t["bytes_done"] <= t["bytes_total"] and t["bytes_total"] in (0, SIZE) for t in told), told
+        assert told[-1]["bytes_total"] == SIZE and pieces[-1]["done"], pieces
+
+
 def idle_on_demand_model_leaves():
     p = policy(when="on-demand", ram="map")
     p["models"]["m"]["residency"]["idle"] = "300ms"
@@ -901,6 +915,7 @@ if __name__ == "__main__":
         sigterm_ends_workers_and_removes_the_socket,
         killed_daemon_leaves_no_worker,
         on_demand_model_comes_with_the_first_request,
+        who_waits_for_a_model_hears_how_far_it_is,
         idle_on_demand_model_leaves,
         running_answer_finishes_before_an_unload,
         drafts_are_counted_and_shown_to_administrators,
