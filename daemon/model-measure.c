@@ -269,6 +269,7 @@ static void on_kept_measured(struct measure *measure, struct plan_shape *shape, 
 
     model->measure = measure_free(model->measure);
     model->shape = *shape;
+    manager_take_bandwidth(model->manager, &model->shape);
     *shape = (struct plan_shape){.layers = NULL};
     model->gpu.tried_us = 0;
 }
