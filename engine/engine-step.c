@@ -9,6 +9,7 @@
 
 #include "base/fault.h"
 #include "engine/engine-internal.h"
+#include "engine/engine-wipe.h"
 
 static int bad_batch(struct fault *reterr, const char *what, const char *expected)
 {
@@ -184,6 +185,11 @@ const struct engine_top *engine_top(const struct engine *e)
 const float *engine_embeddings(const struct engine *e)
 {
     return exec_embeddings(e->exec);
+}
+
+void engine_wipe(struct engine *e)
+{
+    exec_wipe(e->exec);
 }
 
 void engine_cancel(struct engine *e)

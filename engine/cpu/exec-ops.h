@@ -44,6 +44,28 @@ struct exec_adapted {
     uint32_t *rows; /* [tokens_max or outputs_max] */
 };
 
+/* A place in the scratch memory where values of one kind and width live, those of one layer after those of another. */
+struct exec_place {
+    uint32_t value; /* one of them */
+    bool is_used;   /* something was written there, ever */
+};
+
+/* A part of the scratch memory. */
+struct exec_extent {
+    uint64_t from, n_bytes;
+};
+
+/* What steps left in memory since exec_wipe(). */
+struct exec_traces {
+    struct exec_place *places; /* [n_places] by offset */
+    uint32_t n_places;
+    uint32_t *place_of;        /* [graph->n_values] */
+    uint8_t *op_has_run;       /* [graph->n_ops] its values' places are used */
+    uint32_t n_tokens, n_outputs; /* of the largest steps */
+    struct exec_extent *extents; /* [n_places], n_extents in use: what is zeroed, in no two of them */
+    uint32_t n_extents;
+};
+
 struct exec {
     struct exec_drawn drawn[2];
     _Alignas(128) _Atomic bool cancelled; /* written by any thread */
@@ -72,6 +94,8 @@ struct exec {
     size_t i_op;                    /* the running operation; likewise */
     size_t first_op, past_op;       /* of the part that is run */
     struct ahead *ahead;            /* NULL: all matrices are in memory */
+
+    struct exec_traces traces;
 
     bool profiling;
     uint64_t *op_calls, *op_ns; /* [graph->n_ops] */
@@ -253,6 +277,20 @@ void exec_op_route(struct exec_thread *t, const struct graph_op *op);
 void exec_op_experts_pack(struct exec_thread *t, const struct graph_op *op);
 void exec_op_experts_glu(struct exec_thread *t, const struct graph_op *op);
 void exec_op_experts_down(struct exec_thread *t, const struct graph_op *op);
+
+/**
+ * exec_traces_init(), exec_traces_done() - what exec_wipe() keeps account of; 0 or -ENOMEM
+ */
+int exec_traces_init(struct exec *x);
+void exec_traces_done(struct exec *x);
+
+/**
+ * exec_traces_begin(), exec_traces_ops(), exec_traces_value() - x->batch has begun, these operations will write what
+ * they write, somebody else will write this value
+ */
+void exec_traces_begin(struct exec *x);
+void exec_traces_ops(struct exec *x, size_t first, size_t past);
+void exec_traces_value(struct exec *x, uint32_t id);
 
 /**
  * exec_op() - this thread's share of one operation

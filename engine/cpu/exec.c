@@ -150,7 +150,7 @@ int exec_new(const struct exec_config *config, struct threads *threads, struct e
     x->blocks = calloc(config->tokens_max, sizeof(*x->blocks));
     x->op_calls = calloc(config->graph->n_ops, sizeof(*x->op_calls));
     x->op_ns = calloc(config->graph->n_ops, sizeof(*x->op_ns));
-    if (!x->blocks || !x->op_calls || !x->op_ns || adapted_new(x) < 0)
+    if (!x->blocks || !x->op_calls || !x->op_ns || adapted_new(x) < 0 || exec_traces_init(x) < 0)
         return -ENOMEM;
 
     r = scratch_map(config->graph->scratch_bytes, &x->scratch);
@@ -181,6 +181,7 @@ struct exec *exec_free(struct exec *x)
         free(x->adapted[i].groups);
         free(x->adapted[i].rows);
     }
+    exec_traces_done(x);
     free(x->blocks);
     free(x->op_calls);
     free(x->op_ns);
@@ -275,6 +276,7 @@ void exec_begin(struct exec *x, const struct exec_batch *batch)
 {
     x->batch = batch;
     x->stopped = false;
+    exec_traces_begin(x);
     cut_blocks(x, batch);
     if (batch->adapters)
         exec_adapt_group(x);
@@ -285,6 +287,7 @@ bool exec_part(struct exec *x, size_t first, size_t past)
     x->turn = 0;
     x->first_op = first;
     x->past_op = past;
+    exec_traces_ops(x, first, past);
     if (x->ahead)
         go_on_to(x, first);
     threads_run(x->threads, walk, x);
@@ -315,6 +318,7 @@ bool exec_step(struct exec *x, const struct exec_batch *batch, const float **ret
 float *exec_value(struct exec *x, uint32_t id, uint32_t *ret_rows)
 {
     *ret_rows = exec_rows(x, id);
+    exec_traces_value(x, id);
     return (float *)(void *)(x->scratch + x->graph->values[id].offset);
 }
 

@@ -110,6 +110,13 @@ const float *exec_embeddings(const struct exec *x);
 void exec_cancel(struct exec *x);
 
 /**
+ * exec_wipe() - zero what steps since the last call left: values, the threads' work space and their stacks
+ * Between two steps; logits and embeddings of the last one are gone. Of values it zeroes as many rows as the largest of
+ * those steps had, so it takes less time than they needed to write them.
+ */
+void exec_wipe(struct exec *x);
+
+/**
  * exec_thread_scratch_bytes() - what an exec made of @config reserves for each thread; pages are not looked at
  * Returns 0 or -EOVERFLOW.
  */

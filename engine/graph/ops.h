@@ -281,6 +281,12 @@ struct graph_limits {
 };
 
 /**
+ * graph_value_bytes() - the most that value @v takes in a batch within @limits; false when that leaves uint64_t
+ */
+bool graph_value_bytes(const struct graph *g, const struct graph_limits *limits, const struct graph_value *v,
+                       uint64_t *ret);
+
+/**
  * graph_plan() - find where each value lives: values that are never alive together share memory
  * Sets offset and n_bytes of each value and g->scratch_bytes.
  * Returns 0, -EOVERFLOW when the sizes leave uint64_t, -EINVAL when a value is read that nothing wrote, -ENOMEM.

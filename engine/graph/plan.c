@@ -320,24 +320,26 @@ static bool packed_max(const struct graph *g, const struct graph_limits *limits,
     return true;
 }
 
+bool graph_value_bytes(const struct graph *g, const struct graph_limits *limits, const struct graph_value *v,
+                       uint64_t *ret)
+{
+    uint64_t n_rows, n_bytes = 0;
+    bool fits = rows_max(g, limits, v->rows, &n_rows);
+
+    if (v->kind == GRAPH_ROUTES)
+        n_bytes = 4 * graph_routes_words(g, limits->tokens_max);
+    else if (v->kind == GRAPH_F32)
+        fits = fits && checked_mul(n_rows, v->n_cols * sizeof(float), &n_bytes);
+    else
+        fits = fits && packed_max(g, limits, v, n_rows, &n_bytes);
+    return fits && checked_align(n_bytes, VALUE_ALIGN, ret);
+}
+
 static int find_sizes(struct graph *g, const struct graph_limits *limits)
 {
-    for (size_t i = 0; i < g->n_values; i++) {
-        struct graph_value *v = &g->values[i];
-        uint64_t n_rows, n_bytes = 0;
-        bool fits = rows_max(g, limits, v->rows, &n_rows);
-
-        if (v->kind == GRAPH_ROUTES)
-            n_bytes = 4 * graph_routes_words(g, limits->tokens_max);
-        else if (v->kind == GRAPH_F32)
-            fits = fits && checked_mul(n_rows, v->n_cols * sizeof(float), &n_bytes);
-        else
-            fits = fits && packed_max(g, limits, v, n_rows, &n_bytes);
-        if (!fits)
+    for (size_t i = 0; i < g->n_values; i++)
+        if (!graph_value_bytes(g, limits, &g->values[i], &g->values[i].n_bytes))
             return -EOVERFLOW;
-        if (!checked_align(n_bytes, VALUE_ALIGN, &v->n_bytes))
-            return -EOVERFLOW;
-    }
     return 0;
 }
 

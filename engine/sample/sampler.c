@@ -211,6 +211,16 @@ struct sampler_workspace *sampler_workspace_free(struct sampler_workspace *w)
     return NULL;
 }
 
+void sampler_workspace_wipe(struct sampler_workspace *w)
+{
+    explicit_bzero(w->logits, w->n_vocab * sizeof(*w->logits));
+    explicit_bzero(w->ids, w->n_vocab * sizeof(*w->ids));
+    explicit_bzero(w->before, (w->n_vocab / 64 + 1) * sizeof(*w->before));
+    explicit_bzero(w->keys, w->n_vocab * sizeof(*w->keys));
+    explicit_bzero(w->list, w->n_vocab * sizeof(*w->list));
+    explicit_bzero(w->chunks, (w->n_vocab / PROBABILITY_CHUNK + 1) * sizeof(*w->chunks));
+}
+
 static void remember(struct sampler *s, int32_t token)
 {
     uint32_t n_max = s->params.penalty_last_n;

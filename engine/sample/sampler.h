@@ -99,6 +99,11 @@ int sampler_workspace_new(uint32_t n_vocab, struct sampler_workspace **ret);
 struct sampler_workspace *sampler_workspace_free(struct sampler_workspace *w);
 
 /**
+ * sampler_workspace_wipe() - zero what picks left in it: probabilities of what was said
+ */
+void sampler_workspace_wipe(struct sampler_workspace *w);
+
+/**
  * sampler_prompt() - make tokens count for the penalties without having been picked
  */
 void sampler_prompt(struct sampler *s, const int32_t *tokens, size_t n_tokens);

@@ -65,6 +65,8 @@ struct compute {
 
     unsigned n_gpu_full; /* steps in a row that a GPU had no memory for */
 
+    bool has_traces; /* a sequence has ended: what steps left of it is still there */
+
     bool draining;
     uint64_t drain_deadline_ns; /* 0: none */
 };

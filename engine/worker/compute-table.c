@@ -57,6 +57,7 @@ void compute_close_sequence(struct compute *c, struct work *w)
 {
     if (w->has_sequence)
         engine_sequence_close(c->model->engine, w->sequence);
+    c->has_traces |= w->has_sequence;
     w->has_sequence = false;
 }
 

@@ -11,6 +11,8 @@
 #include "base/fault.h"
 #include "base/wipe.h"
 #include "engine/engine-prefix.h"
+#include "engine/engine-wipe.h"
+#include "engine/sample/sampler.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/compute-internal.h"
 #include "engine/worker/draft.h"
@@ -310,6 +312,18 @@ static uint64_t next_event(const struct compute *c, uint64_t now_ns)
     return at_ns;
 }
 
+/* Of a request that has ended nothing stays until others' steps have overwritten it: there may be none for hours. */
+static void wipe_traces(struct compute *c)
+{
+    if (!c->has_traces)
+        return;
+    engine_wipe(c->model->engine);
+    if (c->model->drafter)
+        drafter_wipe(c->model->drafter);
+    sampler_workspace_wipe(c->workspace);
+    c->has_traces = false;
+}
+
 /* What has come, then a step. Returns until when nothing is to be done; 0: go on. Its frame is below the one that
  * wipes, which is why it may not be inlined. */
 __attribute__((noinline)) static uint64_t take_turn(struct compute *c, uint64_t until_ns)
@@ -351,6 +365,7 @@ _Noreturn void compute_run(struct link *l, struct intake *in, struct engine_devi
     until_ns = next_event(&c, clock_now_ns());
     for (;;) {
         until_ns = take_turn(&c, until_ns);
+        wipe_traces(&c);
         wipe_stack();
     }
 }

@@ -7,6 +7,7 @@
 
 #include "base/fault.h"
 #include "engine/engine-prefix.h"
+#include "engine/engine-wipe.h"
 #include "engine/token/tokenizer.h"
 #include "engine/worker/clock.h"
 #include "engine/worker/config.h"
@@ -211,6 +212,11 @@ void drafter_limit(struct drafter *d, uint64_t owner, uint32_t n_pages)
 void drafter_trim(struct drafter *d)
 {
     engine_prefix_trim(d->engine, d->facts.pages_total);
+}
+
+void drafter_wipe(struct drafter *d)
+{
+    engine_wipe(d->engine);
 }
 
 void drafter_forget(struct drafter *d, uint64_t id)

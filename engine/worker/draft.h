@@ -102,6 +102,11 @@ uint32_t drafter_found_public(const struct drafter *d, const int32_t *tokens, ui
 bool drafter_read_public(struct drafter *d, const int32_t *tokens, uint32_t n_have, uint32_t n);
 
 /**
+ * drafter_wipe() - zero what its steps left in memory
+ */
+void drafter_wipe(struct drafter *d);
+
+/**
  * drafter_forget() - the sequence @id has ended
  */
 void drafter_forget(struct drafter *d, uint64_t id);

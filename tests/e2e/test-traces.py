@@ -5,14 +5,18 @@ the answer and the tokens of both."""
 
 import os
 import random
+import signal
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import REAL_WORKER, SOURCE, Daemon, Refused, main, need_root, run_as, wait_for  # noqa: E402
+from harness import BUILD, PATIENCE_S, REAL_WORKER, SOURCE, Daemon, Refused, main, need_root, run_as, wait_for  # noqa: E402
 
 DEFAULT_MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
+ENGINE = os.path.join(BUILD, "engine", "tool", "resident-engine")
 ALICE, BOB = 1, 2
 os.environ.pop("MALLOC_PERTURB_", None)  # it would fill what is freed, too
 PAGE = 4096
@@ -141,6 +145,55 @@ def test_nothing_of_a_request_is_left():
         assert not said, (said, log)
 
 
+def logits_of(ids):
+    """What the model makes of these tokens: [len(ids), vocabulary] f32, bit for bit as the worker computes it."""
+    with tempfile.NamedTemporaryFile(prefix="residentd-e2e-logits.") as out:
+        subprocess.run([ENGINE, "logits", DEFAULT_MODEL, "--ids", " ".join(map(str, ids)), "--out", out.name,
+                        "--k-type", "f16", "--v-type", "f16"], check=True, timeout=PATIENCE_S)
+        data = out.read()
+    row = len(data) // len(ids)
+    return [data[i:i + row] for i in range(0, len(data), row)]
+
+
+def logits_needles(label, row):
+    """Four numbers in a row, as they lie in memory."""
+    return {f"{label}, {i}": row[i:i + 16] for i in range(0, len(row) - 15, 16)}
+
+
+def test_nothing_is_left_of_what_the_last_step_computed():
+    """Logits say what was answered, and would lie there until somebody else asks something."""
+    need_root()
+    r = random.Random()
+    with daemon(context={"sequences": 2, "tokens": 512, "k": "f16", "v": "f16"}) as d:
+        worker = d.wait_state("ready")["worker_pid"]
+        hers = [r.randrange(300, 500) for _ in range(150)]
+        # While it is being answered they are there, so they would be found.
+        with d.client() as c:
+            stream = c.stream("Inference.Complete", model="m", prompt_tokens=hers, max_tokens=200, temperature=1,
+                              seed=r.randrange(1000), logprobs=0)
+            said = next(piece for piece in stream if piece.get("logprobs"))["logprobs"]
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                memory = list(writable(worker))
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            for piece in stream:
+                said += piece.get("logprobs", [])
+        rows = logits_of(hers + [token["token"] for token in said])
+        seen = [i for i, row in enumerate(rows) if any(row[64:256] in data for _, data in memory)]
+        assert seen and min(seen) >= len(hers) - 1, (seen, len(said))
+        what = {}
+        for i in range(len(hers) - 1, len(rows)):
+            what |= logits_needles(f"logits {i}", rows[i][64:96])
+        expect_nothing(d, worker, what, "after an answer of many steps")
+        # One step: nothing comes after it that would lie on top. Greedily, and with a copy that the sampler changes.
+        for how in ({"temperature": 0}, {"temperature": 1, "logit_bias": {"5": 0.5}}):
+            with d.client() as c:
+                c.call("Inference.Complete", model="m", prompt_tokens=hers[:100], max_tokens=1, **how)
+            what = logits_needles("logits", logits_of(hers[:100])[-1][64:320])
+            expect_nothing(d, worker, what, f"after an answer of one step, {how}")
+
+
 def test_tokens_are_kept_for_their_user_until_memory_is_short():
     """What a prompt's next one may begin with stays as numbers in the worker, and goes with its pages."""
     need_root()
@@ -170,4 +223,5 @@ def test_tokens_are_kept_for_their_user_until_memory_is_short():
 
 
 if __name__ == "__main__":
-    main([test_nothing_of_a_request_is_left, test_tokens_are_kept_for_their_user_until_memory_is_short])
+    main([test_nothing_of_a_request_is_left, test_nothing_is_left_of_what_the_last_step_computed,
+          test_tokens_are_kept_for_their_user_until_memory_is_short])
