@@ -13,6 +13,13 @@
 struct batch_bend;
 struct batch_place;
 
+/* How long steps took in the long run, and lately beside that: others want the machine now and then. */
+struct batch_pace {
+    double prompt_token_ns, decode_step_ns; /* in the long run; 0: unknown */
+    double lately;                          /* how many times as long as that steps take lately; 0: unknown */
+    uint32_t n_prompt, n_decode, n;         /* steps that those are the means of, as far as they count */
+};
+
 struct batch {
     struct batch_config config;
     struct fair *fair;
@@ -39,6 +46,7 @@ struct batch {
     double company_step_ns;     /* a step in which somebody decodes, whatever else is in it; 0: unknown */
     double tokens_per_step;     /* of one that decodes: more than 1 with drafts that were right; 0: unknown */
     uint32_t n_company_steps;   /* that those two are the means of, as far as they count */
+    struct batch_pace pace;
     double more_fraction;       /* how much of what they may become requests do become; 0: unknown */
     struct batch_request **started; /* [parked_max] of batch_positions() */
     struct batch_bend *bends;       /* [bends_allocated] of batch_positions() */
@@ -66,3 +74,9 @@ static inline bool batch_is_urgent(const struct batch_request *r)
  * batch_foretell_init() - room for batch_positions(); 0 or -ENOMEM
  */
 int batch_foretell_init(struct batch *b);
+
+/**
+ * batch_foretell_learn() - a step without drafts is over
+ * @prompt_ns: how much of it was its prompts' part, where they were long enough to tell; else 0 or less
+ */
+void batch_foretell_learn(struct batch *b, double duration_ns, double prompt_ns, uint32_t n_prompt, uint32_t n_decode);

@@ -809,6 +809,9 @@ void batch_step_done(struct batch *b, uint64_t duration_ns)
         prompt_ns -= b->decode_step_ns;
     if (n_prompt >= SLICE_TOKENS_MEASURED && prompt_ns > 0)
         b->ns_per_prompt_token = average(b->ns_per_prompt_token, prompt_ns / n_prompt);
+    if (n_draft == 0)
+        batch_foretell_learn(b, (double)duration_ns, n_prompt >= SLICE_TOKENS_MEASURED ? prompt_ns : 0, n_prompt,
+                             n_decode);
     b->plan.n_slices = 0;
 }
 

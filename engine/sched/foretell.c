@@ -8,7 +8,8 @@
  * go on.
  *
  * What a request is likely to say is the part of its limit that requests said of theirs lately. Steps take as long as
- * they did lately. Who comes anew, and whose pages are lost to whom, is not foreseen.
+ * they did lately, and the more as in the long run the further away they are. Who comes anew, and whose pages are lost
+ * to whom, is not foreseen.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,6 +25,13 @@ struct batch_place {
 
 /* Of a request, before anything was measured: only the order is needed then. */
 #define UNKNOWN_WORK_NS 1e9
+
+/* Of what is further away than this less than half is thought to be as fast as it is just now. */
+#define PACE_MS  3000.0
+#define PACE_MAX 10.0
+/* Steps that decide how long they are thought to be in the long run, which is minutes, and lately. */
+#define PACE_STEPS   2048
+#define LATELY_STEPS 32
 
 /* Where the work until some virtual time changes its slope, in ns per unit. */
 struct batch_bend {
@@ -265,6 +273,40 @@ static void foretell_places(struct batch *b, struct batch_position *order, size_
     }
 }
 
+static void add_to_mean(double *mean, uint32_t *n, uint32_t n_max, double value)
+{
+    *n += *n < n_max;
+    *mean += (value - *mean) / *n;
+}
+
+void batch_foretell_learn(struct batch *b, double duration_ns, double prompt_ns, uint32_t n_prompt, uint32_t n_decode)
+{
+    struct batch_pace *p = &b->pace;
+    double expected_ns;
+
+    if (n_prompt == 0 && n_decode > 0)
+        add_to_mean(&p->decode_step_ns, &p->n_decode, PACE_STEPS, duration_ns);
+    else if (prompt_ns > 0)
+        add_to_mean(&p->prompt_token_ns, &p->n_prompt, PACE_STEPS, prompt_ns / n_prompt);
+    if (n_prompt + n_decode == 0 || (n_prompt > 0 && p->n_prompt == 0) || (n_decode > 0 && p->n_decode == 0))
+        return;
+    expected_ns = n_prompt * p->prompt_token_ns + (n_decode > 0 ? p->decode_step_ns : 0);
+    add_to_mean(&p->lately, &p->n, LATELY_STEPS, duration_ns / expected_ns);
+}
+
+/* How fast the machine is just now says much about the next seconds, and little about the next minutes. */
+static void foretell_pace(const struct batch *b, struct batch_position *order, size_t n)
+{
+    double back = b->pace.lately > 0 ? 1 / b->pace.lately : 1;
+
+    back = back < 1 / PACE_MAX ? 1 / PACE_MAX : back > PACE_MAX ? PACE_MAX : back;
+    for (size_t i = 0; i < n; i++) {
+        double ms = (double)order[i].eta_ms;
+
+        order[i].eta_ms = (int64_t)(ms * (1 + (back - 1) * ms / (ms + PACE_MS)));
+    }
+}
+
 size_t batch_positions(struct batch *b, struct batch_position *ret)
 {
     bool is_known = b->company_step_ns > 0;
@@ -291,5 +333,7 @@ size_t batch_positions(struct batch *b, struct batch_position *ret)
     (void)fair_present(b->fair, &n_tenants);
     if (is_known && n_tenants > 1)
         foretell_shares(b, ret, n);
+    if (is_known)
+        foretell_pace(b, ret, n);
     return n;
 }

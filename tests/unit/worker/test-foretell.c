@@ -17,6 +17,7 @@
 #define STEP_BASE_NS (20 * MS)
 #define TOKEN_NS     (MS / 2)
 #define REPORT_NS    (2000 * MS)
+#define BETWEEN_NS   (4 * MS) /* on a machine that others want */
 
 enum { SEQUENCES = 4, JOBS_MAX = 4000, TOLD_MAX = 200 };
 
@@ -36,6 +37,8 @@ struct sim {
     struct job *jobs; /* [n_jobs] of [JOBS_MAX] */
     uint32_t n_jobs, n_in;
     uint64_t now_ns, told_ns, random;
+    uint64_t others_ns;     /* since when the others want what they want */
+    uint32_t others;        /* how many times as long everything takes because of them, in parts of 4 */
     uint32_t n_predictions, n_within_two, n_unknown;
 };
 
@@ -46,6 +49,7 @@ struct load {
     uint32_t n_prompt_max, n_more_max;
     uint32_t percent_said;      /* of what may be said; 0: all of any part */
     uint32_t heavy;             /* more of tenant 0 than of the others */
+    bool busy_machine;          /* others want its processors, too, now more and now less */
 };
 
 static uint32_t random_next(uint64_t *state)
@@ -107,6 +111,21 @@ static void judge(struct sim *s, const struct job *j)
     }
 }
 
+/* Somebody compiles something, for a second or for half a minute, and is done. What a step takes is seen; what the
+ * scheduler's own thread waits between two steps nobody tells it. */
+static uint64_t slowed(struct sim *s, const struct load *l, uint64_t ns)
+{
+    if (!l->busy_machine)
+        return ns;
+    if (s->now_ns >= s->others_ns) {
+        static const uint32_t times[] = {4, 4, 5, 8, 10, 14};
+
+        s->others = times[random_next(&s->random) % 6];
+        s->others_ns = s->now_ns + (500 + random_next(&s->random) % 8000) * MS;
+    }
+    return ns * s->others / 4 * (75 + random_next(&s->random) % 50) / 100;
+}
+
 static void step(struct sim *s, const struct load *l)
 {
     const struct batch_plan *plan = batch_plan(s->b, s->now_ns);
@@ -118,8 +137,10 @@ static void step(struct sim *s, const struct load *l)
     for (size_t i = 0; i < plan->n_slices; i++)
         if (plan->slices[i].wants_logits)
             sampled[n_sampled++] = of_request(plan->slices[i].request);
+    step_ns = slowed(s, l, step_ns);
     s->now_ns += step_ns;
     batch_step_done(s->b, step_ns);
+    s->now_ns += l->busy_machine ? slowed(s, l, BETWEEN_NS) : 0;
     for (size_t i = 0; i < n_sampled; i++) {
         struct job *j = sampled[i];
 
@@ -212,12 +233,30 @@ static void test_long_prompts(void **state)
           0.9);
 }
 
+/* Others slow everything down, up to three and a half times, for seconds at a time. */
+static void test_a_busy_machine(void **state)
+{
+    check(&(struct load){.name = "one user, busy", .n_tenants = 1, .n_each = 24, .n_prompt_max = 200, .n_more_max = 200,
+                         .percent_said = 100, .busy_machine = true},
+          0.96);
+    check(&(struct load){.name = "ten users, busy", .n_tenants = 10, .n_each = 1, .n_prompt_max = 200, .n_more_max = 200,
+                         .percent_said = 60, .busy_machine = true},
+          0.93);
+    check(&(struct load){.name = "a flood, busy", .n_tenants = 4, .n_each = 1, .heavy = 32, .n_prompt_max = 200,
+                         .n_more_max = 200, .percent_said = 80, .busy_machine = true},
+          0.94);
+    /* Few wait, for a second or two: how much somebody will say and how fast that is are both luck. */
+    check(&(struct load){.name = "short waits, busy", .n_tenants = 1, .n_each = 12, .n_prompt_max = 200,
+                         .n_more_max = 300, .busy_machine = true},
+          0.78);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_user_with_many), cmocka_unit_test(test_answers_of_any_length),
         cmocka_unit_test(test_many_users),         cmocka_unit_test(test_one_floods),
-        cmocka_unit_test(test_long_prompts),
+        cmocka_unit_test(test_long_prompts),       cmocka_unit_test(test_a_busy_machine),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
