@@ -66,6 +66,11 @@ struct manager *call_manager(struct call *call);
 const struct policy_subject *call_subject(const struct call *call);
 
 /**
+ * call_unit() - the systemd unit that the caller runs in, as a label; NULL where that can't be told
+ */
+const char *call_unit(struct call *call);
+
+/**
  * call_is_admin() - whether the policy in force counts the caller among the administrators
  */
 bool call_is_admin(const struct call *call);

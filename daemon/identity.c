@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "daemon/peer-unit.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5; missing from older headers */
@@ -87,10 +88,19 @@ int identity_add_nss(struct identity *i, const struct nss_user *user)
     return 0;
 }
 
+const char *identity_unit(struct identity *i)
+{
+    /* A label is no reason to fail; without memory it is not there. */
+    (void)peer_unit(i->pid, i->pidfd, &i->unit);
+    closep(&i->pidfd);
+    i->pidfd = -EBADF;
+    return i->unit;
+}
+
 void identity_done(struct identity *i)
 {
-    if (i->pidfd >= 0)
-        close(i->pidfd);
+    closep(&i->pidfd);
+    free(i->unit);
     free(i->groups);
     free(i->nss_groups);
     free(i->name);

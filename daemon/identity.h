@@ -19,7 +19,8 @@ struct identity {
     uid_t uid; /* SO_PEERCRED, all three; once NSS was asked, of a subordinate uid that of its owner */
     gid_t gid;
     pid_t pid;
-    int pidfd;     /* SO_PEERPIDFD; -EBADF where the kernel has none */
+    int pidfd;     /* SO_PEERPIDFD; -EBADF where the kernel has none, and once the unit was looked for */
+    char *unit;    /* peer-unit.h; NULL: none, not known, or not looked for */
     gid_t *groups; /* [n_groups] SO_PEERGROUPS */
     size_t n_groups;
     gid_t *nss_groups; /* [n_nss_groups] what NSS says, once it was asked */
@@ -41,6 +42,12 @@ int identity_from_socket(int fd, struct identity *ret);
  * identity_add_nss() - what NSS knows; copied. The uid may be another afterwards. Returns 0 or -ENOMEM.
  */
 int identity_add_nss(struct identity *i, const struct nss_user *user);
+
+/**
+ * identity_unit() - the systemd unit of the peer, NULL where that can't be told; lives as long as @i
+ * Looked for when it is first asked for: most connections never need it.
+ */
+const char *identity_unit(struct identity *i);
 
 /**
  * identity_done() - release; an IDENTITY_NULL or half-made one too

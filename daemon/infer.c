@@ -317,6 +317,7 @@ void infer_request(struct call *call, enum request_kind kind, struct request_par
         .parameters = parameters,
         .subject = call_subject(call),
         .app = call_string(call, "app"),
+        .unit = call_unit(call),
     };
     if (json_object_object_get_ex(parameters, "priority", &value)) {
         ret->has_priority = true;

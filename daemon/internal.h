@@ -192,7 +192,7 @@ struct request {
     const struct request_callbacks *callbacks; /* NULL: the caller is gone, and the worker has still to say so */
     void *userdata;
     struct policy_subject subject; /* arrays borrowed from the caller */
-    char *app;
+    char *app, *unit;
     int32_t priority;
     uint32_t weight;
     uint32_t tenant_class, class_weight; /* policy_class_for() */

@@ -13,7 +13,7 @@ json_object *request_to_json(const struct request_status *q)
     _cleanup_json_ json_object *o = json_object_new_object();
 
     if (!o || !add_count(o, "request", q->request) || !add_count(o, "uid", q->uid) ||
-        !add_text_if(o, "app", q->app) || !add_text(o, "model", q->model) ||
+        !add_text_if(o, "app", q->app) || !add_text_if(o, "unit", q->unit) || !add_text(o, "model", q->model) ||
         !add_text(o, "state", request_state_to_string(q->state)) ||
         !add_count(o, "prompt_tokens", q->prompt_tokens) ||
         !add_count(o, "output_tokens", q->output_tokens) ||

@@ -226,11 +226,10 @@ static int fill(struct request *r, const struct request_params *params, const st
     /* Beyond a year is no deadline, and must not overflow. */
     if (params->deadline_ms > 0 && params->deadline_ms < INT64_C(365) * 24 * 3600 * 1000)
         r->deadline_ns = (r->started_us + (uint64_t)params->deadline_ms * 1000) * 1000;
-    if (params->app) {
-        r->app = strdup(params->app);
-        if (!r->app)
-            return -ENOMEM;
-    }
+    r->app = params->app ? strdup(params->app) : NULL;
+    r->unit = params->unit ? strdup(params->unit) : NULL;
+    if ((params->app && !r->app) || (params->unit && !r->unit))
+        return -ENOMEM;
     return request_parameters(params->kind, params->parameters, r->model->rules, quota, &r->parameters,
                               &r->n_parameters, &r->output_max, reterr_fault);
 }

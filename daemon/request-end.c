@@ -81,6 +81,7 @@ void request_release(struct request *r)
     ending_free(r->ending);
     totals_done(&r->totals);
     free(r->app);
+    free(r->unit);
     free(r);
 }
 

@@ -73,6 +73,7 @@ struct request_params {
                                        model, app, priority and deadline_ms are not passed on to the worker */
     const struct policy_subject *subject; /* borrowed until the request's end */
     const char *app;  /* may be NULL; copied */
+    const char *unit; /* likewise */
     bool has_priority;
     int32_t priority;
     int64_t deadline_ms; /* from now, 0: none */
@@ -122,7 +123,7 @@ const char *request_state_to_string(enum request_state state);
 struct request_status {
     uint64_t request;
     uid_t uid;
-    const char *app; /* NULL: none */
+    const char *app, *unit; /* NULL: none */
     const char *model;
     enum request_state state;
     uint64_t prompt_tokens, output_tokens;

@@ -319,6 +319,11 @@ const struct policy_subject *call_subject(const struct call *call)
     return &call->session->subject;
 }
 
+const char *call_unit(struct call *call)
+{
+    return identity_unit(&call->session->identity);
+}
+
 bool call_is_admin(const struct call *call)
 {
     return policy_is_admin(manager_policy(call->session->host.manager), &call->session->subject);
@@ -696,6 +701,7 @@ static void watch_frame(struct session *s)
         session_drop(s, "Connection dropped: no timer");
 }
 
+/* What has come is given back first: it is what is too much, and the answer would find no room beside it. */
 static void refuse_full(struct session *s, const char *what, enum account_slot slot, uint64_t limit, uint64_t more)
 {
     struct fault fault;
@@ -703,6 +709,7 @@ static void refuse_full(struct session *s, const char *what, enum account_slot s
     fault_init(&fault, FAULT_QUOTA_EXCEEDED, what);
     fault.limit = (int64_t)limit;
     fault.used = (int64_t)(account_used(manager_accounts(s->host.manager), s->identity.uid, slot) + more);
+    frame_reader_done(&s->in);
     refuse_frame(s, &fault);
 }
 

@@ -191,6 +191,7 @@ int manager_requests(struct manager *m, bool all, uid_t uid, struct request_stat
                 .request = r->id,
                 .uid = r->subject.uid,
                 .app = r->app,
+                .unit = r->unit,
                 .model = r->model->rules->name,
                 .state = r->state,
                 .prompt_tokens = r->prompt_tokens,

@@ -77,8 +77,8 @@ bool status_print_models(json_object *models)
 
 bool status_print_requests(json_object *requests)
 {
-    static const char *const headers[] = {">REQUEST", ">UID",    "APP",    "MODEL",          "STATE",
-                                          ">PROMPT",  ">OUTPUT", ">TOKENS/S", ">PLACE",
+    static const char *const headers[] = {">REQUEST", ">UID",    "APP",       "UNIT",   "MODEL",
+                                          "STATE",    ">PROMPT", ">OUTPUT",   ">TOKENS/S", ">PLACE",
                                           ">FIRST TOKEN IN"};
     _cleanup_(table_freep) struct table *t = table_new(headers, sizeof(headers) / sizeof(headers[0]));
 
@@ -92,6 +92,7 @@ bool status_print_requests(json_object *requests)
         table_add_int(t, get_int(q, "request"));
         table_add_int(t, get_int(q, "uid"));
         table_add(t, get_text(q, "app"));
+        table_add(t, get_text(q, "unit"));
         table_add(t, get_text(q, "model"));
         table_add(t, get_text(q, "state"));
         table_add_int(t, get_int(q, "prompt_tokens"));

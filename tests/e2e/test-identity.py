@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *  # noqa: E402,F403
 
 ALICE, BOB = 1, 2
+RESIDENTCTL = os.path.join(BUILD, "client", "residentctl", "residentctl")
 FIRST, COUNT = 700000, 65536
 CLONE_NEWNS = 0x00020000
 # One that other users may run, too.
@@ -211,6 +213,157 @@ def a_container_can_not_hold_everybodys_connections():
                 c.close()
 
 
+def own_unit():
+    """The innermost unit or scope of this process; None: it is in none."""
+    with open("/proc/self/cgroup") as f:
+        paths = {line.split(":", 2)[1]: line.rstrip("\n").split(":", 2)[2] for line in f}
+    for hierarchy in ("", "name=systemd"):
+        names = [n for n in paths.get(hierarchy, "/").split("/") if n.endswith((".service", ".scope"))]
+        if names:
+            return names[-1]
+        if paths.get(hierarchy, "/") != "/":
+            return None
+    return None
+
+
+class Unit:
+    """A control group named like a unit, as systemd would make one, for a process of ours."""
+
+    def __init__(self):
+        need_root()
+        self.name = f"residentd-e2e-{os.getpid()}.service"
+        for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
+            self.path = os.path.join(hierarchy, self.name)
+            if not os.path.exists(os.path.join(hierarchy, "cgroup.procs")):
+                continue
+            try:
+                os.mkdir(self.path)
+            except OSError:
+                continue
+            return
+        raise Skip("needs control groups that it may make")
+
+    def __enter__(self):
+        return self
+
+    def enter(self):
+        with open(os.path.join(self.path, "cgroup.procs"), "w") as f:
+            f.write(str(os.getpid()))
+
+    def __exit__(self, *_):
+        wait_for(lambda: not open(os.path.join(self.path, "cgroup.procs")).read(), "the unit to be empty")
+        os.rmdir(self.path)
+
+
+def start_waiting(d, uid, unit=None):
+    """A process of @uid that has a request run. Its own end of the connection, and a copy for us."""
+    mine, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        if unit:
+            unit.enter()
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        c = d.client()
+        socket.send_fds(theirs, [b"x"], [c.socket.fileno()])
+        signal.pause()
+    _, fds, _, _ = socket.recv_fds(mine, 1, 1)
+    mine.close(), theirs.close()
+    c = d.client()
+    c.socket.close()
+    c.socket = socket.socket(fileno=fds[0])
+    c.socket.settimeout(PATIENCE_S)
+    return pid, c
+
+
+def has_pidfds():
+    a, b = socket.socketpair()
+    with a, b:
+        try:
+            os.close(a.getsockopt(socket.SOL_SOCKET, 77))  # SO_PEERPIDFD
+            return True
+        except OSError:
+            return False
+
+
+def requests_of(d, uid):
+    with d.client() as c:
+        return c.call("Usage.Requests", uid=uid)["requests"]
+
+
+def ps_says_in_which_unit_a_client_runs():
+    if not has_pidfds():
+        raise Skip("needs SO_PEERPIDFD, Linux 6.5")
+    with Unit() as unit, one_model() as d:
+        d.wait_state("ready")
+        pid, c = start_waiting(d, ALICE, unit)
+        other, c2 = start_waiting(d, BOB)
+        try:
+            for client in (c, c2):
+                client.send("Inference.Complete", {"model": "m", "prompt": "hang", "app": "sshd.service"}, more=True)
+            wait_for(lambda: requests_of(d, ALICE) and requests_of(d, BOB), "both to run")
+            # What a client calls itself is no unit.
+            assert [(r["app"], r["unit"]) for r in requests_of(d, ALICE)] == [("sshd.service", unit.name)]
+            assert [r.get("unit") for r in requests_of(d, BOB)] == [own_unit()]
+            table = subprocess.run([RESIDENTCTL, "--socket", d.socket, "ps"], capture_output=True, text=True, check=True)
+            assert unit.name in table.stdout, table.stdout
+        finally:
+            for p in (pid, other):
+                os.kill(p, signal.SIGKILL)
+                os.waitpid(p, 0)
+            c.close(), c2.close()
+
+
+def whoever_has_a_clients_pid_now_gives_it_no_unit():
+    """A connection that is handed on when its process ends, whose number goes to a process in a unit."""
+    if not has_pidfds():
+        raise Skip("needs SO_PEERPIDFD, Linux 6.5")
+    with Unit() as unit, one_model() as d:
+        d.wait_state("ready")
+        pid, c = start_waiting(d, ALICE)
+        c.call("Inference.ListModels")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        other = fork_as_pid(pid, unit.enter)
+        try:
+            with open(f"/proc/{pid}/cgroup") as f:
+                assert unit.name in f.read()
+            before = n_fds(d.process.pid)
+            c.send("Inference.Complete", {"model": "m", "prompt": "hang"}, more=True)
+            wait_for(lambda: requests_of(d, ALICE), "it to run")
+            assert "unit" not in requests_of(d, ALICE)[0], requests_of(d, ALICE)
+            # The descriptor by which that was known is not needed any more.
+            wait_for(lambda: n_fds(d.process.pid) == before - 1, "the pidfd to be closed")
+        finally:
+            os.kill(other, signal.SIGKILL)
+            os.waitpid(other, 0)
+            c.close()
+
+
+def fork_as_pid(pid, enter):
+    """A child with that number, which others may take before us; it stays until it is killed."""
+    for _ in range(100):
+        r, w = os.pipe()
+        try:
+            with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+                f.write(str(pid - 1))
+        except OSError as e:
+            raise Skip("can't choose a pid") from e
+        child = os.fork()
+        if child == 0:
+            enter()
+            os.write(w, b"x")
+            signal.pause()
+        os.read(r, 1)
+        os.close(r), os.close(w)
+        if child == pid:
+            return child
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    raise Skip("the pid is taken")
+
+
 if __name__ == "__main__":
     main([subordinate_uids_are_charged_to_their_owner,
           subordinate_uids_inherit_denials_and_not_grants,
@@ -218,4 +371,6 @@ if __name__ == "__main__":
           uids_that_nobody_knows_are_refused,
           uids_of_two_owners_are_refused,
           connections_of_a_container_count_as_its_owners,
-          a_container_can_not_hold_everybodys_connections])
+          a_container_can_not_hold_everybodys_connections,
+          ps_says_in_which_unit_a_client_runs,
+          whoever_has_a_clients_pid_now_gives_it_no_unit])
