@@ -101,6 +101,37 @@ def descriptors_that_nobody_takes_are_counted():
         os.close(r), os.close(w)
 
 
+def bytes_that_wait_for_their_end_are_counted():
+    """Calls that are large and never end: a user may have 64 MiB of them."""
+    need_root()
+    with one_model() as d:
+        d.wait_state("ready")
+        begun = b'{"method": "io.residentd.Inference.Complete", "parameters": {"prompt": "' + b"x" * (15 << 20)
+        held, last = [], None
+        for _ in range(5):
+            last = connect_as(d, 1)
+            held.append(last)
+            try:
+                last.socket.sendall(begun)
+            except (BrokenPipeError, ConnectionResetError):
+                break
+        try:
+            last.receive()
+            raise AssertionError("not refused")
+        except Refused as e:
+            assert e.error == "io.residentd.QuotaExceeded", e
+            assert e.parameters.pop("used") > e.parameters["limit"], e
+            assert e.parameters == {"quota": "bytes", "limit": 64 << 20}, e
+        # Nobody else is touched by it, and what is given back can be used again.
+        with connect_as(d, 2) as c:
+            assert c.complete("one")[0] == "one"
+        for c in held:
+            c.close()
+        wait_for(lambda: 1 not in connections(d), "the connections to end")
+        with connect_as(d, 1) as c:
+            assert c.complete("one")[0] == "one"
+
+
 def half_a_frame_ends_the_connection():
     if not SLOW:
         raise Skip("takes a minute: in suite slow")
@@ -144,5 +175,6 @@ if __name__ == "__main__":
     main([two_thousand_idle_connections_cost_less_than_8_KB_each,
           nobody_takes_all_connections,
           descriptors_that_nobody_takes_are_counted,
+          bytes_that_wait_for_their_end_are_counted,
           half_a_frame_ends_the_connection,
           a_client_that_does_not_read_is_paused_and_dropped])

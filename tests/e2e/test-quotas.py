@@ -267,6 +267,103 @@ def a_full_queue_says_when_there_is_room():
             join_user(h)
 
 
+def each_quota_says_which_it_is_and_by_how_much():
+    """Every key of the policy that refuses, with what it refuses with: nothing more, nothing less."""
+    need_root()
+    group = grp.getgrgid(ALICE).gr_name
+
+    def once(d, n):
+        for _ in range(n):
+            ask(d, max_tokens=1)
+
+    def spend(d):
+        ask(d, "count 20", max_tokens=20)
+
+    # What the quota is, what was before, the call; the error, its parameters, and the longest time to wait, in ms.
+    rows = [
+        ({"concurrent": 0}, None, {}, "QuotaExceeded", {"quota": "concurrent", "limit": 0, "used": 0}, None),
+        ({"concurrent": 1, "queued": 0}, hang, {}, "QueueFull", {"limit": 0}, None),
+        ({"requests_per_minute": 2}, lambda d: once(d, 2), {}, "QuotaExceeded",
+         {"quota": "requests_per_minute", "limit": 2, "used": 3}, 30000),
+        ({"tokens_per_minute": 120}, hang, {"prompt_tokens": [1] * 3, "max_tokens": 17}, "QuotaExceeded",
+         {"quota": "tokens_per_minute", "limit": 120}, 5000),
+        ({"tokens_per_day": 30}, spend, {"prompt_tokens": [1] * 3, "max_tokens": 17},
+         "QuotaExceeded", {"quota": "tokens_per_day", "limit": 30, "used": 41}, 90000000),
+        ({"context_tokens": 80}, None, {"prompt": "long 80"}, "ContextTooLong", {"limit": 80, "given": 81}, None),
+        ({"priority_max": 3}, None, {"priority": 4}, "QuotaExceeded", {"quota": "priority_max", "limit": 3, "used": 4}, None),
+    ]
+    for quotas, before, call, error, parameters, wait_ms in rows:
+        for prefix in ("", f"groups.{group}.total."):
+            # The others have tests of their own as totals, or none: what a single request may be.
+            if prefix and wait_ms is None:
+                continue
+            with daemon({"groups": {group: {"total": quotas}}} if prefix else {"default": quotas}) as d:
+                d.wait_state("ready")
+                held = before(d) if before else None
+                said = refused_call(d, error, call)
+                expected = dict(parameters)
+                if prefix:
+                    expected["quota"] = prefix + expected["quota"]
+                retry_after_ms = said.pop("retry_after_ms", None)
+                # Of a bucket that runs off meanwhile only the limit is certain.
+                if "used" not in expected and expected.get("quota"):
+                    assert said.pop("used") > said["limit"], said
+                assert said == expected, (said, expected)
+                if wait_ms is None:
+                    assert retry_after_ms is None, said
+                else:
+                    assert 0 < retry_after_ms <= wait_ms, (retry_after_ms, said)
+                    if retry_after_ms <= 5000:
+                        time.sleep(retry_after_ms / 1000)
+                        ask_call(d, call)
+                if held:
+                    held.close()
+
+
+def hang(d):
+    os.seteuid(ALICE)
+    try:
+        c = d.client()
+    finally:
+        os.seteuid(0)
+    next(c.stream("Inference.Complete", model="m", prompt="hang", max_tokens=100))
+    return c
+
+
+def ask_call(d, call):
+    def go():
+        with d.client() as c:
+            return c.call("Inference.Complete", **{"model": "m", **({} if "prompt_tokens" in call else {"prompt": "one"}), **call})
+    return run_as(ALICE, go)
+
+
+def refused_call(d, error, call):
+    name, said = refusal(lambda: ask_call(d, call))
+    assert name == "io.residentd." + error, (name, said)
+    return said
+
+
+def those_who_are_held_hear_when_their_turn_comes():
+    """Once somebody has ended there is something to go by: the further back, the later."""
+    need_root()
+    with daemon({"default": {"concurrent": 1, "queued": 8}}) as d:
+        d.wait_state("ready")
+        ask(d, "count 40", max_tokens=40)
+        clients = [d.client() for _ in range(6)]
+        streams, told = [], []
+        for c in clients:
+            stream = c.stream("Inference.Complete", model="m", prompt="count 120", max_tokens=120)
+            streams.append(stream)
+            piece = next(stream)
+            if "queue" in piece:
+                told.append((piece["queue"]["position"], piece["queue"]["eta_ms"]))
+        assert [position for position, _ in told] == [1, 2, 3, 4, 5], told
+        etas = [eta for _, eta in told]
+        assert etas[0] >= 0 and all(b > a for a, b in zip(etas, etas[1:])), told
+        for c in clients:
+            c.close()
+
+
 def requests(d):
     with d.client() as c:
         return c.call("Usage.Requests", uid=-1)["requests"]
@@ -403,6 +500,8 @@ if __name__ == "__main__":
           total_of_a_group_holds_for_all_its_members,
           total_of_a_group_holds_for_its_members_connections,
           a_full_queue_says_when_there_is_room,
+          each_quota_says_which_it_is_and_by_how_much,
+          those_who_are_held_hear_when_their_turn_comes,
           kv_holds_for_all_models_together,
           usage_shows_limits_used_left_and_renewal,
           a_real_prompt_is_counted_exactly,

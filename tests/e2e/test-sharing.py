@@ -3,23 +3,27 @@
 """Several users on one model, through the socket of a real daemon with a real worker: what they share, what not."""
 
 import os
+import random
 import re
+import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import REAL_WORKER, SOURCE, Daemon, main, need_root, run_as, wait_for  # noqa: E402
+from harness import BUILD, PATIENCE_S, REAL_WORKER, SOURCE, Daemon, main, need_root, run_as, wait_for  # noqa: E402
 
+MAKE = os.path.join(BUILD, "tests", "model-writer", "make-test-model")
 DEFAULT_MODEL = os.path.join(SOURCE, "primer", "primer.gguf")
 ALICE, BOB = 1, 2  # whom every Debian knows: daemon and bin
 HELP = ("You are the voice of the library. You know the books and who wrote them, and you say so in one sentence. "
         "You never guess, and you never make up a title. When somebody asks the way to a shelf, you name the floor. ") * 2
 
 
-def daemon(files=None, **rules):
+def daemon(files=None, model=DEFAULT_MODEL, **rules):
     return Daemon({"version": 1, "host": {"ram": {"budget": "2G"}},
                    "models": {"m": {"path": "@DIR@/m.gguf", "residency": {"ram": "map", "when": "always"},
                                     "context": {"sequences": 4}, **rules}}},
-                  worker=REAL_WORKER, files={"m.gguf": DEFAULT_MODEL, **(files or {})})
+                  worker=REAL_WORKER, files={"m.gguf": model, **(files or {})})
 
 
 def answer(d, prompt, method="Complete"):
@@ -87,6 +91,57 @@ def test_a_public_prefix_is_shared_by_all():
         assert "atlas" not in d.log() and "library" not in d.log()
 
 
+def computed(d):
+    """Prompt tokens of all requests until now that were not found computed."""
+    with d.client() as c:
+        text = c.call("Models.Metrics")["text"]
+    n = {kind: int(re.search(rf'tokens_total{{model="m",kind="{kind}"}} (\d+)', text)[1]) for kind in ("prompt", "cached")}
+    return n["prompt"] - n["cached"]
+
+
+def test_of_two_thousand_shared_tokens_less_than_a_tenth_is_computed():
+    """Whole pages of 32 tokens of them: for the user who sent them, and of what is public for everybody."""
+    need_root()
+    r = random.Random(2)
+    private = [r.randrange(300, 500) for _ in range(2000)]
+    public = "".join(r.choice("bcdfgh") + r.choice("aeiou") + (" " if i % 3 == 2 else "") for i in range(1050))
+
+    def ask(d, what):
+        def call():
+            with d.client() as c:
+                return c.call("Inference.Complete", model="m", max_tokens=1, temperature=0, **what)["usage"]
+        return call
+
+    def cost(d, uid, what):
+        """What a request computes, by the reply and by the service's own count."""
+        before = computed(d)
+        usage = run_as(uid, ask(d, what))
+        wait_for(lambda: computed(d) == before + usage["prompt_tokens"] - usage["cached_tokens"], "the same count")
+        return usage["prompt_tokens"], usage["prompt_tokens"] - usage["cached_tokens"]
+    with tempfile.TemporaryDirectory(prefix="residentd-e2e-models.") as folder:
+        path = os.path.join(folder, "m.gguf")
+        subprocess.run([MAKE, path, "--context", "4096"], check=True, timeout=PATIENCE_S)
+        with daemon(model=path, files={"public.txt": public.encode()}, public_prefixes=["@DIR@/public.txt"],
+                    context={"sequences": 4, "tokens": 4096}) as d:
+            d.wait_state("ready")
+
+            def with_own(seed):
+                own = random.Random(seed)
+                return {"prompt_tokens": private + [own.randrange(300, 500) for _ in range(20)]}
+            assert cost(d, ALICE, with_own(1)) == (2020, 2020)
+            assert cost(d, ALICE, with_own(2)) == (2020, 2020 - 62 * 32)
+            assert cost(d, BOB, with_own(2)) == (2020, 2020)
+            with d.client() as c:
+                n_public = len(c.call("Inference.Tokenize", model="m", text=public, special=True)["tokens"])
+            assert n_public >= 2000, n_public
+            wait_for(lambda: kept_pages(d) >= 2 * 62 + n_public // 32 - 1, "the public text to be computed")
+            for uid in (ALICE, BOB):
+                n_prompt, n_computed = cost(d, uid, {"prompt": public + f" And what does {uid} want to know of it?"})
+                assert 10 * n_computed <= n_prompt, (n_computed, n_prompt)
+                # The last token of the text may be another one where more follows.
+                assert n_prompt - n_computed in (n_public // 32 * 32, (n_public - 1) // 32 * 32), (n_computed, n_prompt)
+
+
 def test_a_worker_says_which_prefix_it_can_not_use():
     with daemon(files={"help.txt": (HELP * 40).encode()}, public_prefixes=["@DIR@/help.txt"],
                 context={"sequences": 4, "tokens": 256}) as d:
@@ -99,4 +154,5 @@ def test_a_worker_says_which_prefix_it_can_not_use():
 
 if __name__ == "__main__":
     main([test_a_users_own_prefix_is_not_computed_again, test_others_prefixes_are_not_found,
-          test_a_public_prefix_is_shared_by_all, test_a_worker_says_which_prefix_it_can_not_use])
+          test_a_public_prefix_is_shared_by_all, test_of_two_thousand_shared_tokens_less_than_a_tenth_is_computed,
+          test_a_worker_says_which_prefix_it_can_not_use])

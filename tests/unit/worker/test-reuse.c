@@ -100,6 +100,35 @@ static void test_others_prefixes_are_not(void **state)
     stop_well(&d);
 }
 
+/* What the worker computes of 2,000 tokens that were sent before, by its own account of each step: 16 of them, since
+ * pages are whole, and what is new. For their own user only. */
+static void test_two_thousand_tokens_are_computed_once(void **state)
+{
+    enum { SHARED = 2000, OWN = 20, KEPT = SHARED / 32 * 32 };
+    static char first[16384], second[16384];
+    struct driver d;
+    struct answer *a;
+    uint64_t n_prompt;
+
+    call(first, sizeof(first), SHARED + OWN, SHARED, 1, 4);
+    call(second, sizeof(second), SHARED + OWN, SHARED, 2, 4);
+    start_ready(&d, 4096, CONFIG);
+    a = ask(&d, 1, first);
+    assert_int_equal(a->usage.cached_tokens, 0);
+    assert_int_equal(d.n_prompt, SHARED + OWN);
+    n_prompt = d.n_prompt;
+    a = ask(&d, 1, second);
+    assert_int_equal(a->usage.prompt_tokens, SHARED + OWN);
+    assert_int_equal(a->usage.cached_tokens, KEPT);
+    assert_int_equal(d.n_prompt - n_prompt, SHARED + OWN - KEPT);
+    assert_true(10 * (d.n_prompt - n_prompt) <= SHARED + OWN);
+    n_prompt = d.n_prompt;
+    a = ask(&d, 2, second);
+    assert_int_equal(a->usage.cached_tokens, 0);
+    assert_int_equal(d.n_prompt - n_prompt, SHARED + OWN);
+    stop_well(&d);
+}
+
 /* Nothing is asked yet, and something is kept: public prefixes. */
 static void wait_warm(struct driver *d)
 {
@@ -382,6 +411,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_prefixes_are_found),
         cmocka_unit_test(test_others_prefixes_are_not),
+        cmocka_unit_test(test_two_thousand_tokens_are_computed_once),
         cmocka_unit_test(test_public_prefixes),
         cmocka_unit_test(test_public_prefixes_are_computed_in_advance),
         cmocka_unit_test(test_forms_and_embeddings),
