@@ -192,25 +192,29 @@ def wait(a, harness):
 
 
 class User:
-    """Keeps @n connections of one uid busy for a while; what it got is read from its process. With @pause it rests
-    for some such time between two requests."""
+    """Keeps @n connections of one uid busy for a while, or for so many requests if that is sooner; what it got is read
+    from its process. With @pause it rests for some such time between two requests. @whole: answers are not streamed,
+    so that it is the service which is busy and not this client."""
 
-    def __init__(self, harness, d, uid, n, a, seconds, pause=0):
+    def __init__(self, harness, d, uid, n, a, seconds, pause=0, requests=1 << 30, whole=False):
         def run():
             results, end = [], time.monotonic() + seconds
 
             def connection(i):
                 with d.client() as c:
                     k = 0
-                    while time.monotonic() < end:
+                    while time.monotonic() < end and k < requests:
                         tokens = words((uid, i, k).__hash__(), a.prompt, a.vocab)
                         begin = time.monotonic()
                         stamps = []
+                        k += 1
+                        if whole:
+                            c.call("Inference.Complete", model="m", prompt_tokens=tokens, max_tokens=a.tokens, temperature=0)
+                            continue
                         for piece in c.stream("Inference.Complete", model="m", prompt_tokens=tokens,
                                               max_tokens=a.tokens, **GREEDY):
                             stamps += [time.monotonic()] * len(piece.get("logprobs", []))
                         results.append((begin, stamps))
-                        k += 1
                         time.sleep(pause * random.uniform(0.5, 1.5))
             threads = [threading.Thread(target=connection, args=(i,)) for i in range(n)]
             for t in threads:
@@ -219,7 +223,7 @@ class User:
                 t.join()
             return results
         self.n, self.handle = n, harness.as_user(uid, run)
-        self.harness = harness
+        self.harness, self.pid = harness, self.handle[0]
 
     def join(self):
         return self.harness.join_user(self.handle)
@@ -257,12 +261,13 @@ def light(a, harness):
     with harness.Daemon({**policy(a, sequences=a.places), "quotas": {"default": {"concurrent": 64, "queued": 64}}},
                         worker=harness.REAL_WORKER) as d:
         d.wait_state("ready")
-        alone = User(harness, d, 1, 1, a, a.seconds / 2, a.pause).join()
+        alone = User(harness, d, 1, 1, a, a.seconds / 2, a.pause, a.requests).join()
         # The flood's own requests are as large whatever the light user asks.
-        flood = User(harness, d, 2, 32, argparse.Namespace(**{**vars(a), "prompt": a.flood_prompt}), a.seconds + 5)
-        time.sleep(5)
-        beside = User(harness, d, 3, 1, a, a.seconds, a.pause).join()
-        flood.join()
+        of_flood = argparse.Namespace(**{**vars(a), "prompt": a.flood_prompt, "tokens": a.flood_tokens})
+        flood = User(harness, d, 2, 32, of_flood, a.seconds + a.lead, whole=True)
+        time.sleep(a.lead)
+        beside = User(harness, d, 3, 1, a, a.seconds, a.pause, a.requests).join()
+        os.kill(flood.pid, 9)
     report = {"prompt": a.prompt}
     for name, results in (("alone", alone), ("beside", beside)):
         waits = [stamps[0] - b for b, stamps in results if stamps]
@@ -290,6 +295,9 @@ def main():
     p.add_argument("--peer-context", type=int, default=512, help="tokens of one slot of the peer")
     p.add_argument("--users", type=int, default=16, help="connections that ask, in wait")
     p.add_argument("--flood-prompt", type=int, default=128, help="tokens of the prompts beside which a light user asks")
+    p.add_argument("--flood-tokens", type=int, default=64, help="tokens of the answers beside which a light user asks")
+    p.add_argument("--lead", type=float, default=5, help="seconds that the flood has before the light user comes")
+    p.add_argument("--requests", type=int, default=1 << 30, help="of a light user, at most")
     p.add_argument("--places", type=int, default=4)
     p.add_argument("--seconds", type=float, default=60)
     p.add_argument("--pause", type=float, default=0.5, help="seconds between two requests of a light user")
