@@ -585,6 +585,20 @@ static void on_piece(struct worker *w, const struct step_piece *piece, const cha
         request_on_piece(r, piece, text, extra);
 }
 
+/* A user has one share of the machine: what one model computed for it counts with the others, too. */
+static void on_spent(struct worker *w, uid_t uid, uint64_t thread_ns, void *userdata)
+{
+    struct model *model = userdata;
+    struct list *at, *after;
+
+    list_foreach (at, after, &model->manager->models) {
+        struct model *other = list_entry(at, struct model, entry);
+
+        if (other != model && other->worker && other->state == MODEL_READY)
+            worker_spend(other->worker, uid, thread_ns);
+    }
+}
+
 static void on_step(struct worker *w, const struct packet_step *step, void *userdata)
 {
     struct model *model = userdata;
@@ -716,6 +730,7 @@ static const struct worker_callbacks worker_callbacks = {
     .progress = on_worker_progress,
     .ready = on_ready,
     .piece = on_piece,
+    .spent = on_spent,
     .step = on_step,
     .done = on_done,
     .failed = on_failed,

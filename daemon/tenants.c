@@ -20,6 +20,7 @@ struct tenant {
     uint32_t number;
     uint32_t n_requests;
     uint32_t n_pages; /* tenants_set_pages() */
+    uint64_t spent_ns; /* elsewhere, and not told yet; 0 without requests */
     struct tenant_rules rules;
 };
 
@@ -153,6 +154,7 @@ void tenants_end(struct tenants *t, uint64_t request)
         free(b);
         if (--tenant->n_requests == 0) {
             tenant->n_pages = 0;
+            tenant->spent_ns = 0;
             list_append(&t->idle, &tenant->by_idle);
             t->n_idle++;
         }
@@ -211,6 +213,21 @@ uint32_t tenants_pages(const struct tenants *t, uid_t uid)
     const struct tenant *tenant = find_uid(t, uid);
 
     return tenant ? tenant->n_pages : 0;
+}
+
+uint32_t tenants_spend(struct tenants *t, uid_t uid, uint64_t cost_ns, uint64_t *ret_ns)
+{
+    struct tenant *tenant = find_uid(t, uid);
+
+    if (!tenant || tenant->n_requests == 0)
+        return 0;
+    if (__builtin_add_overflow(tenant->spent_ns, cost_ns, &tenant->spent_ns))
+        tenant->spent_ns = UINT64_MAX;
+    if (tenant->spent_ns < TENANTS_SPENT_NS)
+        return 0;
+    *ret_ns = tenant->spent_ns;
+    tenant->spent_ns = 0;
+    return tenant->number;
 }
 
 size_t tenants_count(const struct tenants *t)

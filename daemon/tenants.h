@@ -19,6 +19,9 @@
 /* A forgotten user begins anew: no prefix is kept, and its share is level with the others. */
 #define TENANTS_IDLE_MAX 1024
 
+/* Less than this is told together with what comes next: a packet for each step would be one for each few tokens. */
+#define TENANTS_SPENT_NS UINT64_C(20000000)
+
 struct tenants;
 
 /* What the policy says of a user, as the scheduler in the worker uses it. */
@@ -75,6 +78,13 @@ void tenants_set_pages(struct tenants *t, uint32_t number, uint32_t n_pages);
  * tenants_pages() - as it was said last; 0 for one who is not known
  */
 uint32_t tenants_pages(const struct tenants *t, uid_t uid);
+
+/**
+ * tenants_spend() - @uid was computed something elsewhere, which took @cost_ns
+ * @ret_ns: all that its worker was not told yet
+ * Returns the number of the user; 0: it has no request here, or it is too little to be told now.
+ */
+uint32_t tenants_spend(struct tenants *t, uid_t uid, uint64_t cost_ns, uint64_t *ret_ns);
 
 /**
  * tenants_count() - users that are known

@@ -397,6 +397,15 @@ void worker_drain(struct worker *w)
         mark_broken(w, "out of memory");
 }
 
+void worker_spend(struct worker *w, uid_t uid, uint64_t thread_ns)
+{
+    struct packet_spent packet = {.reserved = 0};
+
+    packet.tenant = tenants_spend(w->tenants, uid, thread_ns / (w->n_threads ? w->n_threads : 1), &packet.cost_ns);
+    if (packet.tenant != 0 && send_packet(w, PACKET_SPENT, &packet, sizeof(packet), NULL, 0) < 0)
+        mark_broken(w, "out of memory");
+}
+
 bool worker_tenant_uid(const struct worker *w, uint32_t tenant, uid_t *ret)
 {
     return tenants_uid(w->tenants, tenant, ret);
@@ -526,6 +535,9 @@ static int on_facts(struct worker *w, const struct packet *p)
     return 0;
 }
 
+/* A worker whose step takes longer is ended. */
+#define COST_NS_MAX (LIMIT_STEP_US * 1000)
+
 static int on_step(struct worker *w, const struct packet *p)
 {
     static const struct json_limits limits = {.bytes_max = 16u << 20, .depth_max = 64, .values_max = 1u << 20};
@@ -541,6 +553,8 @@ static int on_step(struct worker *w, const struct packet *p)
         if (!worker_tenant_uid(w, tenant.tenant, &uid))
             return -EBADMSG;
         tenants_set_pages(w->tenants, tenant.tenant, tenant.n_pages);
+        if (w->callbacks->spent && tenant.cost_ns > 0 && tenant.cost_ns < COST_NS_MAX)
+            w->callbacks->spent(w, uid, tenant.cost_ns * (w->n_threads ? w->n_threads : 1), w->userdata);
     }
     while (step_next_piece(&it, &piece, &text, &extra)) {
         _cleanup_json_ json_object *object = NULL;

@@ -30,7 +30,7 @@ struct workers;
 struct worker;
 
 /* From the loop only. Any of them may free the worker. What only a loaded model has to say may be NULL, which is not
- * listened to: progress, piece, step, done, gpus, log; used, where none is adopted. */
+ * listened to: progress, piece, spent, step, done, gpus, log; used, where none is adopted. */
 struct worker_callbacks {
     void (*facts)(struct worker *w, struct json_object *facts, void *userdata);
     void (*progress)(struct worker *w, uint64_t bytes_done, uint64_t bytes_total, void *userdata);
@@ -38,6 +38,8 @@ struct worker_callbacks {
     /* One piece of one request. */
     void (*piece)(struct worker *w, const struct step_piece *piece, const char *text, struct json_object *extra,
                   void *userdata);
+    /* What a step was for a user, in time of one thread. Must not free the worker. */
+    void (*spent)(struct worker *w, uid_t uid, uint64_t thread_ns, void *userdata);
     /* After a step's pieces: figures of the whole. */
     void (*step)(struct worker *w, const struct packet_step *step, void *userdata);
     void (*done)(struct worker *w, const struct packet_done *done, struct json_object *extra, void *userdata);
@@ -199,6 +201,12 @@ void worker_trim(struct worker *w, uint64_t bytes);
  * worker_drain() - finish what runs, then end; gone follows with expected
  */
 void worker_drain(struct worker *w);
+
+/**
+ * worker_spend() - another worker computed something for @uid, which took @thread_ns of one thread's time
+ * It counts for its share here as long as it has requests with this worker; else nothing happens.
+ */
+void worker_spend(struct worker *w, uid_t uid, uint64_t thread_ns);
 
 /**
  * worker_kv_pages() - of the KV cache, that the running requests of @uid held in its last step

@@ -41,6 +41,10 @@ AT(packet_tenant, kv_max_bytes, 8);
 AT(packet_tenant, tenant_class, 16);
 AT(packet_tenant, class_weight, 20);
 AT(packet_tenant, mark, 24);
+SIZE(packet_spent, 16);
+AT(packet_spent, tenant, 0);
+AT(packet_spent, reserved, 4);
+AT(packet_spent, cost_ns, 8);
 SIZE(packet_submit, 32);
 AT(packet_submit, request, 0);
 AT(packet_submit, tenant, 8);
@@ -158,6 +162,7 @@ static const struct row {
     [PACKET_MODEL]    = {"MODEL",    BY_DAEMON, H,             F(model),    JSON_SMALL,      PROTO_FDS_MAX},
     [PACKET_THREADS]  = {"THREADS",  BY_DAEMON, H | L | R | D, F(threads),  0,               0},
     [PACKET_TENANT]   = {"TENANT",   BY_DAEMON, L | R | D,     F(tenant),   0,               0},
+    [PACKET_SPENT]    = {"SPENT",    BY_DAEMON, R | D,         F(spent),    0,               0},
     [PACKET_SUBMIT]   = {"SUBMIT",   BY_DAEMON, R,             F(submit),   JSON_CALL,       0},
     [PACKET_CANCEL]   = {"CANCEL",   BY_DAEMON, R | D,         F(request),  0,               0},
     [PACKET_PAUSE]    = {"PAUSE",    BY_DAEMON, R | D,         F(request),  0,               0},
@@ -339,6 +344,10 @@ int proto_body_check(const struct proto_context *c, enum proto_side from, const 
             (p.tenant->weight == 0 &&
              (p.tenant->tenant_class != 0 || p.tenant->kv_max_bytes != 0 || p.tenant->mark != 0)))
             r = violation("bad weight", reterr_why);
+        break;
+    case PACKET_SPENT:
+        if (p.spent->reserved != 0)
+            r = violation("reserved field", reterr_why);
         break;
     case PACKET_SUBMIT:
         if (p.submit->request == 0 || p.submit->kind >= SUBMIT_KIND_MAX)

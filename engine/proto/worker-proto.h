@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PROTO_MAGIC   UINT32_C(0x6b777372) /* "rswk" */
-#define PROTO_VERSION UINT32_C(6)
+#define PROTO_VERSION UINT32_C(7)
 #define PROTO_INLINE_MAX \
     (UINT32_C(64) << 10) /* a SEQPACKET message ends at about 200 KB (net.core.wmem_default) */
 #define PROTO_BUILD_MAX 128
@@ -54,6 +54,7 @@ enum packet_type {
     PACKET_MODEL,     /* daemon → worker from here */
     PACKET_THREADS,
     PACKET_TENANT,
+    PACKET_SPENT,
     PACKET_SUBMIT,
     PACKET_CANCEL,
     PACKET_PAUSE,
@@ -109,6 +110,14 @@ struct packet_tenant {
     uint32_t tenant_class; /* tenants with the same class > 0 also share as a group; 0: none */
     uint32_t class_weight; /* of that group; 0 if there is none */
     uint64_t mark;         /* who it is, also for the next daemon, which gives it another number; opaque; 0: none */
+};
+
+/* What a tenant was computed elsewhere counts here, too: it has one share of the machine, not one of each model. Only
+ * while it has requests here: nobody who comes later pays for what nobody wanted at the time. */
+struct packet_spent {
+    uint32_t tenant;
+    uint32_t reserved;
+    uint64_t cost_ns; /* of time that this worker would have taken for it */
 };
 
 enum submit_kind {
@@ -249,6 +258,7 @@ struct packet {
         const struct packet_model *model;
         const struct packet_threads *threads;
         const struct packet_tenant *tenant;
+        const struct packet_spent *spent;
         const struct packet_submit *submit;
         const struct packet_request *request; /* CANCEL, PAUSE, RESUME */
         const struct packet_trim *trim;

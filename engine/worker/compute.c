@@ -147,6 +147,14 @@ static void reset(struct compute *c, uint64_t epoch)
     }
 }
 
+static void charge_spent(struct compute *c, const struct packet_spent *p)
+{
+    struct fair_tenant *t = fair_tenant_find(batch_fair(c->batch), p->tenant);
+
+    if (t && t->n_items > 0)
+        fair_charge(batch_fair(c->batch), t, p->cost_ns);
+}
+
 static void set_threads(struct compute *c, uint32_t n)
 {
     int r;
@@ -191,6 +199,9 @@ static void obey(struct compute *c, struct command *command)
         break;
     case COMMAND_TENANT:
         set_tenant(c, &command->tenant);
+        break;
+    case COMMAND_SPENT:
+        charge_spent(c, &command->spent);
         break;
     case COMMAND_THREADS:
         set_threads(c, command->n_threads);

@@ -44,6 +44,7 @@ enum command_kind {
     COMMAND_PAUSE,
     COMMAND_RESUME,
     COMMAND_TENANT,
+    COMMAND_SPENT,
     COMMAND_THREADS,
     COMMAND_TRIM,
     COMMAND_DRAIN,
@@ -60,6 +61,7 @@ struct command {
         uint64_t bytes;       /* TRIM */
         uint64_t deadline_ns; /* DRAIN */
         struct packet_tenant tenant;
+        struct packet_spent spent;
         struct {
             struct work *work; /* owned */
             uint64_t cost_ns;  /* of making it */

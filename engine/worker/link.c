@@ -261,6 +261,8 @@ static int handle(struct link *l, struct channel_packet *received)
         return cancel(l, p);
     case PACKET_TENANT:
         return intake_tenant(l->intake, p->tenant, p->epoch);
+    case PACKET_SPENT:
+        return post(l, (struct command){.kind = COMMAND_SPENT, .spent = *p->spent}, p);
     case PACKET_PAUSE:
         return post(l, (struct command){.kind = COMMAND_PAUSE, .request = p->request->request}, p);
     case PACKET_RESUME:

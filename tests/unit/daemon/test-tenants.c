@@ -107,10 +107,37 @@ static void pages_are_held_until_the_last_request_is_over(void **state)
     assert_int_equal(tenants_pages(t, 1000), 0);
 }
 
+static void what_was_spent_elsewhere_is_told_in_portions(void **state)
+{
+    struct tenants *t;
+    uint32_t alice;
+    uint64_t ns = 0;
+
+    assert_int_equal(tenants_new(&t), 0);
+    /* Nobody who is not here, and none who has nothing here. */
+    assert_int_equal(tenants_spend(t, 1001, 5 * TENANTS_SPENT_NS, &ns), 0);
+    alice = begin(t, 1001, 1, true);
+    assert_int_equal(tenants_spend(t, 1002, 5 * TENANTS_SPENT_NS, &ns), 0);
+    assert_int_equal(tenants_spend(t, 1001, TENANTS_SPENT_NS - 1, &ns), 0);
+    assert_int_equal(tenants_spend(t, 1001, 1, &ns), alice);
+    assert_int_equal(ns, TENANTS_SPENT_NS);
+    assert_int_equal(tenants_spend(t, 1001, TENANTS_SPENT_NS - 1, &ns), 0);
+    /* With its last request it is forgotten what it was. */
+    tenants_end(t, 1);
+    assert_int_equal(tenants_spend(t, 1001, 5 * TENANTS_SPENT_NS, &ns), 0);
+    (void)begin(t, 1001, 2, false);
+    assert_int_equal(tenants_spend(t, 1001, TENANTS_SPENT_NS - 1, &ns), 0);
+    assert_int_equal(tenants_spend(t, 1001, UINT64_MAX, &ns), alice);
+    assert_int_equal(ns, UINT64_MAX);
+    tenants_end(t, 2);
+    tenants_free(t);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_are_held_until_the_last_request_is_over),
+        cmocka_unit_test(what_was_spent_elsewhere_is_told_in_portions),
         cmocka_unit_test(a_user_has_one_number),
         cmocka_unit_test(the_longest_idle_are_forgotten),
     };

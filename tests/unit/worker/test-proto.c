@@ -182,6 +182,7 @@ static void test_every_packet(void **state)
 {
     struct pair p = pair_in(PROTO_STATE_LOADING);
     struct packet_threads threads = {.n_threads = 3};
+    const struct packet_spent spent = {.tenant = 7, .cost_ns = 5000000000};
     struct packet_tenant tenant = {.tenant = 7, .weight = 100, .kv_max_bytes = 1 << 20, .mark = 99};
     struct packet_submit submit = {
         .request = 1, .tenant = 7, .priority = -3, .deadline_ns = UINT64_C(1) << 60, .kind = SUBMIT_CHAT};
@@ -216,6 +217,10 @@ static void test_every_packet(void **state)
     SEND(p.daemon, PACKET_TENANT, tenant, NULL);
     receive(p.worker, PACKET_TENANT, &got);
     assert_memory_equal(got.p.tenant, &tenant, sizeof(tenant));
+    channel_packet_done(&got);
+    SEND(p.daemon, PACKET_SPENT, spent, NULL);
+    receive(p.worker, PACKET_SPENT, &got);
+    assert_memory_equal(got.p.spent, &spent, sizeof(spent));
     channel_packet_done(&got);
     SEND(p.daemon, PACKET_SUBMIT, submit, "{\"prompt\":\"x\"}");
     receive(p.worker, PACKET_SUBMIT, &got);
@@ -422,6 +427,7 @@ static void test_truncated_all(void **state)
     } cases[] = {
         {PACKET_THREADS, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_threads)},
         {PACKET_TENANT, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_tenant)},
+        {PACKET_SPENT, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_spent)},
         {PACKET_SUBMIT, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_submit)},
         {PACKET_CANCEL, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_request)},
         {PACKET_TRIM, PROTO_DAEMON, PROTO_STATE_READY, sizeof(struct packet_trim)},

@@ -972,6 +972,29 @@ static void test_tenant_kv_limit(void **state)
     stop_well(&d);
 }
 
+/* Two who ask for the same: whoever was computed much elsewhere has to wait, though its request came first. */
+static void test_what_was_spent_elsewhere_counts(void **state)
+{
+    const struct packet_spent spent = {.tenant = 1, .cost_ns = UINT64_C(3600) * 1000000000};
+    const struct packet_spent nobody = {.tenant = 9, .cost_ns = 1};
+    struct driver d;
+    struct answer *a, *b;
+
+    start_ready(&d, 4096, "{\"model\": \"test\", \"sequences\": 1, \"threads\": 1}");
+    a = driver_submit(&d, 1, SUBMIT_COMPLETE, 0, ENDLESS);
+    while (a->n_tokens == 0)
+        assert_true(driver_receive(&d, 60000));
+    driver_send(&d, PACKET_SPENT, &nobody, sizeof(nobody));
+    driver_send(&d, PACKET_SPENT, &spent, sizeof(spent));
+    b = driver_submit(&d, 2, SUBMIT_COMPLETE, 0, "{\"prompt\": \"abc\", \"max_tokens\": 400, \"temperature\": 0}");
+    driver_wait(&d, b);
+    assert_true(b->done);
+    assert_false(a->done);
+    driver_wait(&d, a);
+    assert_true(a->done);
+    stop_well(&d);
+}
+
 static void test_threads(void **state)
 {
     struct driver d;
@@ -1138,6 +1161,7 @@ int main(void)
         cmocka_unit_test(test_queue_position),
         cmocka_unit_test(test_light_user_is_not_held_up),
         cmocka_unit_test(test_tenant_kv_limit),
+        cmocka_unit_test(test_what_was_spent_elsewhere_counts),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_drain),
