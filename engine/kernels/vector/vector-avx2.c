@@ -23,13 +23,13 @@ enum {
     KEY_LANES = 1,
     VALUE_LANES_MAX = 2,
     BYTES_SCORE_ROWS = 3,
-    BYTES_VALUE_ROWS = 6,
+    BYTES_VALUE_ROWS = 3,
     BYTES_VALUE_LANES = 1,
 };
 #define VALUE_LANES(n)        ((n) <= 3 ? 2 : 1)
 #define EACH_BLOCK_ABOVE_4(M) M(5) M(6)
 #define EACH_BYTES_SCORES(M)  M(1) M(2) M(3)
-#define EACH_BYTES_VALUES(M)  EACH_BYTES_SCORES(M) M(4) M(5) M(6)
+#define EACH_BYTES_VALUES(M)  EACH_BYTES_SCORES(M)
 
 #include "engine/kernels/vector/attention.inc"
 
