@@ -320,13 +320,18 @@ static int open_file(struct ledger *l, char *reason, size_t n_reason)
     return 0;
 }
 
+/* Once an hour, and not before the first try: it looks at each request of two days, and the service's start waits for
+ * that try, with all who wait for the service. */
+static bool is_to_be_pruned(const struct ledger *l)
+{
+    return l->tried && l->file && calendar_hour(wall_s()) != l->pruned_hour;
+}
+
 static int prune(struct ledger *l, char *reason, size_t n_reason)
 {
-    int64_t now = wall_s(), hour = calendar_hour(now);
+    int64_t now = wall_s();
 
-    if (hour == l->pruned_hour)
-        return 0;
-    l->pruned_hour = hour;
+    l->pruned_hour = calendar_hour(now);
     return ledger_file_prune(l->file, now, reason, n_reason);
 }
 
@@ -345,7 +350,8 @@ static int write_batch(struct ledger *l, const struct queue *batch, char *reason
         for (struct ledger_record *record = batch->first; r == 0 && record; record = record->next)
             record->is_new = is_new[i++];
     }
-    if (r == 0)
+    /* Nobody's answer waits for it. */
+    if (r == 0 && n == 0 && is_to_be_pruned(l))
         r = prune(l, reason, n_reason);
     return r;
 }
@@ -417,14 +423,14 @@ static void *run(void *userdata)
             queue_append(&batch, queue_pop(&l->queue));
         if (batch.n == 0 && l->tried && l->stop)
             break;
-        if (batch.n == 0 && l->tried && !l->news.fails &&
+        if (batch.n == 0 && l->tried && !l->news.fails && !is_to_be_pruned(l) &&
             (!l->is_dirty || now_us() - synced_us < SYNC_S * UINT64_C(1000000))) {
             wait_for_work(l, l->is_dirty ? SYNC_S : 0);
             continue;
         }
         pthread_mutex_unlock(&l->lock);
         ok = true;
-        if (batch.n > 0 || !l->file)
+        if (batch.n > 0 || !l->file || is_to_be_pruned(l))
             ok = try_batch(l, &batch);
         if (ok && now_us() - synced_us >= SYNC_S * UINT64_C(1000000)) {
             sync_file(l);

@@ -198,6 +198,54 @@ static void day_is_there_after_a_restart(void **state)
     assert_true(f->loaded[3].id == (LEDGER_GROUP | 60) && f->loaded[3].tokens == 9);
 }
 
+static void execute(sqlite3 *db, const char *text)
+{
+    assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+}
+
+static void what_is_too_old_goes_without_a_request(void **state)
+{
+    struct fixture *f = *state;
+    struct ledger_entry e = entry(f, 1, 1000), old = entry(f, 2, 1000);
+
+    old.hour -= INT64_C(401) * 86400;
+    start(f, f->dir);
+    record(f, &e);
+    record(f, &old);
+    wait_recorded(f, 2);
+    assert_int_equal(ask(f, "SELECT count(*) FROM usage"), 2);
+    f->ledger = ledger_free(f->ledger);
+    start(f, f->dir);
+    for (int i = 0; i < 200 && ask(f, "SELECT count(*) FROM usage") == 2; i++)
+        assert_true(sd_event_run(f->event, 100000) >= 0);
+    assert_int_equal(ask(f, "SELECT count(*) FROM usage"), 1);
+    assert_int_equal(ask(f, "SELECT count(*) FROM recorded"), 1);
+}
+
+/* Looking for what is old takes a lock that somebody else may have for a second. */
+static void start_does_not_wait_until_what_is_old_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    struct ledger_entry e = entry(f, 1, 1000);
+    struct ledger_status status;
+    sqlite3 *db;
+
+    start(f, f->dir);
+    record(f, &e);
+    wait_recorded(f, 1);
+    f->ledger = ledger_free(f->ledger);
+    assert_int_equal(sqlite3_open_v2(f->path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    execute(db, "BEGIN IMMEDIATE");
+    start(f, f->dir);
+    ledger_status(f->ledger, &status);
+    assert_string_equal(status.reason, "");
+    assert_int_equal(f->n_loaded, 2);
+    execute(db, "ROLLBACK");
+    sqlite3_close(db);
+    record(f, &e);
+    wait_recorded(f, 2);
+}
+
 static void forgotten_callback_does_not_come(void **state)
 {
     struct fixture *f = *state;
@@ -336,6 +384,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_recorded_is_in_the_file_when_it_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(same_request_counts_once, setup, teardown),
         cmocka_unit_test_setup_teardown(day_is_there_after_a_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_too_old_goes_without_a_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(start_does_not_wait_until_what_is_old_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(forgotten_callback_does_not_come, setup, teardown),
         cmocka_unit_test_setup_teardown(without_a_directory_nobody_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(file_that_can_not_be_made_is_tried_again, setup, teardown),
