@@ -58,6 +58,20 @@ def man_warns_of_nothing():
         assert done.returncode == 0 and not done.stderr, (manual, done.stderr)
 
 
+def quotes_end_where_what_they_quote_does():
+    """groff's and mandoc's ideas of nested macros differ; a command or a value in quotes is not a sentence."""
+    need("man")
+    need("mandoc")
+    for manual in MANUALS:
+        for command in (["man", "-E", "UTF-8", "-l", "-Tutf8"], ["mandoc", "-Tutf8", "-O", "width=80"]):
+            text = subprocess.run([*command, manual], text=True, check=True, stdout=subprocess.PIPE,
+                                  env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "GROFF_NO_SGR": "1"}).stdout
+            text = re.sub(r".\x08|\x1b\[[0-9;]*m", "", text)
+            quoted = re.findall(r"‘([^’]*)’", text)
+            wrong = [x for x in quoted if re.search(r"‘| (and|or|of|no) |, ", x)] + re.findall(r"’’", text)
+            assert not wrong, (manual, command[0], wrong)
+
+
 def each_program_has_a_manual():
     targets = json.loads(subprocess.run(["meson", "introspect", "--targets", BUILD], check=True, stdout=subprocess.PIPE,
                                         text=True).stdout)
@@ -141,6 +155,6 @@ def the_guide_has_each_error():
 
 
 if __name__ == "__main__":
-    main([mandoc_finds_nothing, man_warns_of_nothing, each_program_has_a_manual, the_protocols_manual_has_each_member,
-          the_librarys_manual_has_each_function, manuals_have_the_long_options_of_help,
+    main([mandoc_finds_nothing, man_warns_of_nothing, quotes_end_where_what_they_quote_does, each_program_has_a_manual,
+          the_protocols_manual_has_each_member, the_librarys_manual_has_each_function, manuals_have_the_long_options_of_help,
           manuals_have_the_verbs_of_help, the_policy_manual_has_each_key, the_guide_has_each_error])
