@@ -21,10 +21,11 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 sys.path.insert(0, os.path.join(HERE, "..", "systemd"))
+sys.path.insert(0, HERE)
+from debs import PACKAGES, build                                                     # noqa: E402
 from harness import SOURCE, Skip, main                                               # noqa: E402
 from machine import Stage, Unavailable                                               # noqa: E402
 
-PACKAGES = ["libresident-dev", "libresident0", "residentd", "residentd-primer"]
 # What belongs to the machine itself and changes by its running: logs, its identity, the packages' own bookkeeping.
 OWN = ("/var/lib/dpkg/", "/var/log/", "/var/cache/", "/var/lib/systemd/", "/etc/machine-id", "/var/tmp/", "/root/")
 
@@ -40,19 +41,6 @@ stage = Stage()
 folder = None
 built = None   # {package: path}
 later = {}
-
-
-def build(into, *version, cuda=False):
-    for program in ("dpkg-buildpackage", "dh", "git"):
-        if not shutil.which(program):
-            raise Skip(program + " is not installed")
-    if cuda and not shutil.which("nvcc") and not os.path.exists("/usr/local/cuda/bin/nvcc"):
-        raise Skip("nvcc is not installed")
-    done = subprocess.run([os.path.join(SOURCE, "packaging", "build-deb"), *(["--cuda"] if cuda else []), into, *version],
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout[-4000:]
-    return {os.path.basename(p).split("_")[0]: p for p in glob.glob(os.path.join(into, "*.deb")) if "-dbgsym_" not in p}
 
 
 def need_packages():

@@ -23,7 +23,7 @@ CACHE = os.environ.get("RESIDENTD_ROOTS", os.path.join(SOURCE, "build-check", "r
 
 # What the programs under test need, and what tests look with.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "passwd", "procps", "jq", "libjson-c5", "libcap2", "libpcre2-8-0",
-            "libnuma1", "liburing2", "libsqlite3-0")
+            "libnuma1", "liburing2", "libsqlite3-0", "sqlite3")
 
 # Run in the new namespaces, by a shell: everything that systemd expects to find when it starts.
 BOOT = r"""
