@@ -68,7 +68,7 @@ def the_doubles_own_tests_are_skipped_on_a_gpu():
 
 
 def steps_run_on_a_gpu():
-    assert on_a_gpu("cuda-steps") == (10, 1)
+    assert on_a_gpu("cuda-steps") == (12, 1)
 
 
 def main():
