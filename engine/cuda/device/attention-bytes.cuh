@@ -69,8 +69,8 @@ DEV void bytes_scores(const struct launch_attention &a, const struct rows &r, de
 }
 
 /*
- * What the keys' weights are in units of, times BYTES_WEIGHT_MAX: the largest d of those that the row sees. NaN if one of them is:
- * that would be lost in a maximum, but not in a sum.
+ * What the keys' weights are in units of, times BYTES_WEIGHT_MAX: the largest d of those that the row sees. NaN if one of
+ * them is: that would be lost in a maximum, but not in a sum.
  */
 DEV float bytes_largest(float d)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The vector kernels for avx512; compiled once more with VNNI, whose only use is attention on bytes. 32 registers of 16 floats: 8 rows x 32 keys are 16 accumulators, twice what
- * the latency of fma needs. Nothing in this file may run before the instruction set was checked; only the
- * rows are visible outside.
+ * The vector kernels for avx512; compiled once more with VNNI, whose only use is attention on bytes. 32 registers of
+ * 16 floats: 8 rows x 32 keys are 16 accumulators, twice what the latency of fma needs. Nothing in this file may run
+ * before the instruction set was checked; only the rows are visible outside.
  */
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/vector/rows-list.h"
